@@ -1,0 +1,1 @@
+"""Diversity-rewarded CFG distillation of autoregressive text-to-music models."""
