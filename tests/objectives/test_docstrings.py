@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["distillation", "diversity", "guidance"])
+def test_examples_are_true(module):
+    results = doctest.testmod(importlib.import_module(f"qd.objectives.{module}"))
+    assert results.attempted > 0
+    assert results.failed == 0
