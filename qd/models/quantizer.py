@@ -1,0 +1,123 @@
+"""Residual vector quantiser with moving-average codebooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DEAD_SHARE = 0.1
+"""A code used less than this share of a fair share (vectors / codebook size) is dead and gets revived."""
+
+
+@dataclass
+class Quantized:
+    """``vectors (batch, frames, width)``, ``codes (batch, codebooks, frames)`` and the commitment loss, a scalar."""
+
+    vectors: Tensor
+    codes: Tensor
+    commitment_loss: Tensor
+
+
+class ResidualQuantizer(nn.Module):
+    """Quantises in a low-dimensional space: each codebook quantises what the ones before it left over.
+
+    With ``r_0`` the projected and layer-normalised input: ``k_q = argmin_k ‖r_q − e_qk‖²``,
+    ``r_{q+1} = r_q − e_{q,k_q}``; the output is the projection of ``Σ_q e_{q,k_q}``. The gradient passes straight
+    through; the commitment loss ``mean ‖r_q − sg[e_{q,k_q}]‖²`` keeps the encoder near the codes.
+
+    In training mode the codebooks follow exponential moving averages of the vectors assigned to them
+    (``e = sums / counts``; van den Oord et al. 2017, appendix A.1), start as vectors of the first batch, and dead
+    codes are replaced by vectors of the current batch. Vectors are taken at even distances through the batch, which
+    is random already: no generator, so a resumed training repeats itself.
+
+    Args:
+        width: of the input and the output.
+        latent_width: of the space in which codes are looked up.
+        codebooks: number of codebooks.
+        codebook_size: codes a codebook.
+        decay: of the moving averages, a step.
+    """
+
+    def __init__(self, width: int, latent_width: int, codebooks: int, codebook_size: int, decay: float = 0.98) -> None:
+        super().__init__()
+        self.codebook_size, self.decay = codebook_size, decay
+        self.project_in = nn.Linear(width, latent_width)
+        self.project_out = nn.Linear(latent_width, width)
+        self.register_buffer("embeddings", torch.zeros(codebooks, codebook_size, latent_width))
+        self.register_buffer("sums", torch.zeros(codebooks, codebook_size, latent_width))
+        self.register_buffer("counts", torch.zeros(codebooks, codebook_size))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def forward(self, features: Tensor) -> Quantized:
+        """Features ``(batch, frames, width)`` → :class:`Quantized`; updates the codebooks in training mode."""
+        latents = self._latents(features)
+        with torch.autocast(features.device.type, enabled=False):
+            if self.training and not self.initialised:
+                self._initialise(latents.detach().flatten(0, 1))
+            residual, commitment, codes = latents, latents.new_zeros(()), []
+            for book in range(len(self.embeddings)):
+                indices = self._nearest(book, residual)
+                chosen = self.embeddings[book][indices]
+                commitment = commitment + F.mse_loss(residual, chosen)
+                if self.training:
+                    self._update(book, residual.detach().flatten(0, 1), indices.flatten())
+                residual = residual - chosen
+                codes.append(indices)
+            quantized = latents - residual
+            straight_through = latents + (quantized - latents).detach()
+        codes = torch.stack(codes, dim=1)
+        return Quantized(self.project_out(straight_through), codes, commitment / len(self.embeddings))
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Features ``(batch, frames, width)`` → codes ``(batch, codebooks, frames)``; changes nothing."""
+        residual, codes = self._latents(features), []
+        for book in range(len(self.embeddings)):
+            codes.append(self._nearest(book, residual))
+            residual = residual - self.embeddings[book][codes[-1]]
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes ``(batch, codebooks, frames)`` → vectors ``(batch, frames, width)``."""
+        chosen = [embedding[index] for embedding, index in zip(self.embeddings, codes.unbind(1), strict=True)]
+        return self.project_out(torch.stack(chosen).sum(0))
+
+    def _latents(self, features: Tensor) -> Tensor:
+        latents = self.project_in(features).float()
+        # A fixed scale keeps the weight of the commitment loss meaningful and the codebooks from chasing growth.
+        return F.layer_norm(latents, latents.shape[-1:])
+
+    def _nearest(self, book: int, vectors: Tensor) -> Tensor:
+        """Index of the nearest code: ‖r‖² is the same for every code and is left out of the distance."""
+        codebook = self.embeddings[book]
+        return (codebook.square().sum(-1) - 2 * vectors @ codebook.T).argmin(-1)
+
+    @torch.no_grad()
+    def _initialise(self, vectors: Tensor) -> None:
+        """Codes start as vectors of the batch, halved from book to book as residuals shrink."""
+        for book in range(len(self.embeddings)):
+            scale = 0.5**book
+            self._revive(book, vectors * scale, torch.ones(self.codebook_size, dtype=torch.bool, device=vectors.device))
+        self.initialised.fill_(True)
+
+    @torch.no_grad()
+    def _update(self, book: int, vectors: Tensor, indices: Tensor) -> None:
+        """Moves the averages towards this batch's vectors ``(n, latent_width)`` and revives dead codes."""
+        counts = torch.bincount(indices, minlength=self.codebook_size).to(vectors.dtype)
+        sums = torch.zeros_like(self.sums[book]).index_add_(0, indices, vectors)
+        self.counts[book].lerp_(counts, 1 - self.decay)
+        self.sums[book].lerp_(sums, 1 - self.decay)
+        dead = self.counts[book] < DEAD_SHARE * len(vectors) / self.codebook_size
+        if dead.any():
+            self._revive(book, vectors, dead)
+        self.embeddings[book] = self.sums[book] / self.counts[book, :, None]
+
+    def _revive(self, book: int, vectors: Tensor, which: Tensor) -> None:
+        """Places the codes that the mask ``which (codebook_size,)`` marks on vectors of the batch."""
+        rows = torch.linspace(0, len(vectors) - 1, int(which.sum()), device=vectors.device).long()
+        fair_share = len(vectors) / self.codebook_size
+        self.counts[book, which] = fair_share
+        self.sums[book, which] = vectors[rows] * fair_share
+        self.embeddings[book, which] = vectors[rows]

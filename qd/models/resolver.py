@@ -1,0 +1,134 @@
+"""One way from a name to a folder of weights for every command: `base`, a run, a step of it, a folder, a hub name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+ASSETS = Path(__file__).resolve().parents[1] / "builtin" / "assets"
+ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
+WEIGHTS = "model.safetensors"
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_STEP = re.compile(r"step-(\d+)")
+
+
+def resolve_model(name: str | Path) -> str:
+    """Turns a model name into the folder, or the hub name, that holds its weights.
+
+    Args:
+        name: `base` (the built-in model), a checkpoint folder, a run folder such as `runs/x` (its newest `step-*` is
+            taken), or a hub name `owner/name`, which comes back as it is.
+
+    Raises:
+        ValueError: if the name is none of these, or the folder lacks a file of a complete checkpoint.
+    """
+    if str(name) == "base":
+        return str(_checked(ASSETS / "base", "run `make base` to build it"))
+    folder = Path(name).expanduser()
+    if str(name) and folder.is_dir():
+        return str(_checked(newest_step(folder) or folder, "name a checkpoint, or a run with a finished step"))
+    if _HUB_NAME.fullmatch(str(name)) and not folder.parent.is_dir() and folder.parts[0] != "runs":
+        return str(name)
+    raise ValueError(
+        f"model '{name}': no such folder{_nearest(folder)}. Expected `base`, a checkpoint folder, a run such as "
+        "`runs/x` or a hub name `owner/name`."
+    )
+
+
+def resolve_asset(kind: str) -> str:
+    """The folder of a shipped model that is no language model: an embedder or a scorer.
+
+    Raises:
+        ValueError: if `kind` is not one of `ASSET_KINDS`, or its folder is incomplete.
+    """
+    if kind not in ASSET_KINDS:
+        raise ValueError(f"built-in asset '{kind}' is unknown; expected one of {', '.join(ASSET_KINDS)}.")
+    folder = ASSETS / kind
+    _raise_if(_model_problems(folder), folder, "run `make base` to build it")
+    return str(folder)
+
+
+def newest_step(run: Path) -> Path | None:
+    """The `step-*` folder of the highest number in a run folder, or None if there is none."""
+    steps = [(int(match[1]), path) for path in run.iterdir() if (match := _STEP.fullmatch(path.name)) and path.is_dir()]
+    return max(steps)[1] if steps else None
+
+
+def checkpoint_problems(folder: Path) -> list[str]:
+    """What keeps a folder from being a complete MusicGen checkpoint, in words; empty if it is one.
+
+    Two layouts are known: the built-in one (`decoder/`, `text_encoder/`, `codec/`) and the library's whole folder
+    (`config.json` of model type "musicgen", one or many safetensors files, tokenizer files). Only headers are read.
+    """
+    folder = Path(folder)
+    if not (folder / "decoder").is_dir():
+        problems = _model_problems(folder) + _tokenizer_problems(folder)
+        kind = _read_json(folder / "config.json").get("model_type", "musicgen")
+        if kind != "musicgen":
+            problems.append(f"config.json has model_type '{kind}', expected 'musicgen'")
+        return problems
+    parts = ("decoder", "text_encoder", "codec")
+    problems = [f"{part}/{problem}" for part in parts for problem in _model_problems(folder / part)]
+    problems += [f"text_encoder/{problem}" for problem in _tokenizer_problems(folder / "text_encoder")]
+    widths = _width(folder / "decoder", "hidden_size"), _width(folder / "text_encoder", "d_model")
+    if None not in widths and widths[0] != widths[1]:
+        problems += _weight_file_problems(folder / "projection.safetensors")
+    return problems
+
+
+def _checked(folder: Path, fix: str) -> Path:
+    _raise_if(checkpoint_problems(folder), folder, fix)
+    return folder
+
+
+def _raise_if(problems: list[str], folder: Path, fix: str) -> None:
+    if problems:
+        raise ValueError(f"checkpoint folder '{folder}' is incomplete: {'; '.join(problems)}. To fix it, {fix}.")
+
+
+def _model_problems(folder: Path) -> list[str]:
+    """Missing config, missing or cut weight files, and shards that the index names but the folder lacks."""
+    problems = [] if (folder / "config.json").is_file() else ["config.json is missing"]
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file() and not (folder / WEIGHTS).is_file():
+        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        if not shards:
+            problems.append(f"{index.name} names no weight file")
+        return problems + [problem for shard in shards for problem in _weight_file_problems(folder / shard)]
+    return problems + _weight_file_problems(folder / WEIGHTS)
+
+
+def _weight_file_problems(path: Path) -> list[str]:
+    if not path.is_file():
+        return [f"{path.name} is missing"]
+    try:
+        # Opening reads the header, and checks it against the length of the file: an interrupted download shows here.
+        with safe_open(path, framework="pt"):
+            return []
+    except SafetensorError as error:
+        return [f"{path.name} is damaged ({error})"]
+
+
+def _tokenizer_problems(folder: Path) -> list[str]:
+    vocabulary = any((folder / file).is_file() for file in ("tokenizer.json", "spiece.model"))
+    problems = [] if vocabulary else ["tokenizer.json is missing"]
+    return problems + ([] if (folder / "tokenizer_config.json").is_file() else ["tokenizer_config.json is missing"])
+
+
+def _width(folder: Path, key: str) -> int | None:
+    return _read_json(folder / "config.json").get(key)
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _nearest(folder: Path) -> str:
+    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    matches = difflib.get_close_matches(folder.name, siblings, n=1)
+    return f"; did you mean '{folder.parent / matches[0]}'?" if matches else ""

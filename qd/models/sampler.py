@@ -1,0 +1,174 @@
+"""Samples codes from a language model, with or without classifier-free guidance, from given uniforms.
+
+Randomness is a function, not a state: `counter_uniforms` draws the uniforms of a row from (seed, step, row) alone, and
+the inverse CDF turns them into tokens, so a sample does not depend on its batch, its rank or what was sampled before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qd.models.cached_decoder import CachedDecoder
+from qd.models.condition import Condition
+from qd.models.delay import delay_mask, undelay
+from qd.models.musicgen import LanguageModel
+from qd.objectives.guidance import guide
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What one call of the sampler drew.
+
+    Attributes:
+        codes: `(batch, codebooks, frames)`.
+        log_probs: `(batch, codebooks, steps)`, of each token under the distribution that it was drawn from (guidance,
+            temperature and truncation included), in delayed steps; 0 where there is padding.
+        entropy: `(batch,)`, of those distributions, mean over the real tokens, in nats.
+    """
+
+    codes: Tensor
+    log_probs: Tensor
+    entropy: Tensor
+
+
+class Sampler:
+    """Autoregressive sampling from a language model whose weights may change between calls.
+
+    Each call reads the weights anew. Guidance (Eq. 1) runs conditional and negative rows in one batch and mixes their
+    hidden states, `scale * conditional + (1 - scale) * negative`: the heads are linear without bias, so this is the
+    guidance of the logits at half the cost of the heads.
+    """
+
+    def __init__(self, lm: LanguageModel):
+        self.lm = lm
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        frames: int,
+        *,
+        temperature: float = 1.0,
+        uniforms: Callable[[int], Tensor] | None = None,
+        guidance_scale: float = 1.0,
+        negative: Condition | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        greedy: bool = False,
+    ) -> Sampled:
+        """Draws one sequence of codes for each row of `condition`.
+
+        Args:
+            condition: B rows; repeat a prompt's row for several samples of it.
+            frames: codec frames T to draw.
+            temperature: divides the logits, after guidance.
+            uniforms: gives for each delayed step the uniforms `(batch, codebooks)` in [0, 1) that pick the tokens; not
+                needed if `greedy`.
+            guidance_scale: 1 is no guidance.
+            negative: negative prompt of the guidance, one row for all or B rows; None is unconditional.
+            top_k: keep only the k likeliest tokens. Like `top_p` no part of the policy that is trained.
+            top_p: keep the likeliest tokens up to this total probability.
+            greedy: take the likeliest token.
+
+        Raises:
+            ValueError: if an argument is out of its range.
+        """
+        _check(temperature, guidance_scale, top_k, top_p, greedy or uniforms is not None)
+        lm, batch, device = self.lm, len(condition), condition.states.device
+        mask = delay_mask(lm.codebooks, frames, lm.channels, device)
+        guided = guidance_scale != 1.0
+        decoder = CachedDecoder(lm, _with_negative(condition, negative) if guided else condition, mask.shape[1])
+        delayed = torch.full((batch, *mask.shape), lm.pad, device=device)
+        log_probs = torch.zeros(batch, *mask.shape, device=device)
+        entropy = torch.zeros(batch, lm.codebooks, device=device)
+        tokens = delayed[..., 0]
+        for step, real in enumerate(mask.T):
+            hidden = decoder.advance(tokens.repeat(2, 1) if guided else tokens)
+            if guided:
+                hidden = guide(hidden[:batch], hidden[batch:], guidance_scale)
+            scores = torch.log_softmax(truncate(decoder.heads(hidden) / temperature, top_k, top_p), dim=-1)
+            probs = scores.exp()
+            drawn = scores.argmax(dim=-1) if greedy else inverse_cdf(probs, uniforms(step))
+            tokens = drawn.where(real, lm.pad)
+            delayed[..., step] = tokens
+            log_probs[..., step] = scores.gather(-1, drawn[..., None])[..., 0].where(real, 0.0)
+            entropy += torch.special.entr(probs).sum(dim=-1).where(real, 0.0)
+        return Sampled(undelay(delayed, frames, lm.channels), log_probs, entropy.sum(dim=1) / mask.sum())
+
+
+def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """The first token at which the running sum of `probs` `(..., tokens)` reaches `uniforms` `(...)` of its total.
+
+    Never a token of probability 0, even at a uniform of exactly 0.
+    """
+    cdf = probs.cumsum(dim=-1)
+    threshold = (uniforms * cdf[..., -1]).clamp_min(torch.finfo(cdf.dtype).tiny)
+    return (cdf < threshold[..., None]).sum(dim=-1)
+
+
+def truncate(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+    """Sets logits outside the `top_k` likeliest tokens, then outside the top `top_p` of probability, to -inf."""
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, -math.inf)
+    if top_p is not None and top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probs = ordered.softmax(dim=-1)
+        # A token goes if those before it already hold top_p: the likeliest one always stays.
+        gone = probs.cumsum(dim=-1) - probs >= top_p
+        logits = logits.masked_fill(gone.scatter(-1, order, gone), -math.inf)
+    return logits
+
+
+def counter_uniforms(seed: int, step: int, rows: Iterable[int], codebooks: int, steps: int) -> Tensor:
+    """Uniforms `(rows, codebooks, steps)` in [0, 1), float32: a pure function of (seed, step, row).
+
+    Philox4x64 (Salmon et al. 2011) keyed by the seed, its counter starting at (0, 0, row, step): a row's numbers are
+    the same whichever rows are drawn with it. Each is a multiple of 2^-24.
+
+    Args:
+        seed: non-negative, below 2^64.
+        step: training step, or 0; non-negative.
+        rows: global row numbers, over all ranks and micro-batches; non-negative.
+
+    Raises:
+        ValueError: if a number is negative.
+    """
+    rows = [int(row) for row in rows]
+    if min([seed, step, *rows]) < 0:
+        raise ValueError(f"seed, step and rows must be non-negative, got seed={seed}, step={step}, rows={rows}.")
+    raw = np.empty((len(rows), codebooks * steps), dtype=np.uint64)
+    for index, row in enumerate(rows):
+        raw[index] = np.random.Philox(counter=[0, 0, row, step], key=[seed, 0]).random_raw(codebooks * steps)
+    uniforms = (raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+    return torch.from_numpy(uniforms).reshape(len(rows), codebooks, steps)
+
+
+def _with_negative(condition: Condition, negative: Condition | None) -> Condition:
+    batch, states = len(condition), condition.states
+    if negative is None:
+        negative = Condition.null(batch, states.shape[-1], states.device, states.dtype)
+    elif len(negative) == 1:
+        negative = negative.repeat_interleave(batch)
+    if len(negative) != batch:
+        raise ValueError(f"negative must have 1 row or {batch} (one for each of condition), got {len(negative)}.")
+    return condition.cat(negative)
+
+
+def _check(temperature: float, guidance_scale: float, top_k: int | None, top_p: float | None, drawable: bool) -> None:
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be finite and above 0, got {temperature}; for the likeliest use greedy.")
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance_scale must be finite, got {guidance_scale}; 1 is no guidance.")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}; leave it out to keep all tokens.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}; leave it out to keep all tokens.")
+    if not drawable:
+        raise ValueError("uniforms are needed unless greedy; pass e.g. columns of counter_uniforms.")
