@@ -1,0 +1,69 @@
+# Everything one does with this project; `make help` tells. Every target sets up .venv by itself.
+#
+# On a machine without an NVIDIA GPU, PyTorch's CPU build is much smaller:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
+
+.DEFAULT_GOAL := help
+VENV := .venv
+STAMP := $(VENV)/installed
+BIN := $(VENV)/bin
+
+# The first Python that is new enough.
+PYTHONS := python3.11 python3.12 python3.13 python3.10 python3
+NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 10))'
+PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENOUGH) >/dev/null 2>&1 && echo $(python))))
+
+# The shell reads these from its environment (as QD_BETA, …: bash has a SECONDS of its own), so that a value may hold
+# spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
+#   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
+VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE
+ifneq ($(origin NAME),command line)
+  override NAME := # the environment of some systems has a NAME, of the machine
+endif
+$(foreach variable,$(VARIABLES),$(eval export QD_$(variable) := $$(value $(variable))))
+
+option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
+RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
+	$(call option,SEED,seed) $(call option,DEVICE,device)
+
+.PHONY: help setup train-embedder train tensorboard sample base test test-slow lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## install everything into .venv (implied by every other target): PYTHON
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c $(NEW_ENOUGH) || { echo "Python 3.10 or newer is needed, and $(or $(PYTHON),none of \
+		$(PYTHONS)) is that. Name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train-embedder: $(STAMP) ## train the reward's embedder: CONFIG NAME RESUME SEED DEVICE ARGS="key=value …"
+	@$(BIN)/qd train-embedder $(RUN_OPTIONS) $(ARGS)
+
+train: $(STAMP) ## train a model: BETA=15 CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE ARGS="key=value … --dry-run"
+	@$(BIN)/qd train $(call option,BETA,beta) $(call option,EMBEDDER,embedder) $(call option,PROMPTS,prompts) \
+		$(RUN_OPTIONS) $(ARGS)
+
+tensorboard: $(STAMP) ## look at all runs: ARGS="--port 6006"
+	@$(BIN)/tensorboard --logdir runs $(ARGS)
+
+sample: $(STAMP) ## sample WAV files and a spectrogram: MODEL=base PROMPT="…" N GUIDANCE SECONDS OUT SEED DEVICE ARGS
+	@$(BIN)/qd sample $(call option,MODEL,model) $(call option,PROMPT,prompt) $(call option,N,n) \
+		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,OUT,out) \
+		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+
+base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
+	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)
+
+test: $(STAMP) ## run the tests: ARGS="tests/test_config.py -x"
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP) ## run the tests that take minutes: ARGS
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

@@ -1,0 +1,44 @@
+"""Checks that config schemas share. Each gives no problem, or one sentence with the value and what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from qd.data.prompt_files import read_prompts
+
+
+def bounded(path: str, value: float, low: float = -math.inf) -> list[str]:
+    """A finite number that is `low` or more; NaN fails too."""
+    if math.isfinite(value) and value >= low:
+        return []
+    return [f"{path} is {value}; expected a finite number" + (f", {low} or more" if math.isfinite(low) else "")]
+
+
+def positive(path: str, value: float) -> list[str]:
+    """A finite number above 0."""
+    return [] if 0 < value < math.inf else [f"{path} is {value}; expected a finite number above 0"]
+
+
+def fraction(path: str, value: float) -> list[str]:
+    """A number in [0, 1)."""
+    return [] if 0 <= value < 1 else [f"{path} is {value}; expected 0 or more, and less than 1"]
+
+
+def one_of(path: str, value: str, known: Iterable[str]) -> list[str]:
+    """One of the known names."""
+    names = list(known)
+    if value in names:
+        return []
+    nearest = get_close_matches(value, names, n=1)
+    return [f"{path} is {value!r}; expected one of {', '.join(names)}" + (f" ({nearest[0]}?)" if nearest else "")]
+
+
+def unreadable(path: str, file: str, column: str | None = None) -> list[str]:
+    """A file that gives prompts."""
+    try:
+        read_prompts(file, column)
+    except ValueError as error:
+        return [f"{path}: {error}"]
+    return []

@@ -1,0 +1,115 @@
+"""Run folders: their names, their making, their newest checkpoint, and the room that they need on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from qd.config import to_yaml
+
+CONFIG = "config.yaml"
+CHECKPOINT = "last.ckpt"
+FLOAT32_BYTES = 4
+LOGS_BYTES = 200 * 2**20  # TensorBoard events with audio and figures, generously
+
+
+def run_name(label: str, now: datetime | None = None) -> str:
+    """The default name of a run: what it is, and when it began: `beta15-20260102-1530`."""
+    return f"{label}-{now or datetime.now():%Y%m%d-%H%M}"
+
+
+def create_run(runs: str | Path, name: str | None, label: str) -> Path:
+    """Makes the folder of a new run.
+
+    Args:
+        runs: the folder of run folders; made if needed.
+        name: of the run, or None for a default name, which gets a number if another run has taken it in this minute.
+        label: what the run is, for the default name.
+
+    Raises:
+        ValueError: the run exists already, or the folder cannot be made.
+    """
+    default = run_name(label)
+    candidates = [name] if name else [default, *(f"{default}-{number}" for number in range(2, 100))]
+    for candidate in candidates:
+        folder = Path(runs) / candidate
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ValueError(f"run folder {str(folder)!r} cannot be made: {error}") from error
+        return folder
+    raise ValueError(
+        f"run folder {str(folder)!r} exists already; choose another NAME, or go on with that run: RESUME={folder}"
+    )
+
+
+def find_run(run: str | Path, runs: str | Path = "runs") -> Path:
+    """The folder of a run to go on with, given as a folder or as a name in `runs`.
+
+    Raises:
+        ValueError: there is no such run, or it was stopped before its config was saved.
+    """
+    folder = next((path for path in (Path(run), Path(runs) / run) if path.is_dir()), None)
+    if folder is None:
+        present = sorted(path.name for path in Path(runs).glob("*") if path.is_dir()) if Path(runs).is_dir() else []
+        nearest = get_close_matches(Path(run).name, present, n=1) or present[-3:]
+        raise ValueError(f"there is no run {str(run)!r}; in {str(runs)!r}: {', '.join(nearest) or 'none'}")
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{str(folder)!r} is no run folder: {CONFIG} is missing; start a new run")
+    return folder
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The file that a run is resumed from.
+
+    Raises:
+        ValueError: the run has not written one yet.
+    """
+    checkpoint = run / CHECKPOINT
+    if not checkpoint.is_file():
+        raise ValueError(
+            f"run {str(run)!r} has no {CHECKPOINT} yet, so it cannot be resumed; start it under another name"
+        )
+    return checkpoint
+
+
+def save_config(config: Any, run: Path) -> None:
+    """Writes the resolved config of a run; `load_config` with this file builds it again."""
+    (run / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+
+
+def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
+    """Bytes that a run writes at most.
+
+    Args:
+        trained: parameters that the optimiser changes.
+        frozen: the other parameters of the checkpoint: text encoder and codec.
+        step_folders: how many are kept.
+    """
+    step_folder = (trained + frozen) * FLOAT32_BYTES
+    resume_file = 3 * trained * FLOAT32_BYTES  # weights and AdamW's two moments
+    return (
+        (step_folders + 1) * step_folder + 2 * resume_file + LOGS_BYTES
+    )  # the next one is written before the old goes
+
+
+def check_disk(runs: str | Path, needed: int) -> None:
+    """Refuses to start a run that the disk cannot hold.
+
+    Raises:
+        ValueError: fewer than `needed` bytes are free where `runs` is, or will be.
+    """
+    folder = Path(runs).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(
+            f"the run needs {needed / 2**30:.1f} GiB and {str(folder)!r} has {free / 2**30:.1f} GiB free; make room, "
+            "name another trainer.runs, or keep fewer step folders (trainer.keep_weights)"
+        )

@@ -1,0 +1,76 @@
+"""`qd sample`: a few clips for one prompt, as WAV files and one picture of their spectrograms."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from qd.audio_io import spectrogram_png, write_wav
+from qd.devices import resolve_device
+from qd.models.delay import delay_mask
+from qd.models.musicgen import MusicGen
+from qd.models.sampler import Sampler, counter_uniforms
+
+
+def sample(
+    model: str,
+    prompt: str,
+    *,
+    n: int = 4,
+    guidance: float = 1.0,
+    negative_prompt: str | None = "Bad audio quality.",
+    seconds: float = 4.0,
+    temperature: float = 0.99,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Samples `n` clips and writes `sample-1.wav` … and `spectrograms.png`. Sample i depends on the seed and i alone.
+
+    Args:
+        model: any name that `qd.models.resolver.resolve_model` knows.
+        prompt: what to play.
+        n: clips.
+        guidance: γ of Eq. 1; 1 is no guidance.
+        negative_prompt: of the guidance; None or empty is unconditional guidance.
+        seconds: length of a clip.
+        temperature: T, above 0.
+        seed: of the tokens drawn.
+        out: folder for the files; `runs/samples/<time>` if None.
+        device: see `qd.devices.resolve_device`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the model cannot be loaded, or a number is out of its range.
+    """
+    if n < 1:
+        raise ValueError(f"n is {n}; expected 1 sample or more")
+    if not prompt.strip():
+        raise ValueError("the prompt is empty; say what the music should be, for example 'calm piano'")
+    music = MusicGen.load(model).to(resolve_device(device))
+    frames = music.frames(seconds)
+    steps = delay_mask(music.lm.codebooks, frames, music.lm.channels).shape[1]
+    uniforms = counter_uniforms(seed, 0, range(n), music.lm.codebooks, steps).to(music.device)
+    drawn = Sampler(music.lm).sample(
+        music.condition([prompt]).repeat_interleave(n),
+        frames,
+        temperature=temperature,
+        uniforms=lambda step: uniforms[..., step],
+        guidance_scale=guidance,
+        negative=music.condition([negative_prompt]) if negative_prompt else None,
+    )
+    folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
+    return _write(folder, music.decode(drawn.codes), music.sample_rate, prompt)
+
+
+def _write(folder: Path, audio: torch.Tensor, sample_rate: int, prompt: str) -> Path:
+    names = [f"sample-{number}" for number in range(1, len(audio) + 1)]
+    for name, clip in zip(names, audio, strict=True):
+        write_wav(folder / f"{name}.wav", clip, sample_rate)
+    shortened = prompt if len(prompt) <= 80 else f"{prompt[:79]}…"
+    spectrogram_png(folder / "spectrograms.png", list(audio), sample_rate, [f"{name}: {shortened}" for name in names])
+    return folder

@@ -1,0 +1,99 @@
+"""Tiny models with random weights in the shipped layout, made on the spot; and nothing of a run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, T5Config, T5EncoderModel
+
+from qd.builtin.pretrain.tokenizer import train_tokenizer
+from qd.config import load_config
+from qd.config_schema import TrainConfig
+from qd.models.audio_vit import AudioViT, AudioViTConfig
+from qd.models.codec import CodecConfig, FrameCodec
+from qd.models.musicgen import LanguageModel, MusicGen
+
+CLIP_SECONDS = 0.32
+"""Length that the tiny models are tried at: 8 codec frames."""
+
+CODEBOOKS, CODEBOOK_SIZE, WIDTH, TEXT_WIDTH = 4, 16, 32, 24
+
+
+def build_tiny_musicgen(seed: int = 0, width: int = WIDTH) -> MusicGen:
+    """1 decoder layer of `width`, 1 text-encoder layer; weights large enough for prompts and guidance to matter."""
+    tokenizer = train_tokenizer(["a calm piano piece", "fast drums"], vocabulary=259)
+    decoder_config = MusicgenDecoderConfig(
+        vocab_size=CODEBOOK_SIZE,
+        pad_token_id=CODEBOOK_SIZE,
+        bos_token_id=CODEBOOK_SIZE,
+        num_codebooks=CODEBOOKS,
+        hidden_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        ffn_dim=2 * width,
+        max_position_embeddings=64,
+    )
+    text_config = T5Config(
+        vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_kv=6, d_ff=48, num_layers=1, num_heads=4, dropout_rate=0.0
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        decoder, text_encoder = MusicgenForCausalLM(decoder_config), T5EncoderModel(text_config)
+        projection = nn.Linear(TEXT_WIDTH, width)
+        sizes = {"n_mels": 20, "width": 16, "latent_width": 8, "encoder_depths": (1, 1), "decoder_depths": (1, 1)}
+        codec = FrameCodec(CodecConfig(**sizes, codebooks=CODEBOOKS, codebook_size=CODEBOOK_SIZE))
+        for name, weight in decoder.named_parameters():
+            if weight.ndim == 2 and "embed" not in name:
+                nn.init.normal_(weight, std=1.5 / weight.shape[1] ** 0.5)
+        for weight in (*codec.quantizer.parameters(), *codec.quantizer.buffers()):
+            if weight.is_floating_point() and weight.ndim > 1:
+                nn.init.normal_(weight)
+    return MusicGen(LanguageModel(decoder, projection), text_encoder, tokenizer, codec)
+
+
+def build_tiny_embedder(seed: int = 0) -> AudioViT:
+    """An embedder of 0.32 s clips; a random one still tells clips apart."""
+    config = AudioViTConfig(
+        clip_seconds=CLIP_SECONDS, n_mels=20, layers=1, width=16, heads=2, head_dim=8, mlp_width=32, embedding_width=8
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AudioViT(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a complete MusicGen checkpoint in the built-in layout."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_tiny_musicgen().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an embedder."""
+    folder = tmp_path_factory.mktemp("models") / "embedder"
+    build_tiny_embedder().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_model: Path, tiny_embedder: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Makes the config of a run of the tiny models from dotted overrides: ``tiny_config("beta=0")``."""
+
+    def build(*overrides: str) -> TrainConfig:
+        settings = [
+            f"model.name={tiny_model}",
+            f"reward.embedder={tiny_embedder}",
+            f"reward.heldout_embedder={tiny_embedder}",
+            f"rollout.seconds={CLIP_SECONDS}",
+            "trainer.device=cpu",
+            f"trainer.runs={tmp_path / 'runs'}",
+        ]
+        return load_config(TrainConfig, "train", None, [*settings, *overrides])
+
+    return build

@@ -1,0 +1,95 @@
+"""Streams of pairs: the same whatever the ranks, the workers and the restarts."""
+
+from __future__ import annotations
+
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from qd.builtin import world
+from qd.data.augmentation import add_noise, change_gain
+from qd.data.recordings import BuiltinRecordings, PairStream, RecordingsDataModule
+
+
+class Numbered:
+    """Recording i is the constants i and i + ½."""
+
+    def pair(self, index: int) -> np.ndarray:
+        return np.stack([np.full(3, index, np.float32), np.full(3, index + 0.5, np.float32)])
+
+
+def labels(batches, count: int) -> list[list[int]]:
+    return [batch.labels.tolist() for batch in islice(batches, count)]
+
+
+def test_batches_hold_pairs_and_their_labels():
+    batch = next(iter(PairStream(Numbered(), 4, first_step=2)))
+    assert batch.audio.shape == (4, 2, 3) and batch.audio.dtype == torch.float32
+    assert batch.labels.tolist() == [8, 9, 10, 11]
+    assert batch.audio[:, 0, 0].tolist() == [8, 9, 10, 11] and batch.audio[:, 1, 2].tolist() == [8.5, 9.5, 10.5, 11.5]
+
+
+def test_ranks_share_a_step_without_overlap():
+    alone = labels(PairStream(Numbered(), 6), 3)
+    ranks = [labels(PairStream(Numbered(), 2, rank=rank, ranks=3), 3) for rank in range(3)]
+    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == alone
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_do_not_change_the_stream(workers: int):
+    stream = PairStream(Numbered(), 2, first_step=1, total=13)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers)
+    assert labels(loader, 99) == labels(stream, 99) == [[2 * i, 2 * i + 1] for i in range(1, 6)] + [[12]]
+
+
+def data_module(step: int, ranks: int = 1) -> RecordingsDataModule:
+    data = RecordingsDataModule(Numbered(), Numbered(), batch_pairs=4, validation_pairs=6, workers=0)
+    data.trainer = SimpleNamespace(global_step=step, global_rank=0, world_size=ranks)
+    return data
+
+
+def test_a_resumed_run_goes_on_where_it_stopped():
+    whole = labels(data_module(0).train_dataloader(), 7)
+    assert labels(data_module(3).train_dataloader(), 4) == whole[3:]
+
+
+def test_held_out_pairs_are_fixed_and_finite():
+    assert labels(data_module(0).val_dataloader(), 9) == labels(data_module(5).val_dataloader(), 9)
+    assert labels(data_module(5).val_dataloader(), 9) == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_batch_that_ranks_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch_pairs=4.*3 ranks"):
+        data_module(0, ranks=3).train_dataloader()
+
+
+def test_builtin_pairs_are_two_chunks_of_one_recording():
+    recordings = BuiltinRecordings("embedder", 0, 1.0)
+    pair = recordings.pair(5)
+    expected = world.chunks("embedder", 5, 2, 1.0)
+    assert pair.shape == (2, world.SAMPLE_RATE) and pair.dtype == np.float32
+    np.testing.assert_array_equal(pair, np.stack([clip.audio for clip in expected]))
+    assert not np.array_equal(pair, BuiltinRecordings("embedder", 1, 1.0).pair(5))
+    assert not np.array_equal(pair, BuiltinRecordings("validation", 0, 1.0).pair(5))
+    with pytest.raises(ValueError, match="'trian'.*embedder"):
+        BuiltinRecordings("trian", 0, 1.0)
+
+
+def test_noise_has_the_ratio_that_was_asked_for():
+    audio = torch.sin(torch.arange(20_000) * 0.1).expand(3, -1) * torch.tensor([[1.0], [0.1], [0.0]])
+    noisy = add_noise(audio, (12.0, 12.0), torch.Generator().manual_seed(0))
+    power = (noisy - audio).square().mean(dim=1)
+    ratio = 10 * torch.log10(audio.square().mean(dim=1) / power)
+    torch.testing.assert_close(ratio[:2], torch.full((2,), 12.0), atol=0.2, rtol=0)
+    assert torch.equal(noisy[2], torch.zeros(20_000))
+
+
+def test_gain_is_one_number_a_clip_within_its_range():
+    louder = change_gain(torch.ones(500, 2), (-6.0, 6.0), torch.Generator().manual_seed(0))
+    decibels = 20 * torch.log10(louder)
+    assert torch.equal(louder[:, 0], louder[:, 1])
+    assert -6 <= decibels.min() < -5.5 and 5.5 < decibels.max() <= 6

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from qd import cli
+from qd.callbacks.guards import NonFiniteError
+from qd.sample import sample
+
+COMMANDS = ("train", "train-embedder", "sample", "base")
+
+
+@dataclass
+class Trainer:
+    runs: str = "runs"
+    device: str = "auto"
+    max_steps: int = 1
+
+
+@dataclass
+class Schema:
+    """As much of a run's config as the command line knows."""
+
+    name: str | None = None
+    seed: int = 0
+    beta: float = 15.0
+    reward: dict[str, str] = field(default_factory=dict)
+    data: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    trainer: Trainer = field(default_factory=Trainer)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stands in for the modules that do the work; holds what they were called with."""
+    made = []
+
+    def stand_in(module: str, function: str, **attributes) -> None:
+        fake = ModuleType(module)
+        setattr(fake, function, lambda *args, **kwargs: made.append((function, args, kwargs)))
+        for name, value in attributes.items():
+            setattr(fake, name, value)
+        monkeypatch.setitem(sys.modules, module, fake)
+
+    stand_in("qd.train", "train")
+    stand_in("qd.train_embedder", "train_embedder")
+    stand_in("qd.sample", "sample")
+    stand_in("qd.builtin.pretrain.base", "build")
+    monkeypatch.setattr("qd.config_schema.TrainConfig", Schema)
+    monkeypatch.setattr("qd.modules.embedder_config.EmbedderTrainConfig", Schema)
+    monkeypatch.setattr("qd.config.config_folder", lambda: Path("no-configs"))
+    return made
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"example:\n  qd {command} " in capsys.readouterr().out
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy():
+    script = "import sys; from qd import cli; print(cli.build_parser().format_help(), 'torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    listed = {line.split()[0] for line in output.splitlines() if line.startswith("    ") and line.strip()}
+    assert listed >= set(COMMANDS)
+    assert output.endswith(" False\n")
+
+
+def test_train_takes_options_and_overrides_in_any_order(calls):
+    arguments = [
+        "trainer.max_steps=3",
+        "--beta",
+        "0",
+        "--name=x y",
+        "reward.a=b",
+        "--dry-run",
+        "--seed",
+        "4",
+        "data={}",
+    ]
+    assert cli.main(["train", *arguments]) == 0
+    ((function, (config,), options),) = calls
+    assert function == "train" and options == {"resume": None, "dry_run": True}
+    assert (config.beta, config.name, config.seed, config.trainer.max_steps) == (0.0, "x y", 4, 3)
+    assert config.reward == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("my prompts.txt", {"kind": "text", "path": "my prompts.txt"}),
+        ("a.csv:the text", {"kind": "csv", "path": "a.csv", "column": "the text"}),
+        ("a.csv", {"kind": "csv", "path": "a.csv"}),
+        ("C:\\a.txt", {"kind": "text", "path": "C:\\a.txt"}),
+    ],
+)
+def test_prompts_are_a_text_file_or_a_csv_column(calls, given, source):
+    assert cli.main(["train", "--prompts", given, "--embedder", "a: {b}"]) == 0
+    config = calls[0][1][0]
+    assert config.data == {"prompts": [source]}
+    assert config.reward == {"embedder": "a: {b}"}
+
+
+@pytest.mark.parametrize("command", ["train", "train-embedder"])
+def test_a_resumed_run_goes_on_with_its_own_config(calls, command, tmp_path):
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
+    assert cli.main([command, "--resume", str(run), "trainer.max_steps=9"]) == 0
+    ((_, (config,), options),) = calls
+    assert options["resume"] == (str(run) if command == "train" else True)
+    assert (config.beta, config.name, config.trainer.runs, config.trainer.max_steps) == (3.0, "mine", str(tmp_path), 9)
+
+
+def test_sample_passes_what_was_given(calls):
+    assert cli.main(["sample", "--prompt", 'it\'s a "waltz"', "--n", "2", "--guidance=3", "--negative-prompt", ""]) == 0
+    ((_, _, given),) = calls
+    assert given.items() >= {"prompt": 'it\'s a "waltz"', "n": 2, "guidance": 3.0, "negative_prompt": ""}.items()
+    assert given.keys() == inspect.signature(sample).parameters.keys()
+
+
+def test_base_passes_its_stages(calls):
+    assert cli.main(["base", "--stage", "codec", "tokens", "--install"]) == 0
+    assert cli.main(["base"]) == 0
+    assert [args for _, args, _ in calls] == [(["codec", "tokens"], None, True), (None, None, False)]
+
+
+@pytest.mark.parametrize("arguments", [["train", "--betta", "1"], ["sample", "--prompt", "x", "a=1"], ["sample"], []])
+def test_what_the_parser_does_not_know_is_an_error(calls, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2 and not calls
+
+
+def test_bad_input_is_one_message_and_status_2(calls, capsys):
+    assert cli.main(["train", "--beta", "loud", "trainer.max_step=1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qd train: 2 problems in the configuration:")
+    assert "Traceback" not in error and not calls
+
+
+def test_a_loss_that_is_not_finite_is_one_message(calls, monkeypatch):
+    def broken(config, **kwargs):
+        raise NonFiniteError("the loss is nan at step 3")
+
+    monkeypatch.setattr(sys.modules["qd.train"], "train", broken)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train"])
+    assert stopped.value.code == "qd train: the loss is nan at step 3"
+
+
+def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):
+    def interrupted(**kwargs):
+        raise KeyboardInterrupt("saved step 3")
+
+    monkeypatch.setattr(sys.modules["qd.sample"], "sample", interrupted)
+    assert cli.main(["sample", "--prompt", "x"]) == 130
+    assert capsys.readouterr().err == "qd sample: stopped by Ctrl-C; saved step 3\n"

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from qd import config_schema
+from qd.builtin.pretrain.base import BaseConfig
+from qd.config import ConfigError, config_folder, load_config, to_yaml
+from qd.config_schema import DataConfig, ObjectiveConfig, PromptSource, RolloutConfig, TrainConfig
+from qd.modules.embedder_config import EmbedderTrainConfig
+
+SCHEMAS = {"train": TrainConfig, "embedder": EmbedderTrainConfig, "base": BaseConfig}
+
+
+@dataclass
+class Item:
+    word: str = "a"
+    count: int | None = None
+
+
+@dataclass
+class Group:
+    rate: float = 0.5
+    on: bool = False
+    words: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Toy:
+    size: int = 1
+    label: str | None = None
+    group: Group = field(default_factory=Group)
+    items: list[Item] = field(default_factory=lambda: [Item()])
+
+    def problems(self):
+        return ["size is negative"] if self.size < 0 else []
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch):
+    """Stands in for the shipped models: these names exist, and no other."""
+
+    def known(name):
+        if name not in ("base", "builtin", "builtin-heldout"):
+            raise ValueError(f"no model {name!r}")
+
+    monkeypatch.setattr(config_schema, "resolve_model", known)
+    monkeypatch.setattr(config_schema, "load_embedder", known)
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """A folder of configs of the kind `toy`."""
+    monkeypatch.setattr("qd.config.config_folder", lambda: tmp_path)
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "default.yaml").write_text("size: 2\ngroup: {rate: 1e-3}\n")
+    (folder / "small.yaml").write_text("size: 3\nitems:\n  - word: b\n  - {word: c, count: 2}\n")
+    return folder
+
+
+def problems_of(*arguments) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(*arguments)
+    return caught.value.problems
+
+
+def train_problems(**changes) -> list[str]:
+    return TrainConfig(**changes).problems()
+
+
+def test_without_an_overlay_the_default_file_is_merged_into_the_schema(configs):
+    assert load_config(Toy, "toy") == Toy(size=2, group=Group(rate=1e-3))
+
+
+def test_an_overlay_changes_only_what_it_states_and_replaces_lists(configs):
+    expected = Toy(size=3, group=Group(rate=1e-3), items=[Item("b"), Item("c", 2)])
+    assert load_config(Toy, "toy", "small") == expected
+    assert load_config(Toy, "toy", str(configs / "small.yaml")) == expected
+
+
+def test_overrides_come_last_and_the_last_one_wins(configs):
+    overrides = ["size=7", "size=8", "group.on=true", "group.words=[x, y z]", "label=a=b", "items=[{word: 'd'}]"]
+    expected = Toy(8, "a=b", Group(1e-3, True, ["x", "y z"]), [Item("d")])
+    assert load_config(Toy, "toy", "small", overrides) == expected
+
+
+def test_null_is_a_value_where_the_schema_allows_it(configs):
+    assert load_config(Toy, "toy", None, ["label=x", "label=null"]).label is None
+    assert problems_of(Toy, "toy", None, ["size=null"]) == ["override 'size=null': size must be an integer, not None"]
+
+
+def test_a_kind_without_default_file_starts_from_the_schema(configs):
+    assert load_config(Toy, "other") == Toy()
+
+
+def test_every_problem_is_told_at_once_with_the_layer_that_holds_it(configs):
+    (configs / "bad.yaml").write_text("sise: 3\ngroup: {rate: fast, one: 1}\nitems: [{wort: x}]\n")
+    overrides = ["size=-1", "label=[1]", "nonsense", "group=3", "rate=2"]
+    where = str(configs / "bad.yaml")
+    assert problems_of(Toy, "toy", "bad", overrides) == [
+        f"{where}: unknown key 'sise'; did you mean 'size'?",
+        f"{where}: group.rate must be a number, not 'fast'",
+        f"{where}: unknown key 'group.one'; did you mean 'group.on'?",
+        f"{where}: unknown key 'items[0].wort'; did you mean 'items[0].word'?",
+        "override 'label=[1]': label must be a text or null, not [1]",
+        "override 'nonsense' is not of the form key=value",
+        "override 'group=3': group must be settings of its own (rate, on, words), not 3",
+        "override 'rate=2': unknown key 'rate'; did you mean 'group.rate'?",
+        "size is negative",
+    ]
+
+
+def test_a_list_of_settings_names_what_its_elements_hold(configs):
+    (found,) = problems_of(Toy, "toy", None, ["items=3"])
+    assert found == "override 'items=3': items must be a list, each element settings of its own (word, count), not 3"
+
+
+def test_a_missing_config_lists_those_present(configs):
+    (found,) = problems_of(Toy, "toy", "smal")
+    assert "smal.yaml" in found and found.endswith("one of: default, small")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"size: [1", "cannot be read"),
+        (b"- 1\n", "holds a list"),
+        (b"label: \xff\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_told(configs, content, expected):
+    (configs / "broken.yaml").write_bytes(content)
+    (found,) = problems_of(Toy, "toy", "broken")
+    assert "broken.yaml" in found and expected in found
+
+
+def test_yaml_and_back_is_the_identity(configs, tmp_path):
+    config = Toy(5, "x: y # z", Group(1.5e-4, True, ["null", "1"]), [Item("ü", None)])
+    (tmp_path / "again.yaml").write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(Toy, "other", str(tmp_path / "again.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    "path", sorted(config_folder().glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_every_shipped_config_builds(path):
+    assert load_config(SCHEMAS[path.parent.name], path.parent.name, path.stem)
+
+
+def test_the_default_file_states_every_default_of_the_schema():
+    assert load_config(TrainConfig, "train") == TrainConfig()
+
+
+def test_the_paper_config_has_the_papers_numbers():
+    config = load_config(TrainConfig, "train", "paper")
+    assert (config.data.batch_size, config.rollout.samples_per_prompt, config.objective.estimator) == (128, 2, "shared")
+    assert (config.guidance.scale, config.guidance.negative_prompt) == (3.0, "Bad audio quality.")
+    assert (config.optimizer.learning_rate, config.objective.beta_ramp_steps, config.rollout.temperature) == (
+        1.5e-4,
+        1000,
+        0.99,
+    )
+
+
+def test_defaults_have_no_problem():
+    assert train_problems() == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["beta=-1"], "beta is -1.0"),
+        (["beta=.inf"], "beta is inf"),
+        (["seed=-1"], "seed is -1"),
+        (["name=../x"], "name is '../x'"),
+        (["guidance.scale=.nan"], "guidance.scale is nan"),
+        (["rollout.temperature=0"], "rollout.temperature is 0.0"),
+        (["rollout.temperature=.nan"], "rollout.temperature is nan"),
+        (["rollout.seconds=.inf"], "rollout.seconds is inf"),
+        (["objective.estimator=pair"], "'pair'; expected one of shared, pairs (pairs?)"),
+        (["objective.baseline=x"], "objective.baseline is 'x'; expected one of none, other_prompts"),
+        (["objective.baseline_decay=1"], "objective.baseline_decay is 1.0"),
+        (["objective.beta_ramp_steps=-1"], "objective.beta_ramp_steps is -1"),
+        (["optimizer.learning_rate=0"], "optimizer.learning_rate is 0.0"),
+        (["optimizer.beta2=1"], "optimizer.beta2 is 1.0"),
+        (["optimizer.gradient_clip=-1"], "optimizer.gradient_clip is -1.0"),
+        (["evaluation.every=0"], "evaluation.every is 0"),
+        (["evaluation.protocol=fast"], "evaluation.protocol is 'fast'"),
+        (["evaluation.n_samples=1"], "evaluation.n_samples is 1"),
+        (["evaluation.prompts=/no/such.txt"], "evaluation.prompts: prompt file '/no/such.txt' cannot be read"),
+        (["trainer.max_steps=0"], "trainer.max_steps is 0"),
+        (["trainer.keep_weights=0"], "trainer.keep_weights is 0"),
+        (["trainer.device=gpu"], "trainer.device is 'gpu'"),
+        (["trainer.precision=16"], "trainer.precision is '16'"),
+        (["model.name=bass"], "model.name: no model 'bass'"),
+        (["reward.embedder=x"], "reward.embedder: no model 'x'"),
+        (["data.prompts=[]"], "data.prompts is empty"),
+        (["data.prompts=[{kind: text}]"], "data.prompts[0].path is missing"),
+        (["data.prompts=[{kind: csv, path: x}]"], "data.prompts[0].column is missing"),
+        (["data.prompts=[{kind: file}]"], "data.prompts[0].kind is 'file'"),
+        (["data.prompts=[{weight: 0}, {size: 0}]"], "data.prompts[0].weight is 0.0"),
+        (
+            ["data.prompts=[{kind: text, path: /no/such.txt}]"],
+            "data.prompts[0]: prompt file '/no/such.txt' cannot be read",
+        ),
+    ],
+)
+def test_a_bad_value_is_named(overrides, named):
+    assert any(named in problem for problem in problems_of(TrainConfig, "train", None, overrides))
+
+
+def test_all_bad_values_are_told_together():
+    found = problems_of(TrainConfig, "train", None, ["beta=-1", "rollout.temperature=0", "trainer.max_step=3"])
+    assert len(found) == 3 and "did you mean 'trainer.max_steps'?" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "micro", "named"),
+    [
+        (1, 16, 16, ["rollout.samples_per_prompt is 1"]),
+        (3, 16, 16, ["data.batch_size=16", "data.micro_batch_size=16"]),
+        (4, 16, 6, ["data.batch_size=16 is no multiple of data.micro_batch_size=6", "data.micro_batch_size=6"]),
+        (4, 0, 16, ["data.batch_size is 0"]),
+        (4, 16, 32, ["data.batch_size=16 is no multiple of data.micro_batch_size=32"]),
+        (4, 32, 8, []),
+        (2, 128, 16, []),
+    ],
+)
+def test_batches_hold_whole_prompts(n, batch, micro, named):
+    found = train_problems(rollout=RolloutConfig(samples_per_prompt=n), data=DataConfig(batch, micro))
+    assert len(found) == len(named)
+    assert all(start in problem for start, problem in zip(named, found, strict=True))
+
+
+@pytest.mark.parametrize(("micro", "fine"), [(4, False), (8, True), (16, True)])
+def test_the_baseline_over_other_prompts_needs_another_prompt(micro, fine):
+    found = train_problems(objective=ObjectiveConfig(baseline="other_prompts"), data=DataConfig(16, micro))
+    assert (found == []) if fine else ("moving_average" in found[0])
+
+
+def test_prompt_files_are_read(tmp_path):
+    (tmp_path / "a.txt").write_text("calm piano\n")
+    (tmp_path / "b.csv").write_text("id,text\n1,fast drums\n")
+    good = [PromptSource("text", str(tmp_path / "a.txt")), PromptSource("csv", str(tmp_path / "b.csv"), "text")]
+    assert train_problems(data=DataConfig(prompts=good)) == []
+    good[1].column = "caption"
+    (found,) = train_problems(data=DataConfig(prompts=good))
+    assert "data.prompts[1]" in found and "present: id, text" in found
+
+
+def test_config_error_is_a_value_error_with_a_bullet_for_each_problem():
+    error = ConfigError(["a is wrong", "b is wrong"])
+    assert isinstance(error, ValueError)
+    assert str(error) == "2 problems in the configuration:\n  • a is wrong\n  • b is wrong"

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = ("setup", "train-embedder", "train", "tensorboard", "sample", "base", "test", "test-slow", "lint", "help")
+AWKWARD = """it's "50 $HOME" $(shell echo x) `id` \\ * ;# ü"""
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs make in a folder where everything is installed, and `qd` only tells its arguments."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "qd").write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    (programs / "qd").chmod(0o755)
+    (tmp_path / ".venv" / "installed").touch()
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        # Not the environment of the make that runs this test: it would pass its own variables on.
+        clean = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **environment}
+        return subprocess.run(["make", *arguments], cwd=tmp_path, env=clean, capture_output=True, text=True)
+
+    return run
+
+
+def arguments_of(result: subprocess.CompletedProcess) -> list[str]:
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_plain_make_lists_every_target_on_one_line(make):
+    listed = [line.split()[0] for line in make().stdout.splitlines()]
+    assert sorted(listed) == sorted(TARGETS)
+
+
+def test_every_target_is_documented_and_phony():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z][a-z-]*):(?!=)", text, flags=re.MULTILINE)
+    assert sorted(targets) == sorted(TARGETS)
+    assert sorted(re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)[1].split()) == sorted(TARGETS)
+
+
+def test_train_passes_the_variables_that_are_set(make):
+    assert arguments_of(make("train")) == ["train"]
+    given = make("train", "BETA=0", "SEED=0", "CONFIG=quick", "RESUME=runs/x", "DEVICE=cpu", "EMBEDDER=e", "PROMPTS=p")
+    assert arguments_of(given) == [
+        "train", "--beta=0", "--embedder=e", "--prompts=p", "--config=quick", "--resume=runs/x", "--seed=0",
+        "--device=cpu",
+    ]  # fmt: skip
+
+
+def test_overrides_are_split_as_the_shell_does(make):
+    given = make("train", "ARGS=trainer.max_steps=2 'guidance.negative_prompt=Low quality.' --dry-run")
+    assert arguments_of(given) == ["train", "trainer.max_steps=2", "guidance.negative_prompt=Low quality.", "--dry-run"]
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_values_arrive_as_they_were_written(make, shell):
+    if not Path(shell).exists():
+        pytest.skip(f"no {shell}")
+    given = make(
+        "sample", f"SHELL={shell}", f"PROMPT={AWKWARD}", "MODEL=my runs/x", "N=2", "GUIDANCE=3", "SECONDS=8", "OUT=a b"
+    )
+    expected = ["--model=my runs/x", f"--prompt={AWKWARD}", "--n=2", "--guidance=3", "--seconds=8", "--out=a b"]
+    assert arguments_of(given) == ["sample", *expected]
+    assert arguments_of(make("sample", f"SHELL={shell}", "PROMPT=x")) == ["sample", "--prompt=x"]
+
+
+def test_variables_may_come_from_the_environment_but_not_the_name_of_the_machine(make):
+    assert arguments_of(make("train-embedder", SEED="3", NAME="my-laptop")) == ["train-embedder", "--seed=3"]
+    assert arguments_of(make("train-embedder", "NAME=x", NAME="my-laptop")) == ["train-embedder", "--name=x"]
+
+
+def test_base_takes_several_stages(make):
+    assert arguments_of(make("base", "STAGE=codec tokens", "ARGS=--install")) == [
+        "base",
+        "--stage",
+        "codec",
+        "tokens",
+        "--install",
+    ]
+
+
+def test_without_a_python_that_is_new_enough_setup_says_so(make, tmp_path):
+    os.utime(tmp_path / ".venv" / "installed", (0, 0))
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    for python in (str(old), ""):
+        result = make("setup", f"PYTHON={python}")
+        assert result.returncode != 0
+        assert "Python 3.10 or newer is needed" in result.stderr

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from qd.sample import sample
+
+SECONDS = 0.32
+
+
+def clips_of(folder) -> list[np.ndarray]:
+    files = sorted(folder.glob("*.wav"))
+    assert [file.name for file in files] == [f"sample-{number}.wav" for number in range(1, len(files) + 1)]
+    return [soundfile.read(file, dtype="int16")[0] for file in files]
+
+
+def test_clips_and_a_picture_are_written(tiny_model, tmp_path):
+    folder = sample(str(tiny_model), "calm piano", n=2, seconds=SECONDS, out=tmp_path / "a b", device="cpu")
+    first, second = clips_of(folder)
+    assert folder == tmp_path / "a b" and len(first) == len(second) == SECONDS * 16_000
+    assert (first != second).any()
+    assert (folder / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_clip_depends_on_the_seed_and_its_number_alone(tiny_model, tmp_path):
+    def clips(name, n, seed):
+        out = tmp_path / name
+        return clips_of(sample(str(tiny_model), "calm piano", n=n, seconds=SECONDS, seed=seed, out=out, device="cpu"))
+
+    three, one, other = clips("three", 3, 0), clips("one", 1, 0), clips("other", 1, 1)
+    # The decoder's matrix products round otherwise in another batch size: one step of 16 bits.
+    assert np.abs(three[0].astype(int) - one[0]).max() <= 1
+    assert (one[0] != other[0]).any()
+
+
+def test_guidance_and_its_negative_prompt_change_what_is_heard(tiny_model, tmp_path):
+    settings = [(1.0, None), (4.0, None), (4.0, "fast drums")]
+    heard = [
+        clips_of(
+            sample(
+                str(tiny_model), "calm piano", n=1, guidance=scale, negative_prompt=negative, seconds=SECONDS,
+                out=tmp_path / str(number), device="cpu",
+            )
+        )[0]
+        for number, (scale, negative) in enumerate(settings)
+    ]  # fmt: skip
+    assert (heard[0] != heard[1]).any() and (heard[1] != heard[2]).any()
+
+
+def test_without_a_folder_they_go_to_the_runs(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = sample(str(tiny_model), "calm piano", n=1, seconds=SECONDS, device="cpu")
+    assert folder.parts[:2] == ("runs", "samples") and (tmp_path / folder / "sample-1.wav").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n": 0}, "n is 0"),
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"seconds": 0.0}, "seconds"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"guidance": float("nan")}, "guidance_scale"),
+        ({"model": "runs/none"}, "no such folder"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_input_is_refused_and_writes_nothing(tiny_model, tmp_path, change, named):
+    given = {
+        "model": str(tiny_model),
+        "prompt": "x",
+        "seconds": SECONDS,
+        "out": tmp_path / "out",
+        "device": "cpu",
+        **change,
+    }
+    with pytest.raises(ValueError, match=named):
+        sample(**given)
+    assert not (tmp_path / "out").exists()
