@@ -1,0 +1,75 @@
+"""What stops or questions a run that has gone wrong."""
+
+from __future__ import annotations
+
+import warnings
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from qd.callbacks.step_callback import StepCallback
+
+
+class NonFiniteError(RuntimeError):
+    """The loss, a reward or a gradient is NaN or infinite; the weights are still those of the last finite step."""
+
+
+class NonFiniteGuard(pl.Callback):
+    """Raises :class:`NonFiniteError` before an optimiser step that would spoil the weights.
+
+    Reads the module's ``latest`` micro-batch: prompts, KL of each sequence, rewards.
+    """
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        batch = pl_module.latest
+        finite = batch.rewards.isfinite() & batch.kl.isfinite()  # (prompts, samples)
+        if not finite.all():
+            blamed = [prompt for prompt, fine in zip(batch.prompts, finite.all(dim=1), strict=True) if not fine]
+            what = "reward" if not batch.rewards.isfinite().all() else "KL"
+            self._stop(trainer, f"the {what} is not finite", blamed)
+        if not loss.isfinite():
+            self._stop(trainer, f"the loss is {loss.item()}", batch.prompts)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            self._stop(trainer, "the gradient is not finite", pl_module.latest.prompts)
+
+    def _stop(self, trainer: pl.Trainer, what: str, prompts: list[str]) -> None:
+        quoted = "; ".join(repr(prompt) for prompt in prompts)
+        raise NonFiniteError(
+            f"step {trainer.global_step}: {what}. Prompts: {quoted}. No weights were changed by this step and "
+            "last.ckpt was kept: try a lower optimizer.learning_rate or trainer.precision=32-true, then resume."
+        )
+
+
+class CollapseWarning(StepCallback):
+    """Warns, once, when the policy's entropy or its reward has been close to 0 for ``patience`` steps in a row.
+
+    Args:
+        entropy: nats a token; a policy below it says nearly the same tokens each time.
+        reward: mean cosine dissimilarity; below it the samples of a prompt sound alike to the embedder.
+        patience: optimiser steps.
+    """
+
+    def __init__(self, entropy: float = 0.05, reward: float = 0.01, patience: int = 50) -> None:
+        self.floors = {"entropy": entropy, "reward": reward}
+        self.patience = patience
+        self.low_steps = dict.fromkeys(self.floors, 0)
+        self.warned = False
+
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name, floor in self.floors.items():
+            low = pl_module.metrics[name] < floor
+            self.low_steps[name] = self.low_steps[name] + 1 if low else 0
+            if self.low_steps[name] >= self.patience and not self.warned:
+                self.warned = True
+                warnings.warn(
+                    f"the policy may have collapsed: {name} has been below {floor} for {self.patience} steps (step "
+                    f"{trainer.global_step}). Listen to the samples; try a lower learning rate or another beta.",
+                    stacklevel=2,
+                )

@@ -1,0 +1,154 @@
+"""Where the policy stands between quality and diversity, as it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from qd.callbacks.layout import tensorboard_layout
+from qd.callbacks.step_callback import StepCallback
+from qd.evaluation.evaluator import Evaluator
+from qd.evaluation.figures import Landmarks, pareto_figure, sibling_trajectories
+from qd.evaluation.measurement import Measurement
+from qd.evaluation.points import Interval, Point, PointsFile
+from qd.models.musicgen import LanguageModel
+
+REFERENCES = ".references"
+"""Folder under the runs folder where the measurements of base models are kept, by content."""
+
+
+class MeasurementListener(pl.Callback):
+    """A callback that wants to see each measurement."""
+
+    def on_measurement(self, writer: SummaryWriter | None, step: int, measurement: Measurement) -> None:
+        """The student has been measured at ``step``; rank 0 only."""
+
+
+class ParetoLog(StepCallback):
+    """Measures the student at step 0, every ``every`` steps and at the end.
+
+    Each point goes to ``points.jsonl`` (and its values for each prompt to ``per_prompt/``), to TensorBoard as scalars
+    ``eval/*``, and into the Pareto figure, which is also written to ``pareto.png``. The teacher's points without
+    guidance and with it are measured once for all runs of the runs folder; at step 0 the student still is the former.
+    Of the module ``music`` (the student in it) and ``teacher`` are read.
+
+    Args:
+        folder: of the run.
+        evaluator: what measures.
+        every: optimiser steps.
+        guidance_scale: γ of the teacher.
+        negative: its negative prompt, None for unconditional.
+        base: name of the model that is trained.
+        beta: of the run.
+        siblings: draw the other runs beside this one.
+        hparams: shown with the final metrics on TensorBoard's page of hyperparameters.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        evaluator: Evaluator,
+        *,
+        every: int,
+        guidance_scale: float,
+        negative: str | None,
+        base: str,
+        beta: float,
+        siblings: bool = True,
+        hparams: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.evaluator, self.every = Path(folder), evaluator, every
+        self.guidance_scale, self.negative, self.base, self.beta = guidance_scale, negative, base, beta
+        self.siblings, self.hparams = siblings, dict(hparams or {})
+        self.points = PointsFile(self.folder / "points.jsonl")
+        self._measured: Landmarks | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            self.points.drop_after(trainer.global_step)
+            if trainer.global_step == 0:
+                self._start(trainer, pl_module)
+        trainer.strategy.barrier()
+
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        if due and trainer.is_global_zero:
+            student, sampling = pl_module.music.lm, self.evaluator.sampling()
+            self._record(trainer, pl_module, self.evaluator.measure(student, sampling))
+        if due:
+            trainer.strategy.barrier()
+
+    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The first point, which all runs from this model share, and the frame of the pages."""
+        measurement = self._reference(pl_module.teacher, 1.0)
+        point = self._record(trainer, pl_module, measurement)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(tensorboard_layout())
+                means = {f"eval/{name}": interval.mean for name, interval in point.metrics.items()}
+                logger.log_hyperparams(self.hparams, means)
+
+    def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> Point:
+        step, student = trainer.global_step, pl_module.music.lm
+        point = self.evaluator.point(
+            measurement,
+            student,
+            self.evaluator.sampling(),
+            run=self.folder.name,
+            model=str(self.folder / f"step-{step:06d}") if step else self.base,
+            step=step,
+            beta=self.beta,
+        )
+        measurement.save(self.folder / "per_prompt" / f"step-{step:06d}.npz")
+        self.points.append(point)
+        writer = _writer(trainer)
+        if writer is not None:
+            _write_scalars(writer, step, point.metrics)
+        for callback in trainer.callbacks:
+            if isinstance(callback, MeasurementListener):
+                callback.on_measurement(writer, step, measurement)
+        self._draw(writer, step, pl_module.teacher)
+        return point
+
+    def _draw(self, writer: SummaryWriter | None, step: int, teacher: LanguageModel) -> None:
+        trajectory = self.points.read()
+        siblings = sibling_trajectories(self.folder.parent, trajectory[-1]) if self.siblings else {}
+        figure = pareto_figure(trajectory, siblings, self._landmarks(teacher))
+        figure.savefig(self.folder / "pareto.png", dpi=110)
+        if writer is not None:
+            writer.add_figure("pareto", figure, step, close=False)
+            writer.flush()
+
+    def _landmarks(self, teacher: LanguageModel) -> Landmarks:
+        if self._measured is None:
+            self._measured = self._measure_landmarks(teacher)
+        return self._measured
+
+    def _measure_landmarks(self, teacher: LanguageModel) -> Landmarks:
+        points = {}
+        for scale in (1.0, self.guidance_scale):
+            measurement, sampling = self._reference(teacher, scale), self.evaluator.sampling(scale, self.negative)
+            points[scale] = self.evaluator.point(measurement, teacher, sampling, run=self.base, model=self.base)
+        bound = self._reference(teacher, 1.0).cross_prompt_bound
+        return Landmarks(points[1.0], points[self.guidance_scale], bound)
+
+    def _reference(self, teacher: LanguageModel, scale: float) -> Measurement:
+        folder = self.folder.parent / REFERENCES
+        return self.evaluator.recall(folder, teacher, self.evaluator.sampling(scale, self.negative))
+
+
+def _writer(trainer: pl.Trainer) -> SummaryWriter | None:
+    return next((log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)), None)
+
+
+def _write_scalars(writer: SummaryWriter, step: int, metrics: Mapping[str, Interval]) -> None:
+    for name, (mean, lo, hi) in metrics.items():
+        for suffix, value in {"": mean, "_lo": lo, "_hi": hi}.items():
+            writer.add_scalar(f"eval/{name}{suffix}", value, step)
+    writer.flush()

@@ -1,0 +1,65 @@
+"""How a run is going, in one line."""
+
+from __future__ import annotations
+
+import time
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from qd.callbacks.step_callback import StepCallback
+
+
+class StepProgress(StepCallback):
+    """A bar on a terminal, else a line every ``log_every`` steps: step time, KL a token, reward, β, time left.
+
+    The step time is a moving average over about ten steps and holds everything that happens between two steps.
+    """
+
+    def __init__(self, log_every: int) -> None:
+        self.log_every = log_every
+        self.step_seconds: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._since = time.perf_counter()
+        console = Console()
+        self._bar = None
+        if trainer.is_global_zero and console.is_terminal:
+            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+            self._bar.start()
+
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self.step_seconds = seconds if self.step_seconds is None else 0.9 * self.step_seconds + 0.1 * seconds
+        line = self.describe(trainer, pl_module)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.global_step, description=line)
+        elif trainer.is_global_zero and (trainer.global_step % self.log_every == 0 or trainer.global_step == 1):
+            print(f"step {trainer.global_step}/{trainer.max_steps} · {line}", flush=True)
+
+    def describe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+        """``0.82 s/step · KL/token 0.213 · reward 0.31 · β 1.50 · 24 min left``."""
+        metrics = pl_module.metrics
+        left = (trainer.max_steps - trainer.global_step) * self.step_seconds
+        return (
+            f"{self.step_seconds:.2f} s/step · KL/token {metrics['kl_per_token']:.4f} · "
+            f"reward {metrics['reward']:.3f} · β {metrics['beta']:.2f} · {clock(left)} left"
+        )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if getattr(self, "_bar", None) is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def clock(seconds: float) -> str:
+    """``45 s``, ``12 min`` or ``3 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,40 @@
+"""The resume file of a run that keeps its best validated step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
+
+from qd.callbacks.last_checkpoint import LastCheckpoint
+
+
+class ValidatedCheckpoint(LastCheckpoint):
+    """A ``last.ckpt`` that never lacks the validation of its own step: a resumed run chooses the same best step.
+
+    Where a validation is due the file is written after it. A run that is told to stop does not validate on its way out
+    (Lightning would): an uninterrupted run has no such measurement.
+
+    Args:
+        folder: of the run.
+        every: optimiser steps between two files.
+        validate_every: optimiser steps between two validations.
+    """
+
+    def __init__(self, folder: Path, every: int, validate_every: int) -> None:
+        super().__init__(folder, every=1)
+        self.save_every, self.validate_every = every, validate_every
+
+    def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        if step % self.validate_every == 0:
+            return
+        if trainer.should_stop:
+            trainer.limit_val_batches = 0
+        if trainer.should_stop or step % self.save_every == 0 or step == trainer.max_steps:
+            super().on_step_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_step_end(trainer, pl_module)

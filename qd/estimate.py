@@ -1,0 +1,86 @@
+"""What a training run will need, from one micro-batch of it, really made."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from qd.callbacks.progress import clock
+from qd.config_schema import TrainConfig
+from qd.data.prompts import PromptBatch
+from qd.evaluation.protocols import build_protocol
+from qd.modules.distillation import DiversityDistillation
+from qd.runs import disk_needed
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of a run: seconds an optimiser step and in all, bytes of the device's memory and of the disk."""
+
+    step_seconds: float
+    seconds: float
+    memory: int
+    disk: int
+
+    def __str__(self) -> str:
+        gib = 2**30
+        return (
+            f"time: {clock(self.seconds)} ({self.step_seconds:.2f} s a step)\n"
+            f"memory: {self.memory / gib:.1f} GiB\n"
+            f"disk: {self.disk / gib:.1f} GiB"
+        )
+
+
+def disk_bytes(module: DiversityDistillation, config: TrainConfig) -> int:
+    """Bytes that the run writes at most."""
+    trained = _count(module.music.lm)
+    settings = config.trainer
+    folders = -(-settings.max_steps // settings.save_weights_every)
+    kept = min(folders, settings.keep_weights) if settings.keep_weights else folders
+    return disk_needed(trained, _count(module.music) - trained, kept)
+
+
+def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: int, device: torch.device) -> Estimate:
+    """Makes one micro-batch, forward and backward, on the device; the module keeps no trace of it.
+
+    The time of a measured point is taken from that of the rollout, row for row.
+    """
+    module.to(device)
+    prompts = config.data.micro_batch_size // config.rollout.samples_per_prompt
+    batch = PromptBatch(["a piece of music with a steady beat"] * prompts, list(range(prompts)))
+    start = time.perf_counter()
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
+        loss = module.training_step(batch, 0)
+    loss.backward()
+    step_seconds = (module.record.now(device) - start) * accumulation
+    rollout_seconds = module.record.seconds["rollout"] / config.data.micro_batch_size
+    module.zero_grad(set_to_none=True)
+    module.forget()
+    points = 1 + -(-config.trainer.max_steps // config.evaluation.every)
+    rows = _rows_of_a_point(config)
+    seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
+    moments = 2 * _count(module.music.lm) * FLOAT32_BYTES
+    return Estimate(step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config))
+
+
+def _rows_of_a_point(config: TrainConfig) -> int:
+    settings = config.evaluation
+    protocol = build_protocol(settings.protocol, n_prompts=settings.n_prompts, n_samples=settings.n_samples)
+    return protocol.n_prompts * protocol.n_samples
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB, on macOS in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

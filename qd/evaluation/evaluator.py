@@ -1,0 +1,147 @@
+"""The part of a measurement that stays the same during a run, and the reference points that runs share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from qd.evaluation.evaluate import Instruments, Sampling, evaluate_policy
+from qd.evaluation.fingerprint import fingerprint
+from qd.evaluation.measurement import Measurement
+from qd.evaluation.points import Point, content_key
+from qd.evaluation.protocols import Protocol, build_protocol
+from qd.models.embedder import Embedder
+from qd.models.musicgen import LanguageModel, MusicGen
+from qd.scorers.builtin import load_quality
+
+if TYPE_CHECKING:
+    from qd.config_schema import TrainConfig
+
+
+@dataclass
+class Evaluator:
+    """Measures language models by one protocol with one set of instruments.
+
+    Attributes:
+        music: text encoder, tokenizer and codec of all the language models.
+        instruments: what listens.
+        protocol: on which prompts, how many samples, how long.
+        temperature: T of sampling. seed: of sampling.
+        batch_rows: sequences held at once.
+        audio_prompts: prompts whose audio is kept.
+    """
+
+    music: MusicGen
+    instruments: Instruments
+    protocol: Protocol
+    temperature: float = 0.99
+    seed: int = 0
+    batch_rows: int = 32
+    audio_prompts: int = 4
+    prompts: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prompts = self.protocol.prompts()
+
+    def sampling(self, guidance_scale: float = 1.0, negative: str | None = None) -> Sampling:
+        """How a policy is asked; without guidance there is no negative prompt."""
+        negative = None if guidance_scale == 1.0 else negative
+        return Sampling(self.temperature, guidance_scale, negative, self.protocol.seconds, self.seed)
+
+    def key(self, lm: LanguageModel, sampling: Sampling) -> str:
+        """Hash of all that makes the measurement: weights, prompts, sampling, instruments; no names, no batches."""
+        return content_key(
+            {
+                "lm": fingerprint(lm),
+                "frozen": self._frozen,
+                "prompts": self.prompts,
+                "n_samples": self.protocol.n_samples,
+                "sampling": asdict(sampling),
+                "instruments": self.instruments.description,
+            }
+        )
+
+    def measure(self, lm: LanguageModel, sampling: Sampling) -> Measurement:
+        """The policy ``lm``, asked so."""
+        return evaluate_policy(
+            self.music,
+            self.prompts,
+            self.instruments,
+            sampling,
+            n_samples=self.protocol.n_samples,
+            lm=lm,
+            batch_rows=self.batch_rows,
+            audio_prompts=self.audio_prompts,
+        )
+
+    def recall(self, folder: Path, lm: LanguageModel, sampling: Sampling) -> Measurement:
+        """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its key."""
+        path = folder / f"{self.key(lm, sampling)}.npz"
+        if not path.is_file():
+            self.measure(lm, sampling).save(path)
+        kept = Measurement.load(path)
+        return replace(kept, audio=kept.audio[: self.audio_prompts])
+
+    def point(
+        self,
+        measurement: Measurement,
+        lm: LanguageModel,
+        sampling: Sampling,
+        *,
+        run: str,
+        model: str,
+        step: int = 0,
+        beta: float | None = None,
+        lam: float | None = None,
+    ) -> Point:
+        """The measurement as a line of ``points.jsonl``."""
+        return Point(
+            key=self.key(lm, sampling),
+            run=run,
+            model=model,
+            step=step,
+            beta=beta,
+            guidance_scale=sampling.guidance_scale,
+            negative=sampling.negative,
+            temperature=sampling.temperature,
+            lam=lam,
+            seed=sampling.seed,
+            protocol=self.protocol.id,
+            scorers=self.instruments.description,
+            n_prompts=len(self.prompts),
+            n_samples=self.protocol.n_samples,
+            metrics=measurement.intervals(),
+            seconds=measurement.seconds,
+        )
+
+    @cached_property
+    def _frozen(self) -> str:
+        return fingerprint(self.music.text_encoder) + fingerprint(self.music.codec)
+
+
+def build_evaluator(config: TrainConfig, music: MusicGen, embedder: Embedder, heldout_embedder: Embedder) -> Evaluator:
+    """What ``config.evaluation`` asks for, with the shipped scorers, on the model's device."""
+    settings = config.evaluation
+    protocol = build_protocol(
+        settings.protocol,
+        n_prompts=settings.n_prompts,
+        n_samples=settings.n_samples,
+        seconds=config.rollout.seconds,
+        prompts_file=settings.prompts,
+    )
+    scorers = load_quality()
+    for scorer in (scorers.adherence, scorers.preference):
+        if isinstance(scorer, nn.Module):
+            scorer.to(music.device)
+    return Evaluator(
+        music,
+        Instruments(scorers, embedder, heldout_embedder),
+        protocol,
+        temperature=config.rollout.temperature,
+        seed=config.seed,
+        audio_prompts=settings.audio_prompts,
+    )

@@ -1,0 +1,159 @@
+"""The quality–diversity plane: trajectories, the base model, its guided self, the upper bound (Figs. 1 and 2)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qd.evaluation.points import Point, PointsFile, comparable
+
+MAX_SIBLINGS = 8
+"""Trajectories drawn beside a run's own: the most recently measured ones, one line style each."""
+
+# colour-blind safe (Okabe, Ito), and told apart without colour by line style and marker
+_STYLES = (
+    ("#0072B2", "--", "s"),
+    ("#D55E00", "-.", "^"),
+    ("#009E73", ":", "D"),
+    ("#CC79A7", (0, (5, 1)), "v"),
+    ("#E69F00", (0, (3, 1, 1, 1)), "P"),
+    ("#56B4E9", (0, (1, 1)), "<"),
+    ("#7A7A7A", (0, (7, 3)), ">"),
+    ("#5D3A9B", (0, (3, 2, 1, 2, 1, 2)), "h"),
+)
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What a trajectory is read against: the base model at γ = 1, with CFG, and two prompts' mean dissimilarity."""
+
+    base: Point
+    cfg: Point
+    cross_prompt_bound: float
+
+
+def sibling_trajectories(runs: Path, point: Point) -> dict[str, list[Point]]:
+    """Points of the other runs under ``runs`` that may share a plot with ``point``, by run, oldest run first."""
+    files = [path for path in runs.glob("*/points.jsonl") if path.parent.name != point.run]
+    found: dict[str, list[Point]] = {}
+    for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            points = [other for other in PointsFile(path).read() if comparable(other, point)]
+        except ValueError as error:  # another run's damaged file must not stop this one
+            warnings.warn(f"not drawn: {error}", stacklevel=2)
+            continue
+        if points and len(found) < MAX_SIBLINGS:
+            found[path.parent.name] = points
+    return dict(reversed(found.items()))
+
+
+def pareto_figure(
+    trajectory: Sequence[Point],
+    siblings: Mapping[str, Sequence[Point]] | None = None,
+    landmarks: Landmarks | None = None,
+) -> Figure:
+    """Draws quality (x) against diversity (y).
+
+    Args:
+        trajectory: this run's points in the order of their steps; each is labelled with its step.
+        siblings: other runs' points. landmarks: base, CFG and the upper bound.
+
+    Raises:
+        ValueError: no points, or points of different protocols or instruments.
+    """
+    if not trajectory:
+        raise ValueError("pareto_figure got no points; measure one first")
+    siblings = siblings or {}
+    marks = (landmarks.base, landmarks.cfg) if landmarks else ()
+    for point in (*trajectory, *marks, *(p for points in siblings.values() for p in points)):
+        if not comparable(point, trajectory[0]):
+            raise ValueError(
+                f"{point.run} was measured by {point.protocol} / {point.scorers}, "
+                f"{trajectory[0].run} by {trajectory[0].protocol} / {trajectory[0].scorers}: draw them on two plots"
+            )
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axes = figure.add_subplot()
+    for (run, points), (colour, line, marker) in zip(siblings.items(), _STYLES, strict=False):
+        _draw(axes, points, f"{run}{_beta(points[0])}", colour, line, marker, width=1.1, size=4)
+    if landmarks:
+        _draw_landmarks(axes, landmarks)
+    _draw(axes, trajectory, f"{trajectory[0].run}{_beta(trajectory[0])}", "black", "-", "o", width=1.8, size=6)
+    for point in trajectory:
+        axes.annotate(str(point.step), _xy(point), xytext=(5, 5), textcoords="offset points", fontsize=7, zorder=5)
+    _label(axes, trajectory[-1])
+    return figure
+
+
+def _draw_landmarks(axes: Axes, landmarks: Landmarks) -> None:
+    cfg = landmarks.cfg
+    negative = "unconditional" if cfg.negative is None else f"“{cfg.negative}”"
+    _draw(axes, [landmarks.base], "base, γ = 1", "black", "none", "*", size=13)
+    _draw(axes, [cfg], f"base, CFG γ = {cfg.guidance_scale:g}, {negative}", "black", "none", "X", size=9)
+    axes.axhline(
+        landmarks.cross_prompt_bound, color="black", linestyle=(0, (8, 4)), linewidth=0.9, label="two different prompts"
+    )
+
+
+def _draw(
+    axes: Axes,
+    points: Sequence[Point],
+    label: str,
+    colour: str,
+    line: str | tuple,
+    marker: str,
+    *,
+    width: float = 1.0,
+    size: float,
+) -> None:
+    """One line through the points, with light bars for the intervals."""
+    x, y = [p.metrics["quality"] for p in points], [p.metrics["diversity"] for p in points]
+    axes.errorbar(
+        [v.mean for v in x],
+        [v.mean for v in y],
+        xerr=_bars(x),
+        yerr=_bars(y),
+        fmt="none",
+        ecolor="#BBBBBB",
+        elinewidth=0.8,
+        zorder=1,
+    )
+    axes.plot(
+        [v.mean for v in x],
+        [v.mean for v in y],
+        color=colour,
+        linestyle=line,
+        linewidth=width,
+        marker=marker,
+        markersize=size,
+        markerfacecolor="white" if len(points) > 1 else colour,
+        label=label,
+        zorder=3,
+    )
+
+
+def _bars(values: Sequence) -> list[list[float]]:
+    """Distances from the mean down and up to the ends of the interval."""
+    return [[max(v.mean - v.lo, 0.0) for v in values], [max(v.hi - v.mean, 0.0) for v in values]]
+
+
+def _xy(point: Point) -> tuple[float, float]:
+    return point.metrics["quality"].mean, point.metrics["diversity"].mean
+
+
+def _beta(point: Point) -> str:
+    return "" if point.beta is None else f" (β = {point.beta:g})"
+
+
+def _label(axes: Axes, point: Point) -> None:
+    axes.set_xlabel("quality: 5 · adherence + preference")
+    axes.set_ylabel("diversity: mean 1 − cos between generations of one prompt")
+    size = f"{point.n_prompts} prompts × {point.n_samples} samples"
+    axes.set_title(f"{point.protocol}: {size}, 95 % intervals", fontsize=9)
+    axes.grid(color="#EEEEEE")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=7, framealpha=0.9)

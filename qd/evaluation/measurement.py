@@ -1,0 +1,66 @@
+"""What a measurement keeps: a value for each prompt, and the audio of a few."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qd.evaluation.points import METRICS
+from qd.metrics.bootstrap import Interval, bootstrap_interval
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A policy, measured.
+
+    Attributes:
+        prompts: P texts.
+        per_prompt: for each of :data:`~qd.evaluation.points.METRICS` a value for each prompt, ``(prompts,)``.
+        cross_prompt_bound: mean dissimilarity of two generations of different prompts (the upper bound of Fig. 2).
+        audio: the first sample of each of the first prompts, ``(kept, samples)``.
+        sample_rate: of the audio, in Hz.
+        seconds: wall time of the measurement.
+    """
+
+    prompts: tuple[str, ...]
+    per_prompt: dict[str, np.ndarray]
+    cross_prompt_bound: float
+    audio: np.ndarray
+    sample_rate: int
+    seconds: float
+
+    def intervals(self) -> dict[str, Interval]:
+        """Means over prompts with 95 % bootstrap intervals."""
+        return {name: bootstrap_interval(self.per_prompt[name]) for name in METRICS}
+
+    def save(self, path: Path) -> None:
+        """Writes an npz file without pickles, whole or not at all; the audio in half precision."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{time.time_ns()}.tmp")
+        with unfinished.open("wb") as file:
+            np.savez(
+                file,
+                prompts=np.array(self.prompts),
+                cross_prompt_bound=self.cross_prompt_bound,
+                audio=self.audio.astype(np.float16),
+                sample_rate=self.sample_rate,
+                seconds=self.seconds,
+                **self.per_prompt,
+            )
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Measurement:
+        """Reads what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(
+                prompts=tuple(file["prompts"].tolist()),
+                per_prompt={name: file[name] for name in METRICS},
+                cross_prompt_bound=float(file["cross_prompt_bound"]),
+                audio=file["audio"].astype(np.float32),
+                sample_rate=int(file["sample_rate"]),
+                seconds=float(file["seconds"]),
+            )

@@ -1,0 +1,150 @@
+"""Measured points, and the append-only ``points.jsonl`` that keeps them: one flat JSON object a line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from qd.metrics.bootstrap import Interval
+
+METRICS = ("quality", "adherence", "preference", "diversity", "diversity_heldout", "vendi", "entropy")
+
+
+def content_key(made_by: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that name a measurement by all that made it: weights, prompts, sampling, scorers, seed."""
+    canonical = json.dumps(made_by, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured model: what it is, how it was sampled, what it scored.
+
+    Attributes:
+        key: :func:`content_key` of all that made the measurement.
+        run: run folder's name. model: what was measured (a resolvable name). step: optimiser step of the weights.
+        beta: diversity coefficient of the run, None for a model that was not finetuned.
+        guidance_scale, negative: γ and the negative prompt at sampling (None = unconditional). temperature: T.
+        lam: interpolation coefficient λ, None if not merged.
+        seed: of the sampling. protocol: :attr:`qd.evaluation.protocols.Protocol.id`.
+        scorers: the instruments, names and versions.
+        metrics: a mean over prompts with its bootstrap interval for each of :data:`METRICS`.
+        seconds: wall time of the measurement.
+    """
+
+    key: str
+    run: str
+    model: str
+    step: int
+    beta: float | None
+    guidance_scale: float
+    negative: str | None
+    temperature: float
+    lam: float | None
+    seed: int
+    protocol: str
+    scorers: str
+    n_prompts: int
+    n_samples: int
+    metrics: Mapping[str, Interval]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if set(self.metrics) != set(METRICS):
+            raise ValueError(f"a point has metrics {sorted(self.metrics)}; expected exactly {sorted(METRICS)}")
+
+    def to_json(self) -> str:
+        """One flat JSON object: the fields, each metric beside its ``_lo`` and ``_hi``, then ``seconds``."""
+        row = asdict(self)
+        row.pop("metrics")
+        seconds = row.pop("seconds")
+        for name in METRICS:
+            mean, lo, hi = self.metrics[name]
+            row |= {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
+        # JSON has no NaN: an undefined value is null
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        return json.dumps(row | {"seconds": seconds}, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Point:
+        """Inverse of :meth:`to_json`. Raises ``ValueError`` naming the missing fields."""
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"a point is a JSON object, got {line[:60]!r}")
+        names = [field.name for field in fields(cls) if field.name != "metrics"]
+        missing = [name for name in (*names, *METRICS) if name not in row]
+        if missing:
+            raise ValueError(f"point lacks {', '.join(missing)}")
+
+        def number(key: str) -> float:
+            return math.nan if row.get(key) is None else float(row[key])
+
+        metrics = {m: Interval(number(m), number(f"{m}_lo"), number(f"{m}_hi")) for m in METRICS}
+        return cls(**{name: row[name] for name in names}, metrics=metrics)
+
+
+def comparable(a: Point, b: Point) -> bool:
+    """Whether two points may stand on one plot: the same protocol, measured with the same instruments."""
+    return (a.protocol, a.scorers) == (b.protocol, b.scorers)
+
+
+class PointsFile:
+    """Append-only list of points on disk.
+
+    A line torn by a killed process can only be the last one: reading skips it and says so, appending first cuts it off.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def read(self) -> list[Point]:
+        """All points in the order written. Raises ``ValueError`` naming the line that is damaged before the last."""
+        whole, torn = self._split()
+        if torn:
+            warnings.warn(f"{self.path}: the last line is torn and was skipped ({torn[:40]!r} …)", stacklevel=2)
+        points = []
+        for number, line in enumerate(whole.decode().splitlines(), start=1):
+            try:
+                points.append(Point.from_json(line))
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {number}: {error}; remove that line to go on") from error
+        return points
+
+    def append(self, point: Point) -> None:
+        """Adds one line and forces it to the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole, torn = self._split()
+        if torn:
+            warnings.warn(f"{self.path}: a torn last line was cut off ({torn[:40]!r} …)", stacklevel=2)
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        with self.path.open("ab") as file:
+            file.write(point.to_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def drop_after(self, step: int) -> int:
+        """Removes the points of later steps than ``step`` (a resumed run measures them again); returns how many."""
+        points = self.read()
+        kept = [point for point in points if point.step <= step]
+        if len(kept) < len(points):
+            self._rewrite(kept)
+        return len(points) - len(kept)
+
+    def _split(self) -> tuple[bytes, bytes]:
+        """Bytes of the finished lines, and what stands after the last line break."""
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        end = content.rfind(b"\n") + 1
+        return content[:end], content[end:]
+
+    def _rewrite(self, points: Iterable[Point]) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(point.to_json() + "\n" for point in points), encoding="utf-8")
+        os.replace(temporary, self.path)

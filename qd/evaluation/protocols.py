@@ -1,0 +1,93 @@
+"""What a measurement is made on: the prompt set, the number of prompts and of samples, the clip length."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Names a measurement so that only like is compared with like.
+
+    Attributes:
+        name: one of :data:`PROTOCOLS`. split: prompt set of the built-in world. n_prompts: P. n_samples: N a prompt.
+        seconds: clip length. prompts_file: a text file with one prompt a line, instead of the split.
+    """
+
+    name: str
+    split: str
+    n_prompts: int
+    n_samples: int
+    seconds: float = 4.0
+    prompts_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_prompts < 2:
+            raise ValueError(f"n_prompts is {self.n_prompts}; intervals over prompts need at least 2")
+        if self.n_samples < 2:
+            raise ValueError(f"n_samples is {self.n_samples}; diversity needs at least 2 samples a prompt")
+
+    @property
+    def id(self) -> str:
+        """``quick`` as it is, else with all that differs: ``quick-16x2-8s-3f2a9c01``, the last from the prompts."""
+        published = PROTOCOLS[self.name]
+        parts = [self.name]
+        if (self.n_prompts, self.n_samples) != (published.n_prompts, published.n_samples):
+            parts.append(f"{self.n_prompts}x{self.n_samples}")
+        if self.seconds != published.seconds:
+            parts.append(f"{self.seconds:g}s")
+        if self.prompts_file is not None:
+            parts.append(hashlib.sha256("\n".join(self.prompts()).encode()).hexdigest()[:8])
+        return "-".join(parts)
+
+    def prompts(self) -> list[str]:
+        """The P prompts, in a fixed order. Raises ``ValueError`` when the file cannot give as many."""
+        if self.prompts_file is None:
+            from qd.builtin import world
+
+            return list(world.prompt_set(self.split, self.n_prompts))
+        texts = _lines(self.prompts_file)
+        if len(texts) < self.n_prompts:
+            raise ValueError(
+                f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or lower "
+                "evaluation.n_prompts"
+            )
+        return texts[: self.n_prompts]
+
+
+PROTOCOLS = {
+    "quick": Protocol("quick", "development", n_prompts=32, n_samples=4),
+    "full": Protocol("full", "heldout", n_prompts=101, n_samples=4),
+    "paper": Protocol("paper", "heldout", n_prompts=101, n_samples=8),
+}
+
+
+def build_protocol(
+    name: str,
+    *,
+    n_prompts: int | None = None,
+    n_samples: int | None = None,
+    seconds: float | None = None,
+    prompts_file: str | None = None,
+) -> Protocol:
+    """A published protocol, changed where an argument is given; of a file all prompts, unless ``n_prompts`` says less.
+
+    Raises:
+        ValueError: the name is unknown, a number is too small, or the file cannot be read.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown evaluation protocol {name!r}; expected one of {', '.join(PROTOCOLS)}")
+    if prompts_file is not None and n_prompts is None:
+        n_prompts = len(_lines(prompts_file))
+    changes = {"n_prompts": n_prompts, "n_samples": n_samples, "seconds": seconds, "prompts_file": prompts_file}
+    return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompts file {path!r} cannot be read ({error}); give a UTF-8 text file") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,220 @@
+"""Diversity-rewarded distillation of classifier-free guidance: Section 2 of the paper as one training step.
+
+Left out of textbook policy gradients, and why: no importance ratios and no clipping, because every rollout is used
+once, by the weights that sampled it; no KL penalty to the initial model, because distilling the guided one is the
+objective.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from qd.config_schema import TrainConfig
+from qd.data.prompts import PromptBatch
+from qd.models.condition import Condition
+from qd.models.delay import delay
+from qd.models.embedder import Embedder
+from qd.models.musicgen import MusicGen
+from qd.models.resample import resample
+from qd.models.sampler import Sampler, counter_uniforms
+from qd.modules.collective import gather_rows
+from qd.modules.gradient_diagnostics import compare_gradients
+from qd.modules.rollout import Outcome, Rollout
+from qd.modules.step_record import StepRecord, timed
+from qd.objectives.baselines import Baseline
+from qd.objectives.distillation import distillation_loss, reverse_kl, token_log_probs
+from qd.objectives.diversity import pairwise_dissimilarity
+from qd.objectives.guidance import guide
+from qd.objectives.policy_gradient import sample_rewards, surrogate
+
+DIAGNOSTICS_EVERY = 50
+"""Optimiser steps between two measurements of the policy gradient's signal and noise."""
+
+TRAINED = ("music.lm.", "baseline.")
+
+
+class DiversityDistillation(pl.LightningModule):
+    """Trains a MusicGen to sound like its guided self (KL) while the samples of a prompt differ (β · policy gradient).
+
+    The loss is −QD = KL − β·J, both terms summed over a sequence's tokens and divided by their number: β keeps its
+    meaning at one clip length, and the learning rate does not depend on the length. Across lengths β is not comparable,
+    because the summed KL grows with the clip and the reward does not.
+
+    Args:
+        music: the model; its language model is trained in place, a copy of it as it is now becomes the teacher.
+        embedder: judges how alike two samples sound.
+        baseline: what is subtracted from the rewards.
+        config: of the run.
+
+    Attributes:
+        beta: diversity coefficient of this step, set by `BetaSchedule`.
+        metrics: numbers of the last optimiser step.
+        latest: judgement of the last micro-batch.
+    """
+
+    def __init__(self, music: MusicGen, embedder: Embedder, baseline: Baseline, config: TrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.music = music
+        self.teacher = copy.deepcopy(music.lm).requires_grad_(False)
+        self.embedder = embedder.requires_grad_(False).eval()
+        self.baseline = baseline
+        self.sampler = Sampler(music.lm)
+        self.beta = config.beta
+        self.metrics: dict[str, float] = {}
+        self.latest: Outcome | None = None
+        self.record = StepRecord()
+        self._judged: list[Outcome] = []
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
+        """One micro-batch: B = P·N sequences of Q codebooks and T frames, S = T+Q−1 delayed steps, V tokens."""
+        objective, temperature = self.config.objective, self.config.rollout.temperature
+        rollout = self.rollout(batch)  # codes (B, Q, T), no gradient
+        hidden, student = self.student_logits(rollout)  # (B, S, D), (B, Q, S, V)
+        teacher = self.teacher_logits(rollout)  # (B, Q, S, V), guided (Eq. 1), no gradient
+
+        kl = reverse_kl(student, teacher, rollout.mask, temperature)  # (B, Q, S)
+        log_probs = token_log_probs(student, rollout.delayed, rollout.mask, temperature)  # (B, Q, S)
+        loss = distillation_loss(kl, log_probs, rollout.mask, objective.exact_kl_gradient)  # Eq. 2
+
+        audio = self.decode(rollout)  # (B, samples)
+        embeddings = self.embed(audio).unflatten(0, (len(rollout.prompts), -1))  # (P, N, embedding width)
+        rewards = sample_rewards(pairwise_dissimilarity(embeddings), objective.estimator)  # (P, N)
+        baseline = self.baseline(rewards, rollout.prompts, rollout.features, gather_rows)  # (P, N)
+        advantages = rewards - baseline.detach()
+        if self.config.beta > 0:
+            sequence_log_probs = log_probs.sum(dim=(1, 2)).view_as(rewards)  # log p(y), (P, N)
+            loss = loss - self.beta * surrogate(sequence_log_probs, advantages) / rollout.tokens  # Eq. 4
+            loss = loss + self.baseline.loss(rewards, rollout.features)
+
+        self._note(rollout, loss, kl, rewards, baseline, advantages)
+        if self.global_step % DIAGNOSTICS_EVERY == 0:
+            self.record.add(
+                **compare_gradients(self.music.lm, hidden, rollout, teacher, advantages, temperature, self.beta)
+            )
+        return loss
+
+    @timed("rollout")
+    @torch.no_grad()
+    def rollout(self, batch: PromptBatch) -> Rollout:
+        """N sequences a prompt by the student as it is now; the tokens are a function of (seed, step, global row)."""
+        lm, settings = self.music.lm, self.config.rollout
+        n, frames = settings.samples_per_prompt, self.music.frames(settings.seconds)
+        encoded = self.music.condition(batch.prompts)
+        condition = encoded.repeat_interleave(n)
+        rows = [position * n + sample for position in batch.positions for sample in range(n)]
+        steps = frames + lm.codebooks // lm.channels - 1
+        uniforms = counter_uniforms(self.config.seed, self.global_step, rows, lm.codebooks, steps).to(self.device)
+        drawn = self.sampler.sample(
+            condition, frames, temperature=settings.temperature, uniforms=lambda step: uniforms[..., step]
+        )
+        delayed, mask = delay(drawn.codes, lm.pad, lm.channels)
+        lengths = encoded.mask.sum(dim=1, keepdim=True).clamp_min(1)
+        features = (encoded.states * encoded.mask[..., None]).sum(dim=1) / lengths
+        return Rollout(batch.prompts, features, condition, drawn.codes, delayed, mask, drawn.log_probs, drawn.entropy)
+
+    @timed("student")
+    def student_logits(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, S, D) and logits (B, Q, S, V) of the sampled sequences, with gradient, without guidance."""
+        hidden = self.music.lm.hidden_states(rollout.delayed, rollout.condition)
+        return hidden, self.music.lm.heads(hidden)
+
+    @timed("teacher")
+    @torch.no_grad()
+    def teacher_logits(self, rollout: Rollout) -> Tensor:
+        """Guided logits (B, Q, S, V) of the frozen initial model, from one pass over conditional and negative rows.
+
+        The heads are linear without bias, so guiding the hidden states guides the logits at half the cost.
+        """
+        scale = self.config.guidance.scale
+        if scale == 1:
+            return self.teacher.logits(rollout.delayed, rollout.condition)
+        both = rollout.condition.cat(self._negative(len(rollout.condition)))
+        hidden = self.teacher.hidden_states(rollout.delayed.repeat(2, 1, 1), both)
+        return self.teacher.heads(guide(*hidden.chunk(2), scale))
+
+    @timed("decode")
+    @torch.no_grad()
+    def decode(self, rollout: Rollout) -> Tensor:
+        """Audio (B, samples), in float32 whatever the precision of training: the codec ends in an inverse transform."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.music.decode(rollout.codes)
+
+    @timed("embed")
+    @torch.no_grad()
+    def embed(self, audio: Tensor) -> Tensor:
+        """Unit-norm embeddings (B, embedding width)."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.embedder(resample(audio, self.music.sample_rate, self.embedder.sample_rate))
+
+    def _negative(self, batch: int) -> Condition:
+        prompt = self.config.guidance.negative_prompt
+        if prompt is None:
+            return self.music.null_condition(batch)
+        return self.music.condition([prompt]).repeat_interleave(batch)
+
+    def _note(
+        self, rollout: Rollout, loss: Tensor, kl: Tensor, rewards: Tensor, baseline: Tensor, advantages: Tensor
+    ) -> None:
+        summed = kl.detach().sum(dim=(1, 2)).view_as(rewards)
+        self.latest = Outcome(rollout.prompts, summed, rewards)
+        self._judged.append(self.latest)
+        self.record.add(
+            loss=loss,
+            kl=summed.mean(),
+            kl_per_token=summed.mean() / rollout.tokens,
+            reward=rewards.mean(),
+            baseline=baseline.mean(),
+            advantage_std=advantages.std(),
+            entropy=rollout.entropy.mean(),
+        )
+
+    def forget(self) -> None:
+        """Drops what the micro-batches of an unfinished step have left."""
+        self._judged.clear()
+        self.record = StepRecord()
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self._backward_start = self.record.now(self.device)
+
+    def on_after_backward(self) -> None:
+        self.record.seconds["backward"] += self.record.now(self.device) - self._backward_start
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """All micro-batches of the step are in: the baseline learns their rewards, the step's numbers are logged."""
+        rewards = torch.cat([judged.rewards for judged in self._judged])
+        prompts = [prompt for judged in self._judged for prompt in judged.prompts]
+        self.baseline.update(rewards, prompts, gather_rows)
+        grad_norm = get_total_norm([p.grad for p in self.music.lm.parameters() if p.grad is not None])
+        self.record.add(grad_norm=grad_norm, beta=torch.tensor(self.beta, device=self.device))
+        self.metrics = self.record.summary()
+        self.forget()
+        if self.logger is not None and self.global_step % self.config.trainer.log_every == 0:
+            self.logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, self.global_step)
+
+    def configure_optimizers(self) -> Optimizer | dict[str, object]:
+        """AdamW on the decoder, its projection and the baseline's parameters; a linear warm-up if one is asked for."""
+        settings = self.config.optimizer
+        trained = [p for p in (*self.music.lm.parameters(), *self.baseline.parameters()) if p.requires_grad]
+        betas = (settings.beta1, settings.beta2)
+        optimizer = AdamW(trained, settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
+        if settings.warmup_steps == 0:
+            return optimizer
+        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / settings.warmup_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
+        """Only what training changes: the teacher, the text encoder, the codec and the embedder are loaded by name."""
+        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if k.startswith(TRAINED)}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
+        """The inverse: the frozen parts stay as they are; a missing or unknown trained key is an error."""
+        frozen = {k: v for k, v in super().state_dict().items() if not k.startswith(TRAINED)}
+        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)

@@ -1,0 +1,180 @@
+"""Trains an embedder to tell recordings apart (Appendix D.1): semi-hard triplets over pairs of clips.
+
+One step, top to bottom: a seeded half of the clips passes through the codec, noise and gain are changed, the audio
+transformer embeds them all, and the triplet loss draws clips of one recording together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from qd.data.augmentation import add_noise, change_gain
+from qd.data.recordings import PairBatch
+from qd.metrics.retrieval import PairRetrieval
+from qd.models.audio_vit import AudioViT
+from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.objectives.triplet import semi_hard_triplet
+
+COLLAPSE_COSINE = 0.999
+COLLAPSE_STEPS = 50
+
+
+class CollapseError(RuntimeError):
+    """All embeddings have become equal: training cannot recover."""
+
+
+class CodecRoundTrip:
+    """Audio as a policy would utter it: ``decode(encode(audio))``, of the same shape. No module, so that the frozen
+    codec does not enter the checkpoint."""
+
+    def __init__(self, codec: torch.nn.Module) -> None:
+        self.codec = codec.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, audio: Tensor) -> Tensor:
+        """``(batch, samples)`` → the same shape, float32."""
+        if len(audio) == 0:
+            return audio
+        self.codec.to(audio.device)
+        decoded = self.codec.decode(self.codec.encode(audio)).float()[:, : audio.shape[1]]
+        return F.pad(decoded, (0, audio.shape[1] - decoded.shape[1]))
+
+
+class EmbedderModule(pl.LightningModule):
+    """Wires model, codec round trip, augmentation, loss and retrieval metrics.
+
+    Args:
+        model: what is trained.
+        config: the run's.
+        round_trip: makes codec audio of raw audio; None trains and validates on raw audio alone.
+    """
+
+    def __init__(
+        self, model: AudioViT, config: EmbedderTrainConfig, round_trip: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.round_trip = model, config, round_trip
+        self.retrieval = torch.nn.ModuleDict({"raw": PairRetrieval()})
+        if round_trip is not None:
+            self.retrieval["codec"] = PairRetrieval()
+        # A buffer, so that a resumed run goes on counting.
+        self.register_buffer("collapsed_steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """``(batch, samples)`` → unit-norm ``(batch, embedding_width)``."""
+        return self.model(audio)
+
+    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
+        """Loss of one batch."""
+        generator = self._generator()
+        audio = self._through_codec(batch.audio.flatten(0, 1), generator)
+        audio = self._augment(audio, generator)
+        embeddings = self.model(audio)
+        result = semi_hard_triplet(
+            embeddings,
+            batch.labels.repeat_interleave(2),
+            self.config.objective.margin,
+            self.config.objective.negatives,
+            self.config.objective.fallback,
+        )
+        self._guard(result.loss, embeddings.detach())
+        self.log("train/loss", result.loss, prog_bar=True)
+        self.log("train/active_share", result.active_share, prog_bar=True)
+        self.log("train/positive_distance", result.positive_distance)
+        self.log("train/negative_distance", result.negative_distance)
+        self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
+        return result.loss
+
+    def validation_step(self, batch: PairBatch, batch_index: int) -> None:
+        """Embeds held-out pairs, raw and after the codec."""
+        pairs, clips, _ = batch.audio.shape
+        for variant, metric in self.retrieval.items():
+            audio = batch.audio.flatten(0, 1)
+            audio = self.round_trip(audio) if variant == "codec" else audio
+            metric.update(self.model(audio).unflatten(0, (pairs, clips)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs each variant's metrics, and the mean recall@1 over the variants by which the best step is chosen."""
+        recalls = []
+        for variant, metric in self.retrieval.items():
+            values = metric.compute()
+            metric.reset()
+            recalls.append(values["recall@1"])
+            self.log_dict({f"validation/{variant}/{name}": value for name, value in values.items()})
+        self.log("validation/recall@1", torch.stack(recalls).mean(), prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW under :func:`learning_rate_factor`."""
+        optimizer_config = self.config.optimizer
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
+        )
+        schedule = LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step, optimizer_config.warmup_steps, self.config.trainer.max_steps),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _generator(self) -> torch.Generator:
+        """The step's random numbers: a function of (seed, step, rank), so that a resumed run draws the same."""
+        words = np.random.SeedSequence([self.config.seed, self.global_step, self.global_rank])
+        return torch.Generator(self.device).manual_seed(int(words.generate_state(1, np.uint64)[0]))
+
+    def _through_codec(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        """Replaces a random share of the clips by what the codec makes of them."""
+        if self.round_trip is None:
+            return audio
+        count = round(self.config.codec.share * len(audio))
+        chosen = torch.randperm(len(audio), generator=generator, device=audio.device)[:count]
+        return audio.index_copy(0, chosen, self.round_trip(audio[chosen]))
+
+    def _augment(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        ranges = self.config.augmentation
+        audio = add_noise(audio, (ranges.snr_db_min, ranges.snr_db_max), generator)
+        return change_gain(audio, (ranges.gain_db_min, ranges.gain_db_max), generator)
+
+    def _guard(self, loss: Tensor, embeddings: Tensor) -> None:
+        """Stops a run that has nothing left to learn from.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+            CollapseError: the mean cosine of different clips stayed above 0.999 for 50 steps.
+        """
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss.item()} at step {self.global_step}: lower optimizer.learning_rate, or use "
+                "trainer.precision=32-true; the last checkpoint is good"
+            )
+        cosine = mean_pairwise_cosine(embeddings)
+        self.log("train/mean_cosine", cosine)
+        self.collapsed_steps = torch.where(cosine > COLLAPSE_COSINE, self.collapsed_steps + 1, 0)
+        if self.collapsed_steps >= COLLAPSE_STEPS:
+            raise CollapseError(
+                f"all embeddings are equal (mean pairwise cosine {cosine.item():.4f} > {COLLAPSE_COSINE} for "
+                f"{COLLAPSE_STEPS} steps, now step {self.global_step}): lower optimizer.learning_rate, or set "
+                "objective.fallback=none"
+            )
+
+
+def mean_pairwise_cosine(embeddings: Tensor) -> Tensor:
+    """Mean of e_i · e_j over i ≠ j of unit vectors ``(n, width)``, by (‖Σ e‖² − n) / (n (n − 1))."""
+    n = len(embeddings)
+    return (embeddings.sum(dim=0).square().sum() - n) / (n * (n - 1))
+
+
+def learning_rate_factor(step: int, warmup_steps: int, max_steps: int) -> float:
+    """Share of the peak learning rate at a step: a linear rise to 1 at the end of the warm-up, then half a cosine to 0
+    at ``max_steps``."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,108 @@
+"""How much of the policy gradient is signal, and how large it is beside the gradient of the KL.
+
+Both are measured on the decoder's output heads alone: their gradient needs no backward pass through the transformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from qd.models.musicgen import LanguageModel
+from qd.modules.rollout import Rollout
+from qd.objectives.distillation import reverse_kl, token_log_probs
+from qd.objectives.policy_gradient import surrogate
+
+
+def signal_and_noise(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Unbiased squared length of a mean gradient, and variance of that mean, from its independent terms.
+
+    With terms g_1 … g_P (one a prompt) of mean ḡ, and expectation μ:
+    signal = Σ_{i≠j} g_i·g_j / (P(P−1)), of expectation |μ|² (cross products only: a term's noise never meets itself);
+    noise = Σ_i |g_i − ḡ|² / (P(P−1)), of expectation E|ḡ − μ|².
+    One measurement of the signal is itself noisy and may be negative: average both over steps before dividing them.
+    Terms that share a baseline taken from each other's rewards are not quite independent; this is neglected.
+
+    Args:
+        gradients: `(prompts, parameters)`.
+
+    Raises:
+        ValueError: fewer than 2 prompts.
+    """
+    prompts = len(gradients)
+    if prompts < 2:
+        raise ValueError(f"signal and noise need the gradients of at least 2 prompts, got {prompts}")
+    pairs = prompts * (prompts - 1)
+    squares, total = gradients.square().sum(), gradients.sum(dim=0).square().sum()
+    return (total - squares) / pairs, (squares - total / prompts) / pairs
+
+
+def head_gradients(lm: LanguageModel, hidden: Tensor, loss: Callable[[Tensor, slice], Tensor], n: int) -> Tensor:
+    """Gradient on the heads of each prompt's loss.
+
+    Args:
+        lm: whose heads.
+        hidden: `(batch, steps, width)`, prompt-major with `n` rows a prompt.
+        loss: from the logits of one prompt's rows, and the slice that says which rows they are, to a scalar.
+
+    Returns:
+        `(prompts, parameters of the heads)`.
+    """
+    weights: Sequence[Tensor] = list(lm.decoder.lm_heads.parameters())
+    gradients = []
+    for first in range(0, len(hidden), n):
+        rows = slice(first, first + n)
+        with torch.enable_grad():
+            value = loss(lm.heads(hidden[rows].detach()), rows)
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)]))
+    return torch.stack(gradients)
+
+
+def compare_gradients(
+    lm: LanguageModel,
+    hidden: Tensor,
+    rollout: Rollout,
+    teacher: Tensor,
+    advantages: Tensor,
+    temperature: float,
+    beta: float,
+) -> dict[str, Tensor]:
+    """The policy gradient on the heads: its signal, its noise, and its length beside that of the KL's gradient.
+
+    Args:
+        lm: the student.
+        hidden: of the student, `(batch, steps, width)`.
+        rollout: the micro-batch.
+        teacher: guided logits `(batch, codebooks, steps, tokens)`.
+        advantages: `(prompts, samples)`.
+        temperature: T.
+        beta: β of this step.
+
+    Returns:
+        `policy_gradient_signal` and `policy_gradient_noise` of this micro-batch, see :func:`signal_and_noise`; their
+        ratio `policy_gradient_snr`; and `policy_gradient_to_kl` = β·|∇J| / |∇KL|, what β really means.
+        Empty where the micro-batch has one prompt.
+    """
+    prompts, n = advantages.shape
+    if prompts < 2:
+        return {}
+
+    def policy(logits: Tensor, rows: slice) -> Tensor:
+        log_probs = token_log_probs(logits, rollout.delayed[rows], rollout.mask, temperature).sum(dim=(1, 2))
+        return surrogate(log_probs[None], advantages[rows.start // n][None]) / rollout.tokens
+
+    def kl(logits: Tensor, rows: slice) -> Tensor:
+        return reverse_kl(logits, teacher[rows], rollout.mask, temperature).sum() / (n * rollout.tokens)
+
+    policy_gradients = head_gradients(lm, hidden, policy, n)
+    kl_gradient = head_gradients(lm, hidden, kl, n).mean(dim=0)
+    signal, noise = signal_and_noise(policy_gradients)
+    tiny = torch.finfo(noise.dtype).tiny
+    return {
+        "policy_gradient_signal": signal,
+        "policy_gradient_noise": noise,
+        "policy_gradient_snr": signal / noise.clamp_min(tiny),
+        "policy_gradient_to_kl": beta * policy_gradients.mean(dim=0).norm() / kl_gradient.norm().clamp_min(tiny),
+    }

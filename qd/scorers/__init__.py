@@ -1,0 +1,1 @@
+"""Judges of generated audio, used for evaluation only."""

@@ -1,0 +1,165 @@
+"""``make train``: from a config to a run folder with points, weights and a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+import transformers
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from qd.callbacks.audio_log import AudioLog
+from qd.callbacks.beta_schedule import BetaSchedule
+from qd.callbacks.guards import CollapseWarning, NonFiniteGuard
+from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint
+from qd.callbacks.pareto_log import ParetoLog
+from qd.callbacks.progress import StepProgress
+from qd.callbacks.step_folders import StepFolders
+from qd.config import ConfigError, to_yaml
+from qd.config_schema import TrainConfig
+from qd.data.prompts import PromptDataModule
+from qd.devices import resolve_device, trainer_device
+from qd.estimate import disk_bytes, estimate
+from qd.evaluation.evaluator import build_evaluator
+from qd.models.embedder import load_embedder
+from qd.models.musicgen import MusicGen
+from qd.models.resolver import resolve_model
+from qd.modules.distillation import DiversityDistillation
+from qd.objectives.baselines import build_baseline
+from qd.runs import check_disk, create_run, newest_checkpoint, save_config
+
+
+def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool = False) -> Path | None:
+    """Trains a model, or goes on training one.
+
+    Args:
+        config: of the run.
+        resume: folder of the run to go on with, from its ``last.ckpt``; ``config`` is then that run's.
+        dry_run: print the config and the time, memory and disk that the run needs, and write nothing.
+
+    Returns:
+        The run folder; None from a dry run.
+
+    Raises:
+        ValueError: the config has problems (all are named), the run exists, or the disk is too small.
+        NonFiniteError: the loss, a reward or a gradient was not finite.
+        KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
+    """
+    if problems := config.problems():
+        raise ConfigError(problems)
+    _quieten()
+    device = resolve_device(config.trainer.device)
+    checkpoint = newest_checkpoint(Path(resume)) if resume else None
+    module, data = _build(config)
+    if dry_run:
+        print(f"{to_yaml(config)}\n{estimate(module, config, data.accumulation(1), device)}")
+        return None
+    check_disk(config.trainer.runs, disk_bytes(module, config))
+    folder = Path(resume) if resume else create_run(config.trainer.runs, config.name, f"beta{config.beta:g}")
+    config = _pinned(config, folder)
+    save_config(config, folder)
+    print(f"run folder: {folder}", flush=True)
+    _fit(module.to(device), data, config, folder, checkpoint)
+    return folder
+
+
+def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule]:
+    """What is trained, and what it is trained on."""
+    music = MusicGen.load(config.model.name)
+    objective = config.objective
+    width = music.text_encoder.config.hidden_size
+    baseline = build_baseline(objective.baseline, decay=objective.baseline_decay, feature_width=width)
+    data = PromptDataModule(
+        config.data.prompts,
+        batch_size=config.data.batch_size,
+        micro_batch_size=config.data.micro_batch_size,
+        samples_per_prompt=config.rollout.samples_per_prompt,
+        seed=config.seed,
+    )
+    return DiversityDistillation(music, load_embedder(config.reward.embedder), baseline, config), data
+
+
+def _pinned(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The config with what its names stand for now: the teacher stays the same when a run it names goes on."""
+    resolved = config.model.name if config.model.name == "base" else resolve_model(config.model.name)
+    return replace(config, name=folder.name, model=replace(config.model, name=resolved))
+
+
+def _fit(
+    module: DiversityDistillation, data: PromptDataModule, config: TrainConfig, folder: Path, checkpoint: Path | None
+) -> None:
+    interrupt = GracefulInterrupt()
+    saving = [interrupt, LastCheckpoint(folder, config.trainer.checkpoint_every)]
+    callbacks = [*_callbacks(module, config, folder), *saving]
+    trainer = _trainer(config, folder, callbacks, checkpoint, data.accumulation(1))
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
+        if not interrupt.requested:
+            raise
+        raise KeyboardInterrupt(f"nothing was saved since last.ckpt; to go on: {_go_on(folder)}") from stopped
+    if interrupt.requested and trainer.global_step < trainer.max_steps:
+        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {_go_on(folder)}")
+
+
+def _go_on(folder: Path) -> str:
+    return f"make train RESUME={folder}"
+
+
+def _callbacks(module: DiversityDistillation, config: TrainConfig, folder: Path) -> list[pl.Callback]:
+    """In the order in which they act at the end of a step: look, measure, save."""
+    settings, guidance = config.trainer, config.guidance
+    heldout = load_embedder(config.reward.heldout_embedder).to(module.device)
+    evaluator = build_evaluator(config, module.music, module.embedder, heldout)
+    recipe = {"run": folder.name, "config": asdict(config)}
+    return [
+        BetaSchedule(config.beta, config.objective.beta_ramp_steps),
+        NonFiniteGuard(),
+        CollapseWarning(),
+        StepProgress(settings.log_every),
+        ParetoLog(
+            folder,
+            evaluator,
+            every=config.evaluation.every,
+            guidance_scale=guidance.scale,
+            negative=guidance.negative_prompt,
+            base=config.model.name,
+            beta=config.beta,
+            siblings=config.evaluation.siblings,
+            hparams=asdict(config),
+        ),
+        AudioLog(),
+        StepFolders(folder, settings.save_weights_every, settings.keep_weights, recipe),
+    ]
+
+
+def _trainer(
+    config: TrainConfig, folder: Path, callbacks: list[pl.Callback], checkpoint: Path | None, accumulation: int
+) -> pl.Trainer:
+    step = torch.load(checkpoint, weights_only=True, mmap=True)["global_step"] if checkpoint else None
+    # What a killed run has logged beyond its checkpoint is hidden: those steps are made again.
+    purge = {"purge_step": step + 1} if checkpoint else {}
+    return pl.Trainer(
+        **trainer_device(resolve_device(config.trainer.device)),
+        precision=config.trainer.precision,
+        max_steps=config.trainer.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulation,
+        gradient_clip_val=config.optimizer.gradient_clip or None,
+        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **purge),
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _quieten() -> None:
+    """Silences what the libraries say about things that are meant."""
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

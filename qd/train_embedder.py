@@ -1,0 +1,142 @@
+"""``make train-embedder``: from a config to a run folder that holds a finished embedder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from qd.callbacks.embedder_progress import EmbedderProgress
+from qd.callbacks.last_checkpoint import GracefulInterrupt
+from qd.callbacks.validated_checkpoint import ValidatedCheckpoint
+from qd.config import ConfigError
+from qd.data.recordings import BuiltinRecordings, RecordingsDataModule
+from qd.devices import fast_precision, resolve_device, trainer_device
+from qd.embedder_card import write_card
+from qd.models.audio_vit import AudioViT
+from qd.models.codec import FrameCodec
+from qd.models.resolver import ASSETS, resolve_model
+from qd.modules.embedder import CodecRoundTrip, EmbedderModule
+from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.runs import create_run, newest_checkpoint, save_config
+
+ASSET = "embedder"
+"""Folder inside the run's that holds the finished embedder."""
+
+
+def train_embedder(config: EmbedderTrainConfig, resume: bool = False) -> Path:
+    """Trains, or goes on training, and writes the step of best held-out recall@1 as an embedder.
+
+    Args:
+        config: of the run; a resumed run needs its name.
+        resume: go on from the run's last checkpoint.
+
+    Returns:
+        ``<runs>/<name>/embedder``: config.json, model.safetensors, metrics.json and README.md (the card).
+
+    Raises:
+        ConfigError: the config has problems (all are named).
+        ValueError: the run exists already, or there is nothing to resume.
+        KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
+    """
+    if problems := config.problems():
+        raise ConfigError(problems)
+    device = resolve_device(config.trainer.device)
+    module, data = _build(config)
+    if resume:
+        folder = Path(config.trainer.runs) / str(config.name)
+        checkpoint = newest_checkpoint(folder)
+    else:
+        folder, checkpoint = create_run(config.trainer.runs, config.name, "embedder"), None
+        config.name = folder.name
+        save_config(config, folder)
+    print(f"run folder: {folder}", flush=True)
+
+    interrupt, timer = GracefulInterrupt(), Timer()
+    trainer = _trainer(config, device, folder, [interrupt, timer])
+    _fit(trainer, module, data, checkpoint, interrupt, folder)
+    best = folder / "best.ckpt"
+    metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
+    module.model.save_pretrained(folder / ASSET, half=True)
+    write_card(folder / ASSET, config, _step_of(best), timer.time_elapsed("train"), metrics)
+    return folder / ASSET
+
+
+def load_codec(name_or_folder: str) -> FrameCodec:
+    """The codec saved in a folder, or the one inside a built-in model named as everywhere (``base``, ``runs/x``)."""
+    if name_or_folder == "base":
+        # Not by way of the resolver: the embedder is trained before the rest of the base model is there.
+        return FrameCodec.from_pretrained(ASSETS / "base" / "codec")
+    folder = Path(name_or_folder)
+    if not (folder / "model.safetensors").is_file():
+        folder = Path(resolve_model(name_or_folder)) / "codec"
+    return FrameCodec.from_pretrained(folder)
+
+
+def _build(config: EmbedderTrainConfig) -> tuple[EmbedderModule, RecordingsDataModule]:
+    """Everything that is trained, and what it is trained on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = AudioViT(config.model)
+    codec = config.codec.model
+    module = EmbedderModule(model, config, CodecRoundTrip(load_codec(codec)) if codec else None)
+    seconds = config.model.clip_seconds
+    data = RecordingsDataModule(
+        train=BuiltinRecordings(config.data.train_split, config.seed, seconds),
+        validation=BuiltinRecordings(config.data.validation_split, 0, seconds),
+        batch_pairs=config.data.batch_pairs,
+        validation_pairs=config.data.validation_pairs,
+        workers=config.data.workers,
+    )
+    return module, data
+
+
+def _trainer(
+    config: EmbedderTrainConfig, device: torch.device, folder: Path, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    settings = config.trainer
+    validate_every = max(1, settings.max_steps // settings.validations)
+    best = ModelCheckpoint(folder, "best", "validation/recall@1", mode="max", enable_version_counter=False)
+    last = ValidatedCheckpoint(folder, settings.checkpoint_every, validate_every)
+    return pl.Trainer(
+        **trainer_device(device),
+        precision=fast_precision(device) if settings.precision == "auto" else settings.precision,
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        val_check_interval=validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        gradient_clip_val=config.optimizer.gradient_clip,
+        logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=[*callbacks, EmbedderProgress(settings.log_every), best, last],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _fit(
+    trainer: pl.Trainer,
+    module: EmbedderModule,
+    data: RecordingsDataModule,
+    checkpoint: Path | None,
+    interrupt: GracefulInterrupt,
+    folder: Path,
+) -> None:
+    """Trains to the last step, or raises KeyboardInterrupt that says how to go on."""
+    go_on = f"to go on: make train-embedder RESUME={folder}"
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
+        if not interrupt.requested:
+            raise
+        raise KeyboardInterrupt(f"nothing was saved since last.ckpt; {go_on}") from stopped
+    if interrupt.requested and trainer.global_step < trainer.max_steps:
+        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; {go_on}")
+
+
+def _step_of(checkpoint: Path) -> int:
+    return torch.load(checkpoint, weights_only=True)["global_step"]

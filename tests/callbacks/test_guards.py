@@ -1,0 +1,109 @@
+"""What is not finite stops the run before it spoils the weights; what collapses is warned of, once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from qd.callbacks.guards import CollapseWarning, NonFiniteError, NonFiniteGuard
+from qd.callbacks.last_checkpoint import LastCheckpoint
+from qd.modules.rollout import Outcome
+
+NAN = float("nan")
+
+
+class Prompts(IterableDataset):
+    def __iter__(self) -> Iterator[list[str]]:
+        while True:
+            yield ["calm piano", "fast drums"]
+
+
+class Policy(pl.LightningModule):
+    """Judges two prompts of two samples each step; one value is spoilt at `bad_step`."""
+
+    def __init__(self, spoil: str | None = None, bad_step: int = 3) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.spoil, self.bad_step = spoil, bad_step
+        self.metrics = {"entropy": 1.0, "reward": 0.3}
+
+    def training_step(self, batch: list[str], batch_idx: int) -> Tensor:
+        bad = self.spoil if self.global_step == self.bad_step else None
+        rewards, kl = torch.full((2, 2), 0.3), torch.full((2, 2), 9.0)
+        if bad in ("reward", "KL"):
+            {"reward": rewards, "KL": kl}[bad][1, 0] = NAN
+        self.latest = Outcome(batch, kl, rewards)
+        loss = self.weight.square().sum()
+        if bad == "gradient":
+            return loss + (self.weight[0] - self.weight[0].detach()).abs().sqrt()
+        return loss * float("inf") if bad == "loss" else loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(many workers|checkpoint).*")
+        trainer.fit(module, DataLoader(Prompts(), batch_size=None))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("reward", "step 3: the reward is not finite. Prompts: 'fast drums'."),
+        ("KL", "step 3: the KL is not finite. Prompts: 'fast drums'."),
+        ("loss", "step 3: the loss is inf. Prompts: 'calm piano'; 'fast drums'."),
+        ("gradient", "step 3: the gradient is not finite. Prompts: 'calm piano'; 'fast drums'."),
+    ],
+)
+def test_it_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path, spoil: str, said: str) -> None:
+    module = Policy(spoil)
+    with pytest.raises(NonFiniteError) as caught:
+        fit(module, NonFiniteGuard(), LastCheckpoint(tmp_path, every=2))
+    assert str(caught.value).startswith(said)
+    torch.testing.assert_close(module.weight.detach(), torch.full((3,), 0.8**3))  # three steps of w ← w − 0.2 w
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 2
+    torch.testing.assert_close(kept["state_dict"]["weight"], torch.full((3,), 0.8**2))
+
+
+def test_finite_steps_pass(tmp_path: Path) -> None:
+    module = Policy()
+    fit(module, NonFiniteGuard(), LastCheckpoint(tmp_path, every=2))
+    torch.testing.assert_close(module.weight.detach(), torch.full((3,), 0.8**6))
+
+
+def warned_at(metrics: list[dict[str, float]], patience: int) -> list[tuple[int, str]]:
+    guard, module, found = CollapseWarning(patience=patience), SimpleNamespace(), []
+    for step, module.metrics in enumerate(metrics, start=1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            guard.on_step_end(SimpleNamespace(global_step=step), module)
+        found += [(step, str(warning.message)) for warning in caught]
+    return found
+
+
+@pytest.mark.parametrize("name", ["entropy", "reward"])
+def test_a_collapse_is_warned_of_once(name: str) -> None:
+    fine = {"entropy": 1.0, "reward": 0.3}
+    low = fine | {name: 0.001}
+    ((step, message),) = warned_at([fine, low, low, fine, *[low] * 10], patience=4)
+    assert step == 8  # the first two low steps were too few
+    assert name in message and "step 8" in message
+
+
+def test_a_policy_that_is_well_is_not_warned_of() -> None:
+    assert warned_at([{"entropy": 1.0, "reward": 0.3}] * 20, patience=4) == []

@@ -1,0 +1,38 @@
+"""The line that says how a run is going."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from qd.callbacks.progress import StepProgress, clock
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (220, "4 min"), (3900, "1 h 05 min")]
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_a_line_every_so_many_steps_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    module = SimpleNamespace(metrics={"kl_per_token": 0.2131, "reward": 0.31, "beta": 1.5})
+    trainer = SimpleNamespace(global_step=0, max_steps=20, is_global_zero=True)
+    progress = StepProgress(log_every=5)
+    progress.on_train_start(trainer, module)
+    for trainer.global_step in range(1, 11):
+        progress.on_step_end(trainer, module)
+    progress.teardown(trainer, module, "fit")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" · ")[0] for line in lines] == ["step 1/20", "step 5/20", "step 10/20"]
+    assert "s/step · KL/token 0.2131 · reward 0.310 · β 1.50 · " in lines[-1]
+    assert lines[-1].endswith("left")
+
+
+def test_the_time_left_follows_from_the_step_time() -> None:
+    progress = StepProgress(log_every=1)
+    progress.step_seconds = 2.0
+    module = SimpleNamespace(metrics={"kl_per_token": 0.0, "reward": 0.0, "beta": 0.0})
+    line = progress.describe(SimpleNamespace(global_step=100, max_steps=400), module)
+    assert line.startswith("2.00 s/step") and line.endswith("10 min left")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qd.evaluation.points import METRICS, Interval, Point, PointsFile, comparable, content_key
+
+
+def test_a_line_is_flat_and_in_the_published_order(point):
+    row = json.loads(point.to_json())
+    metrics = [name + suffix for name in METRICS for suffix in ("", "_lo", "_hi")]
+    published = (
+        "key run model step beta guidance_scale negative temperature lam seed protocol scorers n_prompts n_samples"
+    )
+    assert list(row) == [*published.split(), *metrics, "seconds"]
+    assert row["diversity"] == 3.5 and row["diversity_lo"] == 3.4 and row["negative"] is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    run=st.text(st.characters(exclude_categories=("Cs",))),
+    beta=st.none() | st.floats(0, 100),
+    values=st.lists(st.floats(-1e6, 1e6), min_size=21, max_size=21),
+)
+def test_round_trip(point, run, beta, values):
+    metrics = {name: Interval(*values[3 * i : 3 * i + 3]) for i, name in enumerate(METRICS)}
+    changed = replace(point, run=run, beta=beta, metrics=metrics)
+    line = changed.to_json()
+    assert "\n" not in line and Point.from_json(line) == changed
+
+
+def test_undefined_values_are_null(point):
+    metrics = {**point.metrics, "vendi": Interval(math.nan, math.nan, math.nan)}
+    line = replace(point, metrics=metrics).to_json()
+    assert json.loads(line)["vendi"] is None
+    assert math.isnan(Point.from_json(line).metrics["vendi"].lo)
+
+
+def test_metrics_must_be_complete(point):
+    with pytest.raises(ValueError, match="expected exactly"):
+        replace(point, metrics={"quality": Interval(0, 0, 0)})
+
+
+def test_appended_points_are_read_in_order(tmp_path, point):
+    file = PointsFile(tmp_path / "runs" / "a" / "points.jsonl")
+    assert file.read() == []
+    points = [replace(point, step=step) for step in (0, 500, 1000)]
+    for one in points:
+        file.append(one)
+    assert file.read() == points
+
+
+@pytest.mark.parametrize("cut", [1, 30, -2])
+def test_a_torn_last_line_is_skipped_and_then_cut_off(tmp_path, point, cut):
+    file = PointsFile(tmp_path / "points.jsonl")
+    file.append(point)
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole + whole.rstrip()[:cut])
+    with pytest.warns(UserWarning, match="torn and was skipped"):
+        assert file.read() == [point]
+    later = replace(point, step=1000)
+    with pytest.warns(UserWarning, match="cut off"):
+        file.append(later)
+    assert file.read() == [point, later]
+
+
+def test_damage_before_the_last_line_is_an_error(tmp_path, point):
+    file = PointsFile(tmp_path / "points.jsonl")
+    file.path.write_text(point.to_json() + '\n{"run": 1}\n' + point.to_json() + "\n")
+    with pytest.raises(ValueError, match="line 2: point lacks key"):
+        file.read()
+
+
+def test_drop_after(tmp_path, point):
+    file = PointsFile(tmp_path / "points.jsonl")
+    assert file.drop_after(10) == 0
+    points = [replace(point, step=step) for step in (0, 500, 1000, 1500)]
+    for one in points:
+        file.append(one)
+    assert file.drop_after(1500) == 0
+    assert file.drop_after(999) == 2
+    assert file.read() == points[:2]
+
+
+def test_a_key_depends_on_content_alone():
+    made_by = {"weights": "ab", "prompts": ["a", "b"], "temperature": 0.99}
+    assert content_key(made_by) == content_key(dict(reversed(made_by.items())))
+    assert content_key(made_by) != content_key({**made_by, "prompts": ["b", "a"]})
+    assert len(content_key(made_by)) == 16
+
+
+def test_comparable(point):
+    assert comparable(point, replace(point, run="other", step=0, temperature=0.5))
+    assert not comparable(point, replace(point, protocol="full"))
+    assert not comparable(point, replace(point, scorers="adherence@3"))

@@ -1,0 +1,50 @@
+"""Signal and noise of a mean of gradients, against simulation; gradients on the heads, against autograd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from qd.models.musicgen import MusicGen
+from qd.modules.gradient_diagnostics import head_gradients, signal_and_noise
+
+
+def test_signal_and_noise_are_unbiased() -> None:
+    """Over many measurements of 4 terms: |μ|² and the variance of the mean, Σσ²/4."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor([0.3, -0.2, 0.1])
+    spread = torch.tensor([1.0, 0.5, 2.0])
+    terms = mean + spread * torch.randn(20_000, 4, 3, generator=generator)
+    measured = torch.tensor([signal_and_noise(group) for group in terms])
+    error = measured.std(dim=0) / len(measured) ** 0.5
+    expected = torch.tensor([mean.square().sum(), spread.square().sum() / 4])
+    assert ((measured.mean(dim=0) - expected).abs() < 4 * error).all()
+    assert (4 * error < 0.2 * expected.max()).all()  # the check above can fail
+
+
+def test_equal_terms_are_all_signal() -> None:
+    signal, noise = signal_and_noise(torch.tensor([[3.0, 4.0]] * 5))
+    assert signal == pytest.approx(25) and noise == pytest.approx(0, abs=1e-5)
+
+
+def test_one_prompt_has_no_noise_to_tell() -> None:
+    with pytest.raises(ValueError, match="at least 2 prompts, got 1"):
+        signal_and_noise(torch.ones(1, 3))
+
+
+def test_head_gradients_are_those_of_each_prompts_loss(tiny_model: Path) -> None:
+    lm = MusicGen.load(tiny_model).lm
+    hidden = torch.randn(6, 5, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+
+    def loss(logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        return logits.log_softmax(-1)[..., 3].sum() * (1 + rows.start)
+
+    fast = head_gradients(lm, hidden, loss, n=2)
+    for prompt in range(3):
+        rows = slice(2 * prompt, 2 * prompt + 2)
+        lm.zero_grad()
+        loss(lm.heads(hidden[rows]), rows).backward()
+        slow = torch.cat([head.weight.grad.flatten() for head in lm.decoder.lm_heads])
+        torch.testing.assert_close(fast[prompt], slow)

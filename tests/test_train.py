@@ -1,0 +1,207 @@
+"""Whole runs: what they leave behind, and that a killed or interrupted one ends where an undisturbed one ends."""
+
+from __future__ import annotations
+
+import json
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import qd.evaluation.evaluator
+from qd.config import ConfigError, load_config, to_yaml
+from qd.config_schema import TrainConfig
+from qd.data.prompts import PromptStream
+from qd.models.musicgen import MusicGen
+from qd.train import train
+
+STEPS = 8
+WORKER = Path(__file__).with_name("tiny_run.py")
+Config = Callable[..., TrainConfig]
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", runpy.run_path(str(WORKER))["stand_in_quality"])
+
+
+@pytest.fixture
+def run_config(tiny_config: Config, tmp_path: Path) -> TrainConfig:
+    """Eight steps; a point every 4, a checkpoint every 2, two micro-batches a step, a baseline with a state."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a calm piano piece\nfast drums\n", encoding="utf-8")
+    return tiny_config(
+        "name=x",
+        "beta=100",
+        "objective.beta_ramp_steps=4",
+        "objective.baseline=prompt_moving_average",
+        "optimizer.learning_rate=1e-3",
+        "data.batch_size=8",
+        "data.micro_batch_size=4",
+        "evaluation.every=4",
+        f"evaluation.prompts={prompts}",
+        "evaluation.n_prompts=2",
+        "evaluation.n_samples=2",
+        "evaluation.audio_prompts=1",
+        f"trainer.max_steps={STEPS}",
+        "trainer.log_every=1",
+        "trainer.checkpoint_every=2",
+        "trainer.save_weights_every=4",
+        "trainer.keep_weights=1",
+    )
+
+
+def elsewhere(config: TrainConfig, folder: Path) -> TrainConfig:
+    return replace(config, trainer=replace(config.trainer, runs=str(folder)))
+
+
+def outcome(run: Path) -> tuple[dict, list[dict], dict, dict]:
+    """Final weights, points without wall times and paths, the state of the module and of the optimiser."""
+    weights = load_file(run / f"step-{STEPS:06d}" / "decoder" / "model.safetensors")
+    rows = [json.loads(line) for line in (run / "points.jsonl").read_text().splitlines()]
+    points = [{k: v for k, v in row.items() if k not in ("seconds", "model")} for row in rows]
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    return weights, points, checkpoint["state_dict"], checkpoint["optimizer_states"][0]["state"]
+
+
+def assert_same_outcome(run: Path, other: Path) -> None:
+    (weights, points, state, moments), (weights_, points_, state_, moments_) = outcome(run), outcome(other)
+    assert points == points_
+    for mine, theirs in ((weights, weights_), (state, state_)):
+        assert mine.keys() == theirs.keys()
+        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert all(torch.equal(value, moments_[p][k]) for p, values in moments.items() for k, value in values.items())
+
+
+def start(config: TrainConfig) -> subprocess.Popen[str]:
+    """The run as a real process, its progress on stdout, a line a step."""
+    path = Path(config.trainer.runs).with_suffix(".yaml")
+    path.write_text(to_yaml(config), encoding="utf-8")
+    code = f"import sys, torch, runpy; torch.set_num_threads({torch.get_num_threads()}); sys.argv = sys.argv[1:]; "
+    code += "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(WORKER), "train", "--config", str(path)]
+    root = WORKER.parents[1]
+    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    for line in process.stdout:
+        if line.startswith(text):
+            return
+    raise AssertionError(f"the run ended before {text!r}: {process.stderr.read()}")
+
+
+@pytest.fixture(scope="session")
+def undisturbed() -> dict[str, Path]:
+    """Where the run that nothing disturbed lies, once a test has made it."""
+    return {}
+
+
+@pytest.fixture
+def reference(
+    run_config: TrainConfig, undisturbed: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    if "run" not in undisturbed:
+        undisturbed["run"] = train(elsewhere(run_config, tmp_path_factory.mktemp("undisturbed")))
+    return undisturbed["run"]
+
+
+def test_a_run_leaves_points_weights_and_a_checkpoint(reference: Path) -> None:
+    _, points, state, _ = outcome(reference)
+    assert [point["step"] for point in points] == [0, 4, 8]
+    assert [path.name for path in sorted(reference.glob("step-*"))] == ["step-000008"]  # keep_weights=1
+    assert {name.split(".")[0] for name in state} == {"music", "baseline"}
+    saved = MusicGen.load(reference)  # a run's name is that of its newest step
+    assert torch.equal(saved.lm.decoder.lm_heads[0].weight, state["music.lm.decoder.lm_heads.0.weight"])
+    again = load_config(TrainConfig, "train", str(reference / "config.yaml"))
+    assert again.name == "x" and again.trainer.max_steps == STEPS
+
+
+def test_tensorboard_has_the_numbers_of_each_step(reference: Path) -> None:
+    events = EventAccumulator(str(reference))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    names = ("loss", "kl", "kl_per_token", "reward", "baseline", "advantage_std", "entropy", "beta", "grad_norm")
+    stages = ("rollout", "student", "teacher", "decode", "embed", "backward")
+    assert {f"train/{name}" for name in names} | {f"train/seconds_{stage}" for stage in stages} <= tags
+    beta = {event.step: event.value for event in events.Scalars("train/beta")}
+    assert beta == {0: 0, 1: 25, 2: 50, 3: 75, **{step: 100 for step in range(4, STEPS)}}
+
+
+def test_the_final_micro_batch_had_the_prompts_of_its_step(run_config: TrainConfig, reference: Path) -> None:
+    """4 sequences of 4 samples are one prompt a micro-batch: step s takes the prompts 2s and 2s + 1 of the stream."""
+    baseline = torch.load(reference / "last.ckpt", weights_only=True)["state_dict"]["baseline.prompt_weight"]
+    stream = PromptStream(run_config.data.prompts, run_config.seed)
+    assert baseline.count_nonzero() == len({stream[position] for position in range(2 * STEPS)})
+
+
+def kill_and_resume(config: TrainConfig, seed: int) -> Path:
+    """Kills the run at a step, and a moment within it, that the seed draws; then goes on with it."""
+    draw = random.Random(seed)
+    step, delay = draw.randint(2, STEPS - 1), draw.uniform(0, 0.3)
+    print(f"seed {seed}: killed {delay:.3f} s after step {step}")
+    process = start(config)
+    wait_for(process, f"step {step}/")
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    run = Path(config.trainer.runs) / "x"
+    resumed = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+    assert step - 2 <= resumed < STEPS
+    return train(load_config(TrainConfig, "train", str(run / "config.yaml")), resume=run)
+
+
+def test_a_killed_run_ends_bitwise_equal(run_config: TrainConfig, reference: Path) -> None:
+    assert_same_outcome(kill_and_resume(run_config, seed=0), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_run_killed_anywhere_ends_bitwise_equal(run_config: TrainConfig, reference: Path, seed: int) -> None:
+    assert_same_outcome(kill_and_resume(run_config, seed), reference)
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(run_config: TrainConfig, reference: Path) -> None:
+    process = start(run_config)
+    wait_for(process, "step 3/")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    run = Path(run_config.trainer.runs) / "x"
+    assert process.returncode == 130, errors
+    assert f"make train RESUME={run}" in errors
+    saved = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+    assert f"step {saved} is saved" in errors
+    assert 3 <= saved < STEPS
+    assert_same_outcome(train(run_config, resume=run), reference)
+
+
+def test_a_dry_run_writes_nothing(run_config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(run_config, dry_run=True) is None
+    assert not Path(run_config.trainer.runs).exists()
+    printed = capsys.readouterr().out
+    assert "samples_per_prompt: 4" in printed
+    assert all(need in printed for need in ("time: ", "memory: ", "disk: "))
+
+
+def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -> None:
+    bad = replace(run_config, beta=-1.0, guidance=replace(run_config.guidance, scale=float("nan")))
+    with pytest.raises(ConfigError) as caught:
+        train(bad)
+    assert {problem.split()[0].split("=")[0] for problem in caught.value.problems} >= {"beta", "guidance.scale"}
+    assert not Path(run_config.trainer.runs).exists()
+
+
+def test_a_run_that_exists_is_not_overwritten(run_config: TrainConfig, reference: Path) -> None:
+    with pytest.raises(ValueError, match="exists already"):
+        train(elsewhere(run_config, reference.parent))
