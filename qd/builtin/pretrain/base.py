@@ -1,0 +1,197 @@
+"""``make base``: rebuilds every shipped model, stage by stage; each stage goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from qd.builtin.pretrain import adherence, codec, gate, language_model, preference, tokens
+from qd.builtin.pretrain.adherence import AdherenceStageConfig
+from qd.builtin.pretrain.codec import CodecStageConfig
+from qd.builtin.pretrain.gate import GateConfig
+from qd.builtin.pretrain.language_model import LanguageModelStageConfig
+from qd.builtin.pretrain.preference import PreferenceStageConfig
+from qd.builtin.pretrain.tokens import TokensStageConfig
+from qd.config import load_config
+from qd.models.resolver import ASSETS
+from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.train_embedder import ASSET, train_embedder
+
+StageConfig = TypeVar("StageConfig")
+_GATE_HEADING = "## The gate"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a stage is run, and where what it makes is found.
+
+    Attributes:
+        run: works in the folder that it is given.
+        asset: folder of the result inside the stage's.
+        last: the file of the result that is written last: where it stands, the stage is complete.
+        shipped: where the package looks for the asset, in `ASSETS`; None if it is not shipped.
+    """
+
+    run: Callable[[BaseConfig, Path], object]
+    asset: str = "asset"
+    last: str = "README.md"
+    shipped: str | None = None
+
+
+@dataclass
+class EmbedderStageConfig:
+    """An embedder run: a config of configs/embedder/, and dotted overrides of it."""
+
+    config: str = "default"
+    overrides: list[str] = field(default_factory=list)
+
+
+@dataclass
+class BaseConfig:
+    """All stages of ``make base``.
+
+    Attributes:
+        seed: added to the seed of every stage.
+        folder: each stage works in a folder of its own in here.
+    """
+
+    seed: int = 0
+    folder: str = "runs/base"
+    codec: CodecStageConfig = field(default_factory=CodecStageConfig)
+    tokens: TokensStageConfig = field(default_factory=TokensStageConfig)
+    base: LanguageModelStageConfig = field(default_factory=LanguageModelStageConfig)
+    adherence: AdherenceStageConfig = field(default_factory=AdherenceStageConfig)
+    preference: PreferenceStageConfig = field(default_factory=PreferenceStageConfig)
+    embedder: EmbedderStageConfig = field(default_factory=EmbedderStageConfig)
+    embedder_heldout: EmbedderStageConfig = field(default_factory=lambda: EmbedderStageConfig("heldout"))
+    gate: GateConfig = field(default_factory=GateConfig)
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each; empty when the stages can start."""
+        return [
+            *(f"tokens.{problem}" for problem in self.tokens.problems()),
+            *(f"base.{problem}" for problem in self.base.problems()),
+            *([f"seed is {self.seed}, expected 0 or more"] if self.seed < 0 else []),
+        ]
+
+
+def build(stages: Sequence[str] | None = None, config: str | None = None, install: bool = False) -> dict[str, Path]:
+    """Runs stages in their order; one whose asset is complete is passed over.
+
+    A stage takes the codec and tokens of this build or, where it has none, the shipped codec. The gate measures
+    the built base model with the scorers and embedders that are *installed*.
+
+    Args:
+        stages: names out of `STAGES`; None for all.
+        config: overlay: a file of configs/base/, or the path of a YAML file.
+        install: copy each of these stages' assets to where the package looks for it, as soon as it is complete.
+
+    Returns:
+        Each stage's asset folder.
+
+    Raises:
+        ConfigError: names every problem of the config.
+        ValueError: for an unknown stage, or one that needs an earlier stage that is not complete.
+    """
+    if unknown := [stage for stage in stages or () if stage not in STAGES]:
+        raise ValueError(f"unknown stage {', '.join(unknown)}: expected some of {', '.join(STAGES)}")
+    settings: BaseConfig = load_config(BaseConfig, "base", config)
+    assets = {}
+    for name in [name for name in STAGES if stages is None or name in stages]:
+        assets[name] = _finished(settings, name)
+        if assets[name] is None:
+            print(f"stage {name}: working in {_folder(settings, name)}")
+            STAGES[name].run(settings, _folder(settings, name))
+            assets[name] = _needed(settings, name)
+        print(f"stage {name}: complete in {assets[name]}")
+        if install:
+            _install(name, assets[name])
+    return assets
+
+
+def _codec(config: BaseConfig, folder: Path) -> None:
+    codec.run(_seeded(config.codec, config.seed), folder)
+
+
+def _tokens(config: BaseConfig, folder: Path) -> None:
+    tokens.run(config.tokens, folder, _codec_folder(config))
+
+
+def _base(config: BaseConfig, folder: Path) -> None:
+    language_model.run(_seeded(config.base, config.seed), folder, _needed(config, "tokens"), _codec_folder(config))
+
+
+def _adherence(config: BaseConfig, folder: Path) -> None:
+    adherence.run(replace(_seeded(config.adherence, config.seed), codec=str(_codec_folder(config))), folder)
+
+
+def _preference(config: BaseConfig, folder: Path) -> None:
+    preference.run(replace(_seeded(config.preference, config.seed), codec=str(_codec_folder(config))), folder)
+
+
+def _embedder(config: BaseConfig, folder: Path) -> None:
+    stage: EmbedderStageConfig = getattr(config, folder.name)
+    given = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(_codec_folder(config))}
+    overrides = [*(f"{key}={json.dumps(value)}" for key, value in given.items()), *stage.overrides]
+    begun = (folder / "last.ckpt").is_file()
+    if folder.exists() and not begun:
+        shutil.rmtree(folder)  # stopped before its first checkpoint: nothing to go on from
+    run_config = load_config(EmbedderTrainConfig, "embedder", stage.config, overrides)
+    train_embedder(_seeded(run_config, config.seed), resume=begun)
+
+
+def _gate(config: BaseConfig, folder: Path) -> None:
+    gate.run(_seeded(config.gate, config.seed), _needed(config, "base"), folder)
+
+
+STAGES = {
+    "codec": Stage(_codec, shipped="base/codec"),
+    "tokens": Stage(_tokens, asset=""),
+    "base": Stage(_base, shipped="base"),
+    "adherence": Stage(_adherence, shipped="adherence"),
+    "preference": Stage(_preference, shipped="preference"),
+    "embedder": Stage(_embedder, asset=ASSET, shipped="embedder"),
+    "embedder_heldout": Stage(_embedder, asset=ASSET, shipped="embedder_heldout"),
+    "gate": Stage(_gate, asset="", last="gate.json"),
+}
+
+
+def _folder(config: BaseConfig, name: str) -> Path:
+    return Path(config.folder) / name
+
+
+def _finished(config: BaseConfig, name: str) -> Path | None:
+    """The asset of a stage, if it is complete."""
+    asset = _folder(config, name) / STAGES[name].asset
+    return asset if (asset / STAGES[name].last).is_file() else None
+
+
+def _needed(config: BaseConfig, name: str) -> Path:
+    asset = _finished(config, name)
+    if asset is None:
+        raise ValueError(f"the stage {name!r} is not complete in {_folder(config, name)}: run `qd base --stage {name}`")
+    return asset
+
+
+def _codec_folder(config: BaseConfig) -> Path:
+    shipped = ASSETS / "base" / "codec"
+    return _finished(config, "codec") or (shipped if shipped.is_dir() else _needed(config, "codec"))
+
+
+def _seeded(stage: StageConfig, seed: int) -> StageConfig:
+    return replace(stage, seed=stage.seed + seed)
+
+
+def _install(name: str, asset: Path) -> None:
+    """Copies an asset to where the package looks for it; the gate's report ends the card of the base model."""
+    if name == "gate":
+        card = ASSETS / "base" / "README.md"
+        before, *_ = card.read_text(encoding="utf-8").split(_GATE_HEADING)
+        report = (asset / "gate.md").read_text(encoding="utf-8")
+        card.write_text(f"{before.rstrip()}\n\n{report}", encoding="utf-8")
+    elif (shipped := STAGES[name].shipped) is not None:
+        shutil.copytree(asset, ASSETS / shipped, dirs_exist_ok=True)

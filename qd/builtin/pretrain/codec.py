@@ -1,0 +1,114 @@
+"""Pretraining of the built-in codec on the built-in world."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from qd.builtin import world
+from qd.builtin.pretrain.codec_quality import measure
+from qd.builtin.pretrain.stage import Example, fit_stage, stream_loader, warmup_cosine, write_asset
+from qd.models.codec import CodecConfig, FrameCodec
+from qd.objectives.spectral import multi_scale_spectral_loss
+
+
+@dataclass
+class CodecStageConfig:
+    """The codec stage: architecture, stream and optimisation. ``seconds`` is the length of a training clip."""
+
+    seed: int = 0
+    seconds: float = 1.6
+    batch_size: int = 16
+    max_steps: int = 4500
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    commitment_weight: float = 0.25
+    validation_clips: int = 32
+    checkpoint_every: int = 250
+    workers: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    codec: CodecConfig = field(default_factory=CodecConfig)
+
+
+class CodecPretraining(pl.LightningModule):
+    """Minimises multi-scale spectral loss + commitment loss; the codebooks learn by moving averages."""
+
+    def __init__(self, config: CodecStageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = FrameCodec(config.codec)
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        output = self.codec(batch["audio"])
+        spectral = multi_scale_spectral_loss(output.audio, batch["audio"])
+        loss = spectral + self.config.commitment_weight * output.commitment_loss
+        values = {"loss": loss, "spectral": spectral, "commitment": output.commitment_loss}
+        self.log_dict(values, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(
+            self.codec.parameters(), self.config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
+        )
+        rate = partial(warmup_cosine, warmup_steps=self.config.warmup_steps, max_steps=self.config.max_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def run(config: CodecStageConfig, folder: Path) -> Path:
+    """Trains (or goes on training) in ``folder``, measures on held-out pieces, and returns the asset's folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # the initial weights are all that this stage draws from torch
+        module = CodecPretraining(config)
+
+    def make_loader(first_step: int):
+        example = partial(training_example, seed=config.seed, seconds=_whole_frames(config))
+        return stream_loader(example, config.batch_size, first_step, config.workers)
+
+    seconds = fit_stage(
+        module,
+        make_loader,
+        folder,
+        config.max_steps,
+        config.checkpoint_every,
+        config.precision,
+        config.device,
+    )
+    codec = module.codec.cpu().eval()
+    card = {
+        "title": "Built-in codec",
+        "description": (
+            f"Frame-level neural codec, {codec.sample_rate} Hz mono, {codec.frame_rate:g} frames a second, "
+            f"{codec.codebooks} codebooks of {codec.codebook_size}. Measured on clips of held-out pieces; "
+            "`librosa_…` is librosa's inversion (non-negative least squares, then Griffin-Lim) of the codec's input, "
+            "the unquantised mel spectrogram."
+        ),
+        "command": "qd base --stage codec",
+        "data": f"{config.max_steps * config.batch_size} clips of {config.seconds:g} s, split codec of the world",
+        "parameters": sum(parameter.numel() for parameter in codec.parameters()),
+        "steps": config.max_steps,
+        "seconds": seconds,
+        "config": asdict(config),
+        "metrics": measure(codec, config.validation_clips),
+    }
+    return write_asset(folder / "asset", codec, card)
+
+
+def training_example(index: int, seed: int, seconds: float) -> Example:
+    """Clip ``index`` of the stage's stream; each seed has its own stretch of 2^32 clips."""
+    return {"audio": np.ascontiguousarray(world.clip("codec", (seed << 32) + index, seconds).audio)}
+
+
+def _whole_frames(config: CodecStageConfig) -> float:
+    """The clip length in seconds, cut to whole frames of codes, so that reconstruction and target are equally long."""
+    frames = int(config.seconds * config.codec.frame_rate)
+    if frames < 1:
+        raise ValueError(f"seconds={config.seconds} is shorter than one frame of codes: use 1 or more")
+    return frames / config.codec.frame_rate

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import math
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from qd.builtin.pretrain.stage import fit_stage, stream_loader, warmup_cosine, write_asset
+
+MAX_STEPS = 12
+
+
+def numbered(index: int) -> dict[str, np.ndarray]:
+    return {"index": np.array(index), "x": np.random.default_rng(index).normal(size=4).astype("f4")}
+
+
+class Toy(pl.LightningModule):
+    """Regression that remembers which examples it has seen and can be killed."""
+
+    def __init__(self, die_at: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.die_at, self.seen = nn.Linear(4, 1), die_at, []
+
+    def training_step(self, batch, _):
+        if self.global_step == self.die_at:
+            raise RuntimeError("killed")
+        self.seen += batch["index"].tolist()
+        return (self.layer(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), 0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, 3, MAX_STEPS))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def fit(module: Toy, folder) -> float:
+    return fit_stage(
+        module,
+        lambda first_step: stream_loader(numbered, 2, first_step),
+        folder,
+        MAX_STEPS,
+        checkpoint_every=5,
+        precision="32-true",
+        device="cpu",
+    )
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    whole = Toy()
+    fit(whole, tmp_path / "whole")
+    assert whole.seen == list(range(2 * MAX_STEPS))
+
+    killed, resumed = Toy(die_at=8), Toy()
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(killed, tmp_path / "killed")
+    seconds = fit(resumed, tmp_path / "killed")
+    assert resumed.seen == list(range(2 * 5, 2 * MAX_STEPS))  # from the checkpoint of step 5
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+    finished = Toy()
+    assert fit(finished, tmp_path / "killed") == seconds
+    assert finished.seen == []
+    assert torch.equal(finished.layer.weight, whole.layer.weight)
+
+
+def test_stream_is_the_same_for_any_number_of_workers():
+    def first_batches(workers: int) -> list[int]:
+        batches = iter(stream_loader(numbered, 3, first_step=2, workers=workers))
+        return [index for _ in range(4) for index in next(batches)["index"].tolist()]
+
+    assert first_batches(0) == list(range(6, 18))
+    assert first_batches(2) == list(range(6, 18))
+
+
+def test_schedule_rises_then_falls_to_zero():
+    rates = [warmup_cosine(step, 4, 20) for step in range(21)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[12] == pytest.approx(0.5)
+    assert rates[20] == pytest.approx(0.0)
+    assert rates[8] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert warmup_cosine(25, 4, 20) == pytest.approx(0.0)
+
+
+def test_asset_has_model_metrics_and_card(tmp_path):
+    class Saved(nn.Module):
+        def save_pretrained(self, folder, half):
+            (folder / "model.safetensors").write_text(f"half={half}")
+
+    card = {
+        "title": "A codec",
+        "description": "What it is.",
+        "steps": 7,
+        "metrics": {"loss": 0.512345, "perplexity": [1.5, 2]},
+    }
+    folder = write_asset(tmp_path / "asset", Saved(), card)
+    assert (folder / "model.safetensors").read_text() == "half=True"
+    assert json.loads((folder / "metrics.json").read_text()) == {"steps": 7, "metrics": card["metrics"]}
+    readme = (folder / "README.md").read_text()
+    assert readme.startswith("# A codec\n\nWhat it is.\n")
+    assert "| steps | 7 |" in readme
+    assert "| loss | 0.5123 |" in readme
+    assert "| perplexity | 1.5, 2 |" in readme
