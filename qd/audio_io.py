@@ -19,7 +19,7 @@ FLOOR_DB = -80.0
 
 
 def write_wav(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) -> None:
-    """Writes mono audio `(samples,)` as 16-bit PCM, clipped to [-1, 1]; makes the folder if needed.
+    """Writes mono audio ``(samples,)`` as 16-bit PCM, clipped to [-1, 1]; makes the folder if needed.
 
     Raises:
         ValueError: if the audio is not one clip, is empty, or is not finite.
@@ -31,7 +31,7 @@ def write_wav(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) ->
 
 
 def log_mel(audio: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
-    """Mel power in dB, `(MEL_BINS, frames)`, 0 dB being a power of 1; no lower than 1e-10."""
+    """Mel power in dB, ``(MEL_BINS, frames)``, 0 dB being a power of 1; no lower than 1e-10."""
     hop, window = round(HOP_SECONDS * sample_rate), round(WINDOW_SECONDS * sample_rate)
     n_fft = max(2048, window)
     power = librosa.feature.melspectrogram(
@@ -40,14 +40,11 @@ def log_mel(audio: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
     return librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
 
 
-def spectrogram_png(
-    path: str | Path, clips: Sequence[Tensor | np.ndarray], sample_rate: int, titles: Sequence[str]
-) -> None:
+def spectrogram_figure(clips: Sequence[Tensor | np.ndarray], sample_rate: int, titles: Sequence[str]) -> Figure:
     """Draws one log-mel panel a clip, one below the other, on one colour scale: 80 dB from the loudest point.
 
     Args:
-        path: PNG file to write; its folder is made if needed.
-        clips: mono clips `(samples,)`.
+        clips: mono clips ``(samples,)``.
         sample_rate: of all clips, in Hz.
         titles: one line above each panel.
 
@@ -67,10 +64,19 @@ def spectrogram_png(
         image = axes.pcolormesh(
             *_edges(mel.shape[1], sample_rate), mel - loudest, vmin=FLOOR_DB, vmax=0.0, cmap="magma"
         )
-        axes.set(title=title, ylabel="frequency (Hz)")
+        axes.set_title(title, fontsize=9)
+        axes.set_ylabel("frequency (Hz)")
         _mel_axis(axes, sample_rate)
     rows[-1].set_xlabel("time (s)")
     figure.colorbar(image, ax=list(rows), label="mel power (dB from the loudest)", fraction=0.04)
+    return figure
+
+
+def spectrogram_png(
+    path: str | Path, clips: Sequence[Tensor | np.ndarray], sample_rate: int, titles: Sequence[str]
+) -> None:
+    """Writes :func:`spectrogram_figure` to a PNG file; makes its folder if needed."""
+    figure = spectrogram_figure(clips, sample_rate, titles)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

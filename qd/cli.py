@@ -1,4 +1,4 @@
-"""The command line `qd <command>`: parse, build, run.
+"""The command line ``qd <command>``: parse, build, run.
 
 Nothing heavy is imported before a command runs, so that help comes at once.
 """
@@ -169,11 +169,15 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _train_embedder(options: argparse.Namespace) -> None:
+    from qd.modules.embedder import CollapseError
     from qd.modules.embedder_config import EmbedderTrainConfig
     from qd.train_embedder import train_embedder
 
     config, run = _config(options, EmbedderTrainConfig, "embedder", {})
-    print(train_embedder(config, resume=run is not None))
+    try:
+        print(train_embedder(config, resume=run))
+    except (FloatingPointError, CollapseError) as error:
+        sys.exit(f"qd train-embedder: {error}")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -205,7 +209,7 @@ def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict
 
 
 def _prompt_source(text: str) -> dict[str, str]:
-    """`prompts.txt`, or `prompts.csv:column`."""
+    """``prompts.txt``, or ``prompts.csv:column``."""
     file, colon, column = text.rpartition(":")
     if colon and Path(file).suffix.lower() == ".csv":
         return {"kind": "csv", "path": file, "column": column}

@@ -1,7 +1,7 @@
-"""Configuration: a dataclass schema filled from YAML files and `key=value` overrides, all problems told at once.
+"""Configuration: a dataclass schema filled from YAML files and ``key=value`` overrides, all problems told at once.
 
 The layers, each stating only what differs from the one before: the defaults of the schema,
-`configs/<kind>/default.yaml`, the overlay that was named, the overrides of the command line.
+``configs/<kind>/default.yaml``, the overlay that was named, the overrides of the command line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str:
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; `problems` holds one sentence for each thing to mend."""
+    """A configuration that cannot be used; ``problems`` holds one sentence for each thing to mend."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -44,14 +44,14 @@ def config_folder() -> Path:
 
 
 def load_config(schema: type[Schema], kind: str, name: str | None = None, overrides: Sequence[str] = ()) -> Schema:
-    """An instance of `schema`, merged from its layers and checked.
+    """An instance of ``schema``, merged from its layers and checked.
 
     Args:
         schema: a dataclass of dataclasses, lists and plain values, with a default for every field. Its method
-            `problems() -> list[str]`, if any, says what is wrong with the values together.
-        kind: folder under `configs/`: "train", "embedder", …
+            ``problems() -> list[str]``, if any, says what is wrong with the values together.
+        kind: folder under ``configs/``: "train", "embedder", …
         name: overlay: the name of a file in that folder, without its suffix, or the path of any YAML file.
-        overrides: dotted keys: `["trainer.max_steps=200", "guidance.negative_prompt=null"]`; the last one wins.
+        overrides: dotted keys: ``["trainer.max_steps=200", "guidance.negative_prompt=null"]``; the last one wins.
 
     Raises:
         ConfigError: names every unknown key, ill-typed value and bad value, and the layer that holds it.
@@ -73,7 +73,7 @@ def load_config(schema: type[Schema], kind: str, name: str | None = None, overri
 
 
 def to_yaml(config: Any) -> str:
-    """The YAML text of a config instance; `load_config` on it gives an equal instance."""
+    """The YAML text of a config instance; ``load_config`` on it gives an equal instance."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
@@ -111,13 +111,13 @@ def _overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[
 
 @dataclass
 class _Layer:
-    """One file or override, `where`, being held against the schema; finds go to `problems`."""
+    """One file or override, ``where``, being held against the schema; finds go to ``problems``."""
 
     where: str
     problems: list[str]
 
     def fitting(self, schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        """The part of `tree` that fits `schema`."""
+        """The part of ``tree`` that fits ``schema``."""
         kinds = get_type_hints(schema)
         fit: dict[str, Any] = {}
         for key, value in tree.items():
@@ -174,7 +174,7 @@ def _type_name(kind: Any) -> str:
 
 
 def _suggestion(key: str, schema: type, prefix: str) -> str:
-    """The known key whose dotted path, or last part, is nearest to `key`."""
+    """The known key whose dotted path, or last part, is nearest to ``key``."""
     paths = list(_paths(schema))
     by_name = {path.rsplit(".", 1)[-1]: path for path in reversed(paths)} | {path: path for path in paths}
     nearest = get_close_matches(key, by_name, n=1)

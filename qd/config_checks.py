@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -10,7 +11,7 @@ from qd.data.prompt_files import read_prompts
 
 
 def bounded(path: str, value: float, low: float = -math.inf) -> list[str]:
-    """A finite number that is `low` or more; NaN fails too."""
+    """A finite number that is ``low`` or more; NaN fails too."""
     if math.isfinite(value) and value >= low:
         return []
     return [f"{path} is {value}; expected a finite number" + (f", {low} or more" if math.isfinite(low) else "")]
@@ -33,6 +34,20 @@ def one_of(path: str, value: str, known: Iterable[str]) -> list[str]:
         return []
     nearest = get_close_matches(value, names, n=1)
     return [f"{path} is {value!r}; expected one of {', '.join(names)}" + (f" ({nearest[0]}?)" if nearest else "")]
+
+
+def folder_name(path: str, value: str | None) -> list[str]:
+    """The name of a run folder; None lets the run choose one."""
+    if value is None or re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
+        return []
+    return [f"{path} is {value!r}; expected letters, digits and . _ + - only"]
+
+
+def device_name(path: str, value: str) -> list[str]:
+    """A name that :func:`qd.devices.resolve_device` may find; whether it is there depends on the machine."""
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        return []
+    return [f"{path} is {value!r}; expected auto, cpu, mps, cuda or cuda:<index>"]
 
 
 def unreadable(path: str, file: str, column: str | None = None) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
-from qd.config_checks import bounded, fraction, one_of, positive, unreadable
+from qd.config_checks import bounded, device_name, folder_name, fraction, one_of, positive, unreadable
+from qd.data.prompt_files import read_prompts
 from qd.evaluation.protocols import PROTOCOLS
 from qd.models.embedder import load_embedder
 from qd.models.resolver import resolve_model
@@ -142,11 +142,20 @@ class EvaluationConfig:
         return [
             *bounded("evaluation.every", self.every, 1),
             *one_of("evaluation.protocol", self.protocol, PROTOCOLS),
-            *(unreadable("evaluation.prompts", self.prompts) if self.prompts is not None else []),
+            *self._prompt_problems(),
             *(bounded("evaluation.n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
             *(bounded("evaluation.n_samples", self.n_samples, 2) if self.n_samples is not None else []),
             *bounded("evaluation.audio_prompts", self.audio_prompts, 0),
         ]
+
+    def _prompt_problems(self) -> list[str]:
+        if self.prompts is None:
+            return []
+        if found := unreadable("evaluation.prompts", self.prompts):
+            return found
+        held, needed = len(read_prompts(self.prompts)), self.n_prompts or 2
+        few = f"evaluation.prompts: {self.prompts!r} holds {held} prompts, and {needed} are needed; add lines"
+        return [few] if held < needed else []
 
 
 @dataclass
@@ -161,10 +170,9 @@ class TrainerConfig:
     runs: str = "runs"  # the folder that holds the run folders
 
     def problems(self) -> list[str]:
-        known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)
         return [
             *bounded("trainer.max_steps", self.max_steps, 1),
-            *([] if known else [f"trainer.device is {self.device!r}; expected auto, cpu, mps, cuda or cuda:<index>"]),
+            *device_name("trainer.device", self.device),
             *one_of("trainer.precision", self.precision, PRECISIONS),
             *bounded("trainer.log_every", self.log_every, 1),
             *bounded("trainer.checkpoint_every", self.checkpoint_every, 1),
@@ -175,7 +183,7 @@ class TrainerConfig:
 
 @dataclass
 class TrainConfig:
-    """`qd train`: the student of Eq. 5, maximising −KL + β·diversity."""
+    """``qd train``: the student of Eq. 5, maximising −KL + β·diversity."""
 
     name: str | None = None  # of the run folder; null = beta<β>-<date>-<time>
     seed: int = 0  # of prompts and sampling, ≥ 0
@@ -193,9 +201,8 @@ class TrainConfig:
     def problems(self) -> list[str]:
         """One sentence for each thing that stops a run from starting; files are looked at too."""
         parts = (self.guidance, self.rollout, self.objective, self.optimizer, self.data, self.evaluation, self.trainer)
-        named = self.name is None or re.fullmatch(r"[A-Za-z0-9][\w.+-]*", self.name)
         return [
-            *([] if named else [f"name is {self.name!r}; expected letters, digits and . _ + - only"]),
+            *folder_name("name", self.name),
             *bounded("seed", self.seed, 0),
             *bounded("beta", self.beta, 0),
             *(text for part in parts for text in part.problems()),

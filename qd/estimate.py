@@ -14,9 +14,7 @@ from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.evaluation.protocols import build_protocol
 from qd.modules.distillation import DiversityDistillation
-from qd.runs import disk_needed
-
-FLOAT32_BYTES = 4
+from qd.runs import FLOAT32_BYTES, disk_needed
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ LOGS_BYTES = 200 * 2**20  # TensorBoard events with audio and figures, generousl
 
 
 def run_name(label: str, now: datetime | None = None) -> str:
-    """The default name of a run: what it is, and when it began: `beta15-20260102-1530`."""
+    """The default name of a run: what it is, and when it began: ``beta15-20260102-1530``."""
     return f"{label}-{now or datetime.now():%Y%m%d-%H%M}"
 
 
@@ -49,7 +49,7 @@ def create_run(runs: str | Path, name: str | None, label: str) -> Path:
 
 
 def find_run(run: str | Path, runs: str | Path = "runs") -> Path:
-    """The folder of a run to go on with, given as a folder or as a name in `runs`.
+    """The folder of a run to go on with, given as a folder or as a name in ``runs``.
 
     Raises:
         ValueError: there is no such run, or it was stopped before its config was saved.
@@ -79,8 +79,10 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def save_config(config: Any, run: Path) -> None:
-    """Writes the resolved config of a run; `load_config` with this file builds it again."""
-    (run / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    """Writes the resolved config of a run, whole or not at all; ``load_config`` with this file builds it again."""
+    unfinished = (run / CONFIG).with_suffix(".tmp")
+    unfinished.write_text(to_yaml(config), encoding="utf-8")
+    unfinished.replace(run / CONFIG)
 
 
 def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
@@ -102,7 +104,7 @@ def check_disk(runs: str | Path, needed: int) -> None:
     """Refuses to start a run that the disk cannot hold.
 
     Raises:
-        ValueError: fewer than `needed` bytes are free where `runs` is, or will be.
+        ValueError: fewer than ``needed`` bytes are free where ``runs`` is, or will be.
     """
     folder = Path(runs).resolve()
     while not folder.exists():

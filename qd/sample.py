@@ -1,4 +1,4 @@
-"""`qd sample`: a few clips for one prompt, as WAV files and one picture of their spectrograms."""
+"""``qd sample``: a few clips for one prompt, as WAV files and one picture of their spectrograms."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def sample(
     out: str | Path | None = None,
     device: str = "auto",
 ) -> Path:
-    """Samples `n` clips and writes `sample-1.wav` … and `spectrograms.png`. Sample i depends on the seed and i alone.
+    """Writes ``n`` clips as ``sample-1.wav`` … and ``spectrograms.png``. Clip i depends on the seed and i alone.
 
     Args:
-        model: any name that `qd.models.resolver.resolve_model` knows.
+        model: any name that ``qd.models.resolver.resolve_model`` knows.
         prompt: what to play.
         n: clips.
         guidance: γ of Eq. 1; 1 is no guidance.
@@ -38,8 +38,8 @@ def sample(
         seconds: length of a clip.
         temperature: T, above 0.
         seed: of the tokens drawn.
-        out: folder for the files; `runs/samples/<time>` if None.
-        device: see `qd.devices.resolve_device`.
+        out: folder for the files; ``runs/samples/<time>`` if None.
+        device: see ``qd.devices.resolve_device``.
 
     Returns:
         The folder.

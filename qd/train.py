@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from qd.callbacks.audio_log import AudioLog
 from qd.callbacks.beta_schedule import BetaSchedule
 from qd.callbacks.guards import CollapseWarning, NonFiniteGuard
-from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint
+from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
 from qd.callbacks.pareto_log import ParetoLog
 from qd.callbacks.progress import StepProgress
 from qd.callbacks.step_folders import StepFolders
@@ -24,7 +24,7 @@ from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptDataModule
 from qd.devices import resolve_device, trainer_device
 from qd.estimate import disk_bytes, estimate
-from qd.evaluation.evaluator import build_evaluator
+from qd.evaluation.evaluator import Evaluator, build_evaluator
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import resolve_model
@@ -58,12 +58,15 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     if dry_run:
         print(f"{to_yaml(config)}\n{estimate(module, config, data.accumulation(1), device)}")
         return None
+    # Before the folder: what cannot be measured must not take the run's name.
+    heldout = load_embedder(config.reward.heldout_embedder).to(device)
+    evaluator = build_evaluator(config, module.to(device).music, module.embedder, heldout)
     check_disk(config.trainer.runs, disk_bytes(module, config))
     folder = Path(resume) if resume else create_run(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder)
     save_config(config, folder)
     print(f"run folder: {folder}", flush=True)
-    _fit(module.to(device), data, config, folder, checkpoint)
+    _fit(module, data, evaluator, config, folder, checkpoint)
     return folder
 
 
@@ -90,31 +93,23 @@ def _pinned(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def _fit(
-    module: DiversityDistillation, data: PromptDataModule, config: TrainConfig, folder: Path, checkpoint: Path | None
+    module: DiversityDistillation,
+    data: PromptDataModule,
+    evaluator: Evaluator,
+    config: TrainConfig,
+    folder: Path,
+    checkpoint: Path | None,
 ) -> None:
     interrupt = GracefulInterrupt()
     saving = [interrupt, LastCheckpoint(folder, config.trainer.checkpoint_every)]
-    callbacks = [*_callbacks(module, config, folder), *saving]
+    callbacks = [*_callbacks(evaluator, config, folder), *saving]
     trainer = _trainer(config, folder, callbacks, checkpoint, data.accumulation(1))
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
-        if not interrupt.requested:
-            raise
-        raise KeyboardInterrupt(f"nothing was saved since last.ckpt; to go on: {_go_on(folder)}") from stopped
-    if interrupt.requested and trainer.global_step < trainer.max_steps:
-        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {_go_on(folder)}")
+    fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train RESUME={folder}")
 
 
-def _go_on(folder: Path) -> str:
-    return f"make train RESUME={folder}"
-
-
-def _callbacks(module: DiversityDistillation, config: TrainConfig, folder: Path) -> list[pl.Callback]:
+def _callbacks(evaluator: Evaluator, config: TrainConfig, folder: Path) -> list[pl.Callback]:
     """In the order in which they act at the end of a step: look, measure, save."""
     settings, guidance = config.trainer, config.guidance
-    heldout = load_embedder(config.reward.heldout_embedder).to(module.device)
-    evaluator = build_evaluator(config, module.music, module.embedder, heldout)
     recipe = {"run": folder.name, "config": asdict(config)}
     return [
         BetaSchedule(config.beta, config.objective.beta_ramp_steps),

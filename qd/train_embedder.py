@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -10,15 +11,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from qd.callbacks.embedder_progress import EmbedderProgress
-from qd.callbacks.last_checkpoint import GracefulInterrupt
+from qd.callbacks.last_checkpoint import GracefulInterrupt, fit_until_stopped
 from qd.callbacks.validated_checkpoint import ValidatedCheckpoint
 from qd.config import ConfigError
 from qd.data.recordings import BuiltinRecordings, RecordingsDataModule
 from qd.devices import fast_precision, resolve_device, trainer_device
 from qd.embedder_card import write_card
 from qd.models.audio_vit import AudioViT
-from qd.models.codec import FrameCodec
-from qd.models.resolver import ASSETS, resolve_model
+from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import EmbedderTrainConfig
 from qd.runs import create_run, newest_checkpoint, save_config
@@ -27,12 +27,12 @@ ASSET = "embedder"
 """Folder inside the run's that holds the finished embedder."""
 
 
-def train_embedder(config: EmbedderTrainConfig, resume: bool = False) -> Path:
+def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None) -> Path:
     """Trains, or goes on training, and writes the step of best held-out recall@1 as an embedder.
 
     Args:
-        config: of the run; a resumed run needs its name.
-        resume: go on from the run's last checkpoint.
+        config: of the run.
+        resume: folder of the run to go on with, from its ``last.ckpt``; ``config`` is then that run's.
 
     Returns:
         ``<runs>/<name>/embedder``: config.json, model.safetensors, metrics.json and README.md (the card).
@@ -40,40 +40,27 @@ def train_embedder(config: EmbedderTrainConfig, resume: bool = False) -> Path:
     Raises:
         ConfigError: the config has problems (all are named).
         ValueError: the run exists already, or there is nothing to resume.
+        FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
         KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
     """
     if problems := config.problems():
         raise ConfigError(problems)
     device = resolve_device(config.trainer.device)
+    checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module, data = _build(config)
-    if resume:
-        folder = Path(config.trainer.runs) / str(config.name)
-        checkpoint = newest_checkpoint(folder)
-    else:
-        folder, checkpoint = create_run(config.trainer.runs, config.name, "embedder"), None
-        config.name = folder.name
-        save_config(config, folder)
+    folder = Path(resume) if resume else create_run(config.trainer.runs, config.name, "embedder")
+    config = replace(config, name=folder.name)
+    save_config(config, folder)
     print(f"run folder: {folder}", flush=True)
 
     interrupt, timer = GracefulInterrupt(), Timer()
     trainer = _trainer(config, device, folder, [interrupt, timer])
-    _fit(trainer, module, data, checkpoint, interrupt, folder)
+    fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
     best = folder / "best.ckpt"
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     module.model.save_pretrained(folder / ASSET, half=True)
     write_card(folder / ASSET, config, _step_of(best), timer.time_elapsed("train"), metrics)
     return folder / ASSET
-
-
-def load_codec(name_or_folder: str) -> FrameCodec:
-    """The codec saved in a folder, or the one inside a built-in model named as everywhere (``base``, ``runs/x``)."""
-    if name_or_folder == "base":
-        # Not by way of the resolver: the embedder is trained before the rest of the base model is there.
-        return FrameCodec.from_pretrained(ASSETS / "base" / "codec")
-    folder = Path(name_or_folder)
-    if not (folder / "model.safetensors").is_file():
-        folder = Path(resolve_model(name_or_folder)) / "codec"
-    return FrameCodec.from_pretrained(folder)
 
 
 def _build(config: EmbedderTrainConfig) -> tuple[EmbedderModule, RecordingsDataModule]:
@@ -116,26 +103,6 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _fit(
-    trainer: pl.Trainer,
-    module: EmbedderModule,
-    data: RecordingsDataModule,
-    checkpoint: Path | None,
-    interrupt: GracefulInterrupt,
-    folder: Path,
-) -> None:
-    """Trains to the last step, or raises KeyboardInterrupt that says how to go on."""
-    go_on = f"to go on: make train-embedder RESUME={folder}"
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
-        if not interrupt.requested:
-            raise
-        raise KeyboardInterrupt(f"nothing was saved since last.ckpt; {go_on}") from stopped
-    if interrupt.requested and trainer.global_step < trainer.max_steps:
-        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; {go_on}")
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, T5Config, T5EncoderModel
 
@@ -17,6 +18,10 @@ from qd.models.audio_vit import AudioViT, AudioViTConfig
 from qd.models.codec import CodecConfig, FrameCodec
 from qd.models.musicgen import LanguageModel, MusicGen
 
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
 CLIP_SECONDS = 0.32
 """Length that the tiny models are tried at: 8 codec frames."""
 
@@ -24,7 +29,7 @@ CODEBOOKS, CODEBOOK_SIZE, WIDTH, TEXT_WIDTH = 4, 16, 32, 24
 
 
 def build_tiny_musicgen(seed: int = 0, width: int = WIDTH) -> MusicGen:
-    """1 decoder layer of `width`, 1 text-encoder layer; weights large enough for prompts and guidance to matter."""
+    """1 decoder layer of ``width``, 1 text-encoder layer; weights large enough for prompts and guidance to matter."""
     tokenizer = train_tokenizer(["a calm piano piece", "fast drums"], vocabulary=259)
     decoder_config = MusicgenDecoderConfig(
         vocab_size=CODEBOOK_SIZE,

@@ -11,6 +11,7 @@ import pytest
 
 from qd import cli
 from qd.callbacks.guards import NonFiniteError
+from qd.modules.embedder import CollapseError
 from qd.sample import sample
 
 COMMANDS = ("train", "train-embedder", "sample", "base")
@@ -115,7 +116,7 @@ def test_a_resumed_run_goes_on_with_its_own_config(calls, command, tmp_path):
     (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
     assert cli.main([command, "--resume", str(run), "trainer.max_steps=9"]) == 0
     ((_, (config,), options),) = calls
-    assert options["resume"] == (str(run) if command == "train" else True)
+    assert options["resume"] == str(run)
     assert (config.beta, config.name, config.trainer.runs, config.trainer.max_steps) == (3.0, "mine", str(tmp_path), 9)
 
 
@@ -154,6 +155,16 @@ def test_a_loss_that_is_not_finite_is_one_message(calls, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["train"])
     assert stopped.value.code == "qd train: the loss is nan at step 3"
+
+
+def test_a_collapsed_embedder_is_one_message(calls, monkeypatch):
+    def collapsed(config, **kwargs):
+        raise CollapseError("all embeddings are equal")
+
+    monkeypatch.setattr(sys.modules["qd.train_embedder"], "train_embedder", collapsed)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train-embedder"])
+    assert stopped.value.code == "qd train-embedder: all embeddings are equal"
 
 
 def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):

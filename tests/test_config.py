@@ -51,7 +51,7 @@ def models(monkeypatch):
 
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
-    """A folder of configs of the kind `toy`."""
+    """A folder of configs of the kind ``toy``."""
     monkeypatch.setattr("qd.config.config_folder", lambda: tmp_path)
     folder = tmp_path / "toy"
     folder.mkdir()
@@ -248,6 +248,24 @@ def test_prompt_files_are_read(tmp_path):
     good[1].column = "caption"
     (found,) = train_problems(data=DataConfig(prompts=good))
     assert "data.prompts[1]" in found and "present: id, text" in found
+
+
+@pytest.mark.parametrize(("n_prompts", "fine"), [("null", True), ("3", True), ("4", False)])
+def test_evaluation_prompts_must_be_as_many_as_are_asked_for(tmp_path, n_prompts, fine):
+    file = tmp_path / "prompts.txt"
+    file.write_text("calm piano\nfast drums\n\nsad strings\n")
+    overrides = [f"evaluation.prompts={file}", f"evaluation.n_prompts={n_prompts}"]
+    if fine:
+        load_config(TrainConfig, "train", None, overrides)
+    else:
+        assert "holds 3 prompts, and 4 are needed" in problems_of(TrainConfig, "train", None, overrides)[0]
+
+
+def test_one_evaluation_prompt_is_too_few_and_no_prompt_is_told(tmp_path):
+    for content, told in {"calm piano\n": "holds 1 prompts, and 2 are needed", "\n \n": "holds no prompt"}.items():
+        (tmp_path / "prompts.txt").write_text(content)
+        (found,) = problems_of(TrainConfig, "train", None, [f"evaluation.prompts={tmp_path / 'prompts.txt'}"])
+        assert told in found
 
 
 def test_config_error_is_a_value_error_with_a_bullet_for_each_problem():

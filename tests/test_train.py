@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import qd.evaluation.evaluator
+import qd.runs
 from qd.config import ConfigError, load_config, to_yaml
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptStream
@@ -205,3 +208,32 @@ def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -
 def test_a_run_that_exists_is_not_overwritten(run_config: TrainConfig, reference: Path) -> None:
     with pytest.raises(ValueError, match="exists already"):
         train(elsewhere(run_config, reference.parent))
+
+
+def test_a_full_disk_is_told_before_the_run_is_made(run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qd.runs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    with pytest.raises(ValueError, match="make room"):
+        train(run_config)
+    assert not Path(run_config.trainer.runs).exists()
+
+
+def test_scorers_that_are_not_there_are_told_before_the_run_is_made(
+    run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ValueError("checkpoint folder 'adherence' is incomplete")
+
+    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", missing)
+    with pytest.raises(ValueError, match="adherence"):
+        train(run_config)
+    assert not Path(run_config.trainer.runs).exists()
+
+
+def test_an_incomplete_model_is_told_with_the_other_problems(run_config: TrainConfig, tiny_model: Path) -> None:
+    broken = shutil.copytree(tiny_model, Path(run_config.trainer.runs).with_name("broken"))
+    (broken / "decoder" / "model.safetensors").unlink()
+    bad = replace(run_config, beta=-1.0, model=replace(run_config.model, name=str(broken)))
+    with pytest.raises(ConfigError) as caught:
+        train(bad)
+    assert len(caught.value.problems) == 2
+    assert "decoder/model.safetensors is missing" in str(caught.value)

@@ -6,11 +6,13 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from qd.callbacks.step_callback import StepCallback
+from qd.runs import CHECKPOINT
 
 
 class LastCheckpoint(StepCallback, Checkpoint):
@@ -22,7 +24,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
     """
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.path = Path(folder) / "last.ckpt"
+        self.path = Path(folder) / CHECKPOINT
         self.every = every
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -42,7 +44,7 @@ class GracefulInterrupt(StepCallback):
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous = None
+        self._previous: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
@@ -51,6 +53,12 @@ class GracefulInterrupt(StepCallback):
         trainer.should_stop = trainer.should_stop or self.requested
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()  # after an exception Lightning calls no teardown
+
+    def _restore(self) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
@@ -60,3 +68,34 @@ class GracefulInterrupt(StepCallback):
             raise KeyboardInterrupt
         self.requested = True
         print("\nCtrl-C: finishing this step, then saving. Once more stops at once, without saving.", flush=True)
+
+
+def fit_until_stopped(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    checkpoint: Path | None,
+    interrupt: GracefulInterrupt,
+    command: str,
+) -> None:
+    """Trains to the last step, from the checkpoint if there is one.
+
+    Args:
+        trainer: with ``interrupt`` among its callbacks.
+        module: what is trained.
+        data: what it is trained on.
+        checkpoint: ``last.ckpt`` of a run that goes on.
+        interrupt: tells whether Ctrl-C ended the fit.
+        command: what to type to go on.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
+        if not interrupt.requested:
+            raise
+        raise KeyboardInterrupt(f"nothing was saved since {CHECKPOINT}; to go on: {command}") from stopped
+    if interrupt.requested and trainer.global_step < trainer.max_steps:
+        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {command}")

@@ -15,8 +15,9 @@ from qd.callbacks.step_callback import StepCallback
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.figures import Landmarks, pareto_figure, sibling_trajectories
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import Interval, Point, PointsFile
+from qd.evaluation.points import FILE, Interval, Point, PointsFile
 from qd.models.musicgen import LanguageModel
+from qd.models.resolver import step_folder
 
 REFERENCES = ".references"
 """Folder under the runs folder where the measurements of base models are kept, by content."""
@@ -65,7 +66,7 @@ class ParetoLog(StepCallback):
         self.folder, self.evaluator, self.every = Path(folder), evaluator, every
         self.guidance_scale, self.negative, self.base, self.beta = guidance_scale, negative, base, beta
         self.siblings, self.hparams = siblings, dict(hparams or {})
-        self.points = PointsFile(self.folder / "points.jsonl")
+        self.points = PointsFile(self.folder / FILE)
         self._measured: Landmarks | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -101,7 +102,7 @@ class ParetoLog(StepCallback):
             student,
             self.evaluator.sampling(),
             run=self.folder.name,
-            model=str(self.folder / f"step-{step:06d}") if step else self.base,
+            model=str(step_folder(self.folder, step)) if step else self.base,
             step=step,
             beta=self.beta,
         )

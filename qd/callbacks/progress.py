@@ -20,12 +20,12 @@ class StepProgress(StepCallback):
     def __init__(self, log_every: int) -> None:
         self.log_every = log_every
         self.step_seconds: float | None = None
+        self._bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._since = time.perf_counter()
         console = Console()
-        self._bar = None
         if trainer.is_global_zero and console.is_terminal:
             columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console)
@@ -52,7 +52,13 @@ class StepProgress(StepCallback):
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if getattr(self, "_bar", None) is not None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()  # after an exception Lightning calls no teardown, and the terminal's cursor would stay hidden
+
+    def _stop(self) -> None:
+        if self._bar is not None:
             self._bar.stop()
             self._bar = None
 

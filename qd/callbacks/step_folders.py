@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,7 @@ import lightning.pytorch as pl
 from omegaconf import OmegaConf
 
 from qd.callbacks.step_callback import StepCallback
-
-STEP_FOLDER = re.compile(r"step-(\d{6,})")
+from qd.models.resolver import step_folder, step_folders
 
 
 class StepFolders(StepCallback):
@@ -40,12 +38,10 @@ class StepFolders(StepCallback):
         pl_module.music.save(unfinished)
         recipe = {"kind": "distillation", "step": step, **self.recipe}
         OmegaConf.save(OmegaConf.create(recipe), unfinished / "recipe.yaml")
-        final = self.folder / f"step-{step:06d}"
+        final = step_folder(self.folder, step)
         shutil.rmtree(final, ignore_errors=True)  # left by a run that was killed after it, and resumed from before it
         unfinished.rename(final)
 
     def _forget(self) -> None:
-        found = [(STEP_FOLDER.fullmatch(path.name), path) for path in self.folder.iterdir()]
-        steps = sorted((int(match[1]), path) for match, path in found if match)
-        for _, path in steps[: -self.keep] if self.keep else []:
+        for path in step_folders(self.folder)[: -self.keep] if self.keep else []:
             shutil.rmtree(path)

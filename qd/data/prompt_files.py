@@ -13,7 +13,7 @@ def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
     """The prompts of a UTF-8 file in its order; blank lines and cells are skipped.
 
     Args:
-        path: a text file, or a CSV file with a header if `column` is given.
+        path: a text file, or a CSV file with a header if ``column`` is given.
         column: the CSV column that holds the prompts.
 
     Raises:

@@ -33,10 +33,10 @@ class PromptBatch(NamedTuple):
 
 
 class PromptStream:
-    """A weighted mixture of prompt sources: `stream[i]` is prompt i, for any i ≥ 0.
+    """A weighted mixture of prompt sources: ``stream[i]`` is prompt i, for any i ≥ 0.
 
     A source that has an end is gone through in a new order each time, so that all its prompts come equally often. The
-    built-in grammar has none, unless `size` gives it one.
+    built-in grammar has none, unless ``size`` gives it one.
 
     Args:
         sources: where prompts come from, with their weights.
@@ -104,7 +104,7 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
 
 
 class PromptBatches(IterableDataset):
-    """The micro-batches of one rank, endlessly, from micro-batch `start` of that rank on.
+    """The micro-batches of one rank, endlessly, from micro-batch ``start`` of that rank on.
 
     Micro-batch k of rank r of R holds the prompts at positions (k·R + r)·P … (k·R + r)·P + P − 1; its loader workers
     take turns.
@@ -123,13 +123,13 @@ class PromptBatches(IterableDataset):
 
 
 class PromptDataModule(pl.LightningDataModule):
-    """Gives every optimiser step its own `batch_size / samples_per_prompt` prompts of the stream.
+    """Gives every optimiser step its own ``batch_size / samples_per_prompt`` prompts of the stream.
 
     The position is saved with the run as what it derives from, the step: a loader made by a trainer that was resumed at
     step s starts with the prompts of step s.
 
     Args:
-        sources: the mixture, see `PromptStream`.
+        sources: the mixture, see ``PromptStream``.
         batch_size: sequences an optimiser step, over all ranks and accumulated micro-batches.
         micro_batch_size: sequences a rank holds at once.
         samples_per_prompt: N, sequences a prompt.

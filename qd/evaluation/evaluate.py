@@ -100,7 +100,8 @@ def evaluate_policy(
         audio, entropy = _generate(music, lm or music.lm, condition, rows, sampling)
         heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts[first : rows.stop])})
         kept += [audio[row - first].cpu() for row in rows if row % n_samples == 0 and row < audio_prompts * n_samples]
-    samples = {name: torch.cat([batch[name] for batch in heard]).unflatten(0, (-1, n_samples)) for name in heard[0]}
+    samples = {name: torch.cat([batch[name] for batch in heard]) for name in heard[0]}
+    samples = {name: values.cpu().unflatten(0, (-1, n_samples)) for name, values in samples.items()}
     return Measurement(
         prompts=tuple(prompts),
         per_prompt=_per_prompt(samples),
@@ -152,4 +153,4 @@ def _per_prompt(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
         "vendi": vendi_score(1 - pairwise_dissimilarity(embeddings)),
         **{name: scores.mean(dim=1) for name, scores in samples.items()},
     }
-    return {name: values[name].cpu().numpy() for name in METRICS}
+    return {name: values[name].numpy() for name in METRICS}

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from qd.evaluation.points import Point, PointsFile, comparable
+from qd.evaluation.points import FILE, Point, PointsFile, comparable
 
 MAX_SIBLINGS = 8
 """Trajectories drawn beside a run's own: the most recently measured ones, one line style each."""
@@ -39,7 +39,7 @@ class Landmarks:
 
 def sibling_trajectories(runs: Path, point: Point) -> dict[str, list[Point]]:
     """Points of the other runs under ``runs`` that may share a plot with ``point``, by run, oldest run first."""
-    files = [path for path in runs.glob("*/points.jsonl") if path.parent.name != point.run]
+    files = [path for path in runs.glob(f"*/{FILE}") if path.parent.name != point.run]
     found: dict[str, list[Point]] = {}
     for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:

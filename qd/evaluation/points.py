@@ -14,6 +14,9 @@ from typing import Any
 
 from qd.metrics.bootstrap import Interval
 
+FILE = "points.jsonl"
+"""Of a run's points, in its folder."""
+
 METRICS = ("quality", "adherence", "preference", "diversity", "diversity_heldout", "vendi", "entropy")
 
 
@@ -110,7 +113,8 @@ class PointsFile:
         if torn:
             warnings.warn(f"{self.path}: the last line is torn and was skipped ({torn[:40]!r} …)", stacklevel=2)
         points = []
-        for number, line in enumerate(whole.decode().splitlines(), start=1):
+        # Not splitlines: JSON leaves U+2028 and its like unescaped inside a text.
+        for number, line in enumerate(whole.decode().split("\n")[:-1], start=1):
             try:
                 points.append(Point.from_json(line))
             except ValueError as error:

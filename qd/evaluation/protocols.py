@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+from qd.builtin import world
+from qd.data.prompt_files import read_prompts
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,8 @@ class Protocol:
     def prompts(self) -> list[str]:
         """The P prompts, in a fixed order. Raises ``ValueError`` when the file cannot give as many."""
         if self.prompts_file is None:
-            from qd.builtin import world
-
             return list(world.prompt_set(self.split, self.n_prompts))
-        texts = _lines(self.prompts_file)
+        texts = read_prompts(self.prompts_file)
         if len(texts) < self.n_prompts:
             raise ValueError(
                 f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or lower "
@@ -80,14 +80,6 @@ def build_protocol(
     if name not in PROTOCOLS:
         raise ValueError(f"unknown evaluation protocol {name!r}; expected one of {', '.join(PROTOCOLS)}")
     if prompts_file is not None and n_prompts is None:
-        n_prompts = len(_lines(prompts_file))
+        n_prompts = len(read_prompts(prompts_file))
     changes = {"n_prompts": n_prompts, "n_samples": n_samples, "seconds": seconds, "prompts_file": prompts_file}
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts file {path!r} cannot be read ({error}); give a UTF-8 text file") from error
-    return [line.strip() for line in lines if line.strip()]

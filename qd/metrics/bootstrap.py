@@ -21,10 +21,10 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:
-    """The mean over prompts, and the interval that holds `level` of the means of `n` resamples of the prompts.
+    """The mean over prompts, and the interval that holds ``level`` of the means of ``n`` resamples of the prompts.
 
     Args:
-        per_prompt: `(prompts,)`, one finite value for each prompt.
+        per_prompt: ``(prompts,)``, one finite value for each prompt.
         level: confidence level, between 0 and 1.
         n: number of resamples.
         seed: of the resampling; one seed and one length give one set of resamples.
@@ -52,12 +52,12 @@ def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:
-    """`bootstrap_interval` of a − b, where both hold the same prompts in the same order.
+    """``bootstrap_interval`` of a − b, where both hold the same prompts in the same order.
 
     Pairing takes out what makes one prompt harder than another, for both alike.
 
     Raises:
-        ValueError: if the shapes differ, and as `bootstrap_interval` does.
+        ValueError: if the shapes differ, and as ``bootstrap_interval`` does.
 
     Example:
         >>> paired_difference([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])

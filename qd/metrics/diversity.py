@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qd.metrics.per_prompt import PerPrompt
 from qd.objectives.diversity import diversity_reward, pairwise_dissimilarity
 
 
 def diversity(embeddings: Tensor) -> Tensor:
-    """Mean of 1 − cosine similarity over the ordered pairs i ≠ j of each prompt's samples, `(prompts,)`.
+    """Mean of 1 − cosine similarity over the ordered pairs i ≠ j of each prompt's samples, ``(prompts,)``.
 
     Args:
-        embeddings: `(prompts, samples, width)`, samples ≥ 2.
+        embeddings: ``(prompts, samples, width)``, samples ≥ 2.
 
     Raises:
         ValueError: for other shapes or a single sample.
@@ -31,7 +30,7 @@ def cross_prompt_diversity(embeddings: Tensor) -> Tensor:
     Sample j of a prompt meets sample j of every other prompt.
 
     Args:
-        embeddings: `(prompts, samples, width)`, prompts ≥ 2.
+        embeddings: ``(prompts, samples, width)``, prompts ≥ 2.
 
     Raises:
         ValueError: for other shapes or a single prompt.
@@ -44,19 +43,3 @@ def cross_prompt_diversity(embeddings: Tensor) -> Tensor:
     if embeddings.ndim == 3 and len(embeddings) < 2:
         raise ValueError("1 prompt: the diversity across prompts needs 2 or more. Embed samples of more prompts.")
     return diversity(embeddings.transpose(0, 1)).mean()
-
-
-class Diversity(PerPrompt):
-    """`diversity`, averaged over prompts.
-
-    Example:
-        >>> import torch
-        >>> metric = Diversity()
-        >>> metric.update(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]))
-        >>> metric.compute(), metric.per_prompt()
-        (tensor(0.5000), tensor([1., 0.]))
-    """
-
-    def update(self, embeddings: Tensor) -> None:
-        """Add prompts: `(prompts, samples, width)`."""
-        self.values.append(diversity(embeddings))

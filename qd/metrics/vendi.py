@@ -5,24 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qd.metrics.per_prompt import PerPrompt
-from qd.objectives.diversity import pairwise_dissimilarity
-
 KERNELS = ("half_shifted", "cosine")
 
 
 def vendi_score(similarity: Tensor, kernel: str = "half_shifted") -> Tensor:
     """exp of the entropy of the eigenvalues of K/n: from 1 (all samples alike) to n (none like another).
 
-    The paper does not name its kernel. The five rows of its Table 1 fit K = (1 + cos)/2 (`half_shifted`) and not
-    K = cos (`cosine`): hence the default. Scores of different kernels or numbers of samples are not comparable.
+    The paper does not name its kernel. The five rows of its Table 1 fit K = (1 + cos)/2 (``half_shifted``) and not
+    K = cos (``cosine``): hence the default. Scores of different kernels or numbers of samples are not comparable.
 
     Args:
-        similarity: `(..., samples, samples)`, cosine similarities.
-        kernel: `half_shifted` or `cosine`.
+        similarity: ``(..., samples, samples)``, cosine similarities.
+        kernel: ``half_shifted`` or ``cosine``.
 
     Returns:
-        `(...)`, computed in float64.
+        ``(...)``, computed in float64.
 
     Raises:
         ValueError: if the matrices are not square or the kernel is unknown.
@@ -41,24 +38,3 @@ def vendi_score(similarity: Tensor, kernel: str = "half_shifted") -> Tensor:
     gram = similarity if kernel == "cosine" else (1 + similarity) / 2
     eigenvalues = torch.linalg.eigvalsh(gram / gram.shape[-1])
     return torch.special.entr(eigenvalues.clamp_min(0.0)).sum(-1).exp()  # rounding makes zeros slightly negative
-
-
-class Vendi(PerPrompt):
-    """`vendi_score` of the samples of each prompt, averaged over prompts.
-
-    Example:
-        >>> metric = Vendi(kernel="cosine")
-        >>> metric.update(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]))
-        >>> metric.compute().round(decimals=3), metric.per_prompt().round(decimals=3)
-        (tensor(1.5000, dtype=torch.float64), tensor([2., 1.], dtype=torch.float64))
-    """
-
-    def __init__(self, kernel: str = "half_shifted") -> None:
-        super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(f"kernel is {kernel!r}: expected one of {', '.join(KERNELS)}.")
-        self.kernel = kernel
-
-    def update(self, embeddings: Tensor) -> None:
-        """Add prompts: `(prompts, samples, width)`."""
-        self.values.append(vendi_score(1 - pairwise_dissimilarity(embeddings), self.kernel))

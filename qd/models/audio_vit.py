@@ -55,11 +55,12 @@ class AudioViTConfig:
         """Every invalid value, one sentence each; empty when the config can be built."""
         positive = ("sample_rate", "clip_seconds", "n_fft", "window_length", "hop_length", "n_mels", "mel_std")
         positive += ("layers", "width", "heads", "head_dim", "mlp_width", "embedding_width")
-        found = [f"{name}={getattr(self, name)}: expected more than 0" for name in positive if getattr(self, name) <= 0]
+        values = {name: getattr(self, name) for name in positive}
+        found = [f"{name} is {value}; expected more than 0" for name, value in values.items() if not value > 0]
         if self.window_length > self.n_fft:
-            found.append(f"window_length={self.window_length}: expected at most n_fft={self.n_fft}; raise n_fft")
+            found.append(f"window_length is {self.window_length}; expected at most n_fft={self.n_fft}")
         if self.head_dim % 2:
-            found.append(f"head_dim={self.head_dim}: expected an even number, because rotary positions turn pairs")
+            found.append(f"head_dim is {self.head_dim}; expected an even number, because rotary positions turn pairs")
         return found
 
 

@@ -41,7 +41,7 @@ class CachedDecoder:
         self.step = 0
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """Feeds the previous step's tokens `(batch, codebooks)`; returns this step's hidden states `(batch, width)`."""
+        """Feeds the last step's tokens ``(batch, codebooks)``; returns this step's hidden states ``(batch, width)``."""
         hidden = self.embeddings[tokens + self.offsets].sum(dim=1) + self.positions[self.step]
         for layer in self.layers:
             hidden = layer(hidden, self.step, self.bias)
@@ -49,7 +49,7 @@ class CachedDecoder:
         return self.norm(hidden)
 
     def heads(self, hidden: Tensor) -> Tensor:
-        """Float32 logits `(batch, codebooks, codebook_size)` of hidden states `(batch, width)`."""
+        """Float32 logits ``(batch, codebooks, codebook_size)`` of hidden states ``(batch, width)``."""
         return F.linear(hidden, self.head_weight).unflatten(1, (self.codebooks, -1)).float()
 
 

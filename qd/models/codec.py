@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qd.models.codec_layers import ConvNeXtBlock, Downsample, InverseSTFTHead, Upsample
 from qd.models.mel import MelSpectrogram
 from qd.models.quantizer import ResidualQuantizer
+from qd.models.resolver import ASSETS, resolve_model
 
 LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
 """Mean and standard deviation of log-mel magnitudes of the built-in world, rounded: the network's input is standard."""
@@ -166,6 +167,21 @@ class FrameCodec(nn.Module):
         to_whole_frames = -audio.shape[1] % self.samples_per_frame
         log_mel = self.mel(F.pad(audio, (margin, margin + to_whole_frames)))
         return self.encoder(((log_mel - LOG_MEL_MEAN) / LOG_MEL_SCALE).transpose(1, 2))
+
+
+def load_codec(name_or_folder: str | Path) -> FrameCodec:
+    """The codec in a folder, or the one inside a built-in model named as everywhere (``base``, ``runs/x``).
+
+    Raises:
+        ValueError: there is none.
+    """
+    if str(name_or_folder) == "base":
+        # Not by way of the resolver: codec, embedder and scorers are made before the rest of the base model is there.
+        return FrameCodec.from_pretrained(ASSETS / "base" / "codec")
+    folder = Path(name_or_folder)
+    if not (folder / "model.safetensors").is_file():
+        folder = Path(resolve_model(name_or_folder)) / "codec"
+    return FrameCodec.from_pretrained(folder)
 
 
 def _blocks(config: CodecConfig, depth: int) -> list[ConvNeXtBlock]:

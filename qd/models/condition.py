@@ -16,8 +16,8 @@ class Condition:
     The null condition ("unconditional") is zeros with a mask that is False everywhere, as in the transformers library.
 
     Attributes:
-        states: `(batch, length, text_width)`.
-        mask: `(batch, length)` boolean, True at real tokens.
+        states: ``(batch, length, text_width)``.
+        mask: ``(batch, length)`` boolean, True at real tokens.
     """
 
     states: Tensor
@@ -27,7 +27,7 @@ class Condition:
     def null(
         cls, batch: int, width: int, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> Condition:
-        """The unconditional condition for `batch` rows of a text encoder of this `width`."""
+        """The unconditional condition for ``batch`` rows of a text encoder of this ``width``."""
         states = torch.zeros(batch, 1, width, device=device, dtype=dtype)
         return cls(states, torch.zeros(batch, 1, device=device, dtype=torch.bool))
 
@@ -35,14 +35,14 @@ class Condition:
         return self.states.shape[0]
 
     def repeat_interleave(self, n: int) -> Condition:
-        """Every row `n` times in a row: the prompt-major batch of `n` samples a prompt."""
+        """Every row ``n`` times in a row: the prompt-major batch of ``n`` samples a prompt."""
         return Condition(self.states.repeat_interleave(n, dim=0), self.mask.repeat_interleave(n, dim=0))
 
     def to(self, device: torch.device | str) -> Condition:
         return Condition(self.states.to(device), self.mask.to(device))
 
     def cat(self, other: Condition) -> Condition:
-        """Rows of `self`, then rows of `other`; the shorter one is padded with masked zeros."""
+        """Rows of ``self``, then rows of ``other``; the shorter one is padded with masked zeros."""
         length = max(self.states.shape[1], other.states.shape[1])
         first, second = self._padded(length), other._padded(length)
         return Condition(torch.cat([first.states, second.states]), torch.cat([first.mask, second.mask]))

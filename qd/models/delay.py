@@ -18,11 +18,11 @@ def delay_mask(codebooks: int, frames: int, channels: int = 1, device: torch.dev
         channels: audio channels of the checkpoint, 1 or 2.
 
     Returns:
-        Boolean mask `(codebooks, steps)` with `steps = T + Q / channels - 1`; row q is True for T steps
-        from its delay `q // channels` on.
+        Boolean mask ``(codebooks, steps)`` with ``steps = T + Q / channels - 1``; row q is True for T steps
+        from its delay ``q // channels`` on.
 
     Raises:
-        ValueError: if `frames` is below 1, or `codebooks` is no positive multiple of `channels`.
+        ValueError: if ``frames`` is below 1, or ``codebooks`` is no positive multiple of ``channels``.
     """
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}; ask for a longer clip.")
@@ -34,15 +34,15 @@ def delay_mask(codebooks: int, frames: int, channels: int = 1, device: torch.dev
 
 
 def delay(codes: Tensor, pad: int, channels: int = 1) -> tuple[Tensor, Tensor]:
-    """Delays codes: `delayed[b, q, s] = codes[b, q, s - q]` where `0 <= s - q < T`, else `pad`.
+    """Delays codes: ``delayed[b, q, s] = codes[b, q, s - q]`` where ``0 <= s - q < T``, else ``pad``.
 
     Args:
-        codes: `(batch, codebooks, frames)`.
+        codes: ``(batch, codebooks, frames)``.
         pad: the pad token; the codebook size, for every MusicGen checkpoint.
-        channels: audio channels of the checkpoint; with 2 the delay of codebook q is `q // 2`.
+        channels: audio channels of the checkpoint; with 2 the delay of codebook q is ``q // 2``.
 
     Returns:
-        `delayed` `(batch, codebooks, steps)` and its `mask` `(codebooks, steps)`, see `delay_mask`.
+        ``delayed`` ``(batch, codebooks, steps)`` and its ``mask`` ``(codebooks, steps)``, see ``delay_mask``.
     """
     batch, codebooks, frames = codes.shape
     mask = delay_mask(codebooks, frames, channels, codes.device)
@@ -53,10 +53,10 @@ def delay(codes: Tensor, pad: int, channels: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def undelay(delayed: Tensor, frames: int, channels: int = 1) -> Tensor:
-    """Inverse of `delay`: `(batch, codebooks, steps)` back to `(batch, codebooks, frames)`.
+    """Inverse of ``delay``: ``(batch, codebooks, steps)`` back to ``(batch, codebooks, frames)``.
 
     Raises:
-        ValueError: if the number of steps does not fit `frames`.
+        ValueError: if the number of steps does not fit ``frames``.
     """
     batch, codebooks, steps = delayed.shape
     mask = delay_mask(codebooks, frames, channels, delayed.device)

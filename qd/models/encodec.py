@@ -8,7 +8,7 @@ from transformers import EncodecModel
 
 
 class EncodecCodec(nn.Module):
-    """Audio to codes and back through an `EncodecModel`, as MusicGen checkpoints use it.
+    """Audio to codes and back through an ``EncodecModel``, as MusicGen checkpoints use it.
 
     A stereo checkpoint codes each channel with the same mono codec and interleaves the codebooks, left first.
 
@@ -43,14 +43,14 @@ class EncodecCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """Mono audio `(batch, samples)` to codes `(batch, codebooks, frames)`; both channels get it in stereo."""
+        """Mono audio ``(batch, samples)`` to codes ``(batch, codebooks, frames)``; both channels get it in stereo."""
         bandwidth = self.model.config.target_bandwidths[-1]
         codes = self.model.encode(audio[:, None], bandwidth=bandwidth).audio_codes[0]
         return codes[:, : self.codebooks // self.channels].repeat_interleave(self.channels, dim=1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes `(batch, codebooks, frames)` to audio `(batch, samples)`, the mean over channels."""
+        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``, the mean over channels."""
         channels = [self._decode_channel(codes[:, first :: self.channels]) for first in range(self.channels)]
         return torch.stack(channels).mean(dim=0)
 

@@ -1,8 +1,8 @@
 """MusicGen checkpoints: the language model that is trained, and the frozen text encoder and codec around it.
 
-Both kinds of checkpoint go through `MusicGen`: the built-in layout (`decoder/`, `text_encoder/`, `codec/`), and the
-transformers library's whole folder with an EnCodec codec (`facebook/musicgen-*`). Everything stays in eval mode at all
-times: the library's decoder has a dropout of 0.1, under which scoring would no longer equal the sampling policy.
+Both kinds of checkpoint go through ``MusicGen``: the built-in layout (``decoder/``, ``text_encoder/``, ``codec/``), and
+the transformers library's whole folder with an EnCodec codec (``facebook/musicgen-*``). Everything stays in eval mode
+at all times: the library's decoder has a dropout of 0.1, under which scoring would no longer equal the sampling policy.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class LanguageModel(nn.Module):
 
     Args:
         decoder: the library's decoder with its heads.
-        projection: `nn.Linear(text_width, width)`, or Identity (the default) where the widths are equal.
+        projection: ``nn.Linear(text_width, width)``, or Identity (the default) where the widths are equal.
 
     Attributes:
         codebooks: number of codebooks Q.
         codebook_size: tokens V of a codebook.
         pad: the token of delayed positions outside the clip, V.
-        channels: audio channels of the checkpoint; the delay of codebook q is `q // channels`.
+        channels: audio channels of the checkpoint; the delay of codebook q is ``q // channels``.
 
     Raises:
         ValueError: if the decoder's pad token is not V.
@@ -69,7 +69,7 @@ class LanguageModel(nn.Module):
         return super().train(False)
 
     def project(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Cross-attention states `(batch, length, width)`, zero where masked, and the mask of the visible ones.
+        """Cross-attention states ``(batch, length, width)``, zero where masked, and the mask of the visible ones.
 
         A null row keeps its first state visible. That state is zero, and so then are its keys and values: attention
         returns the library's exact zeros, with no softmax over an empty set and no NaN in its gradient.
@@ -80,12 +80,12 @@ class LanguageModel(nn.Module):
         return states, visible
 
     def hidden_states(self, delayed: Tensor, condition: Condition) -> Tensor:
-        """Teacher-forced last hidden states `(batch, steps, width)`; the one at step s predicts delayed step s.
+        """Teacher-forced last hidden states ``(batch, steps, width)``; the one at step s predicts delayed step s.
 
         Args:
-            delayed: `(batch, codebooks, steps)`, see `qd.models.delay.delay`. The input at step s is delayed step
+            delayed: ``(batch, codebooks, steps)``, see ``qd.models.delay.delay``. The input at step s is delayed step
                 s - 1, all pad at step 0.
-            condition: one row for each row of `delayed`.
+            condition: one row for each row of ``delayed``.
         """
         start = delayed.new_full((*delayed.shape[:2], 1), self.pad)
         inputs = torch.cat([start, delayed[..., :-1]], dim=-1)
@@ -94,22 +94,22 @@ class LanguageModel(nn.Module):
         return self.decoder.model(inputs.flatten(0, 1), **text, use_cache=False).last_hidden_state
 
     def heads(self, hidden: Tensor) -> Tensor:
-        """Logits `(batch, codebooks, steps, codebook_size)` of states `(batch, steps, width)`; linear, no bias."""
+        """Logits ``(batch, codebooks, steps, codebook_size)`` of states ``(batch, steps, width)``; linear, no bias."""
         return torch.stack([head(hidden) for head in self.decoder.lm_heads], dim=1)
 
     def logits(self, delayed: Tensor, condition: Condition) -> Tensor:
-        """`heads(hidden_states(delayed, condition))`."""
+        """``heads(hidden_states(delayed, condition))``."""
         return self.heads(self.hidden_states(delayed, condition))
 
 
 class MusicGen(nn.Module):
-    """A loaded checkpoint: language model, text encoder, tokenizer and codec. Only `lm` has trainable parameters.
+    """A loaded checkpoint: language model, text encoder, tokenizer and codec. Only ``lm`` has trainable parameters.
 
     Args:
         lm: the language model.
-        text_encoder: gives `last_hidden_state` for the ids of `tokenizer`; frozen here.
+        text_encoder: gives ``last_hidden_state`` for the ids of ``tokenizer``; frozen here.
         codec: codes to audio and back; frozen here.
-        library: the library's composite model that the parts were taken from, which then is what `save` writes.
+        library: the library's composite model that the parts were taken from, which then is what ``save`` writes.
 
     Raises:
         ValueError: if the codec's codebooks are not those of the language model.
@@ -137,12 +137,12 @@ class MusicGen(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> MusicGen:
-        """Stays in eval mode whatever is asked, like `LanguageModel`."""
+        """Stays in eval mode whatever is asked, like ``LanguageModel``."""
         return super().train(False)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> MusicGen:
-        """Loads a checkpoint by any name that `resolve_model` knows; the codec is always float32.
+        """Loads a checkpoint by any name that ``resolve_model`` knows; the codec is always float32.
 
         Raises:
             ValueError: if the name is unknown, a file or a weight is missing, or the hub cannot be reached.
@@ -172,7 +172,7 @@ class MusicGen(nn.Module):
         return cls(lm, model.text_encoder, tokenizer, codec, model)
 
     def save(self, folder: str | Path, half: bool = False) -> None:
-        """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if `half`."""
+        """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``."""
         folder = Path(folder)
         (library,) = self._library
         if library is not None:
@@ -213,7 +213,7 @@ class MusicGen(nn.Module):
         return Condition(states, mask.bool())
 
     def null_condition(self, batch: int) -> Condition:
-        """The unconditional condition, see `Condition`."""
+        """The unconditional condition, see ``Condition``."""
         return Condition.null(batch, self.text_encoder.config.hidden_size, self.device, self.text_encoder.dtype)
 
     def frames(self, seconds: float) -> int:
@@ -228,12 +228,12 @@ class MusicGen(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes `(batch, codebooks, frames)` to audio `(batch, samples)`."""
+        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``."""
         return self.codec.decode(codes)
 
 
 def _from_pretrained(kind: type[PreTrainedModel], source: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    """`from_pretrained` that refuses what the library only warns of: weights it did not find and drew at random."""
+    """``from_pretrained`` that refuses what the library only warns of: weights it did not find and drew at random."""
     try:
         model, report = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)
     except OSError as error:

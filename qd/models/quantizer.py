@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEAD_SHARE = 0.1
+DEAD_SHARE = 0.05
 """A code used less than this share of a fair share (vectors / codebook size) is dead and gets revived."""
 
 
@@ -41,7 +41,7 @@ class ResidualQuantizer(nn.Module):
         decay: of the moving averages, a step.
     """
 
-    def __init__(self, width: int, latent_width: int, codebooks: int, codebook_size: int, decay: float = 0.98) -> None:
+    def __init__(self, width: int, latent_width: int, codebooks: int, codebook_size: int, decay: float = 0.99) -> None:
         super().__init__()
         self.codebook_size, self.decay = codebook_size, decay
         self.project_in = nn.Linear(width, latent_width)
@@ -74,9 +74,11 @@ class ResidualQuantizer(nn.Module):
     def encode(self, features: Tensor) -> Tensor:
         """Features ``(batch, frames, width)`` → codes ``(batch, codebooks, frames)``; changes nothing."""
         residual, codes = self._latents(features), []
-        for book in range(len(self.embeddings)):
-            codes.append(self._nearest(book, residual))
-            residual = residual - self.embeddings[book][codes[-1]]
+        # In half precision the distances of neighbouring codes would round to the same number.
+        with torch.autocast(features.device.type, enabled=False):
+            for book in range(len(self.embeddings)):
+                codes.append(self._nearest(book, residual))
+                residual = residual - self.embeddings[book][codes[-1]]
         return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:

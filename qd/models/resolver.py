@@ -1,4 +1,4 @@
-"""One way from a name to a folder of weights for every command: `base`, a run, a step of it, a folder, a hub name."""
+"""One way from a name to a folder of weights for every command: ``base``, a run, a step of it, a folder, a hub name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
 WEIGHTS = "model.safetensors"
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_STEP = re.compile(r"step-(\d+)")
+_STEP = re.compile(r"step-(\d{6,})")
 
 
 def resolve_model(name: str | Path) -> str:
     """Turns a model name into the folder, or the hub name, that holds its weights.
 
     Args:
-        name: `base` (the built-in model), a checkpoint folder, a run folder such as `runs/x` (its newest `step-*` is
-            taken), or a hub name `owner/name`, which comes back as it is.
+        name: ``base`` (the built-in model), a checkpoint folder, a run folder such as ``runs/x`` (its newest
+            ``step-*`` is taken), or a hub name ``owner/name``, which comes back as it is.
 
     Raises:
         ValueError: if the name is none of these, or the folder lacks a file of a complete checkpoint.
@@ -31,7 +31,7 @@ def resolve_model(name: str | Path) -> str:
         return str(_checked(ASSETS / "base", "run `make base` to build it"))
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
-        return str(_checked(newest_step(folder) or folder, "name a checkpoint, or a run with a finished step"))
+        return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
     if _HUB_NAME.fullmatch(str(name)) and not folder.parent.is_dir() and folder.parts[0] != "runs":
         return str(name)
     raise ValueError(
@@ -44,7 +44,7 @@ def resolve_asset(kind: str) -> str:
     """The folder of a shipped model that is no language model: an embedder or a scorer.
 
     Raises:
-        ValueError: if `kind` is not one of `ASSET_KINDS`, or its folder is incomplete.
+        ValueError: if ``kind`` is not one of ``ASSET_KINDS``, or its folder is incomplete.
     """
     if kind not in ASSET_KINDS:
         raise ValueError(f"built-in asset '{kind}' is unknown; expected one of {', '.join(ASSET_KINDS)}.")
@@ -53,17 +53,22 @@ def resolve_asset(kind: str) -> str:
     return str(folder)
 
 
-def newest_step(run: Path) -> Path | None:
-    """The `step-*` folder of the highest number in a run folder, or None if there is none."""
+def step_folder(run: Path, step: int) -> Path:
+    """Where a run keeps the weights of a step: ``step-000500``."""
+    return run / f"step-{step:06d}"
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The step folders in a run folder, the newest last."""
     steps = [(int(match[1]), path) for path in run.iterdir() if (match := _STEP.fullmatch(path.name)) and path.is_dir()]
-    return max(steps)[1] if steps else None
+    return [path for _, path in sorted(steps)]
 
 
 def checkpoint_problems(folder: Path) -> list[str]:
     """What keeps a folder from being a complete MusicGen checkpoint, in words; empty if it is one.
 
-    Two layouts are known: the built-in one (`decoder/`, `text_encoder/`, `codec/`) and the library's whole folder
-    (`config.json` of model type "musicgen", one or many safetensors files, tokenizer files). Only headers are read.
+    Two layouts are known: the built-in one (``decoder/``, ``text_encoder/``, ``codec/``) and the library's whole folder
+    (``config.json`` of model type "musicgen", one or many safetensors files, tokenizer files). Only headers are read.
     """
     folder = Path(folder)
     if not (folder / "decoder").is_dir():

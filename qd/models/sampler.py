@@ -1,7 +1,8 @@
 """Samples codes from a language model, with or without classifier-free guidance, from given uniforms.
 
-Randomness is a function, not a state: `counter_uniforms` draws the uniforms of a row from (seed, step, row) alone, and
-the inverse CDF turns them into tokens, so a sample does not depend on its batch, its rank or what was sampled before.
+Randomness is a function, not a state: ``counter_uniforms`` draws the uniforms of a row from (seed, step, row) alone,
+and the inverse CDF turns them into tokens, so a sample does not depend on its batch, its rank or what was sampled
+before.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Sampled:
     """What one call of the sampler drew.
 
     Attributes:
-        codes: `(batch, codebooks, frames)`.
-        log_probs: `(batch, codebooks, steps)`, of each token under the distribution that it was drawn from (guidance,
+        codes: ``(batch, codebooks, frames)``.
+        log_probs: ``(batch, codebooks, steps)``, of each token under the distribution that it was drawn from (guidance,
             temperature and truncation included), in delayed steps; 0 where there is padding.
-        entropy: `(batch,)`, of those distributions, mean over the real tokens, in nats.
+        entropy: ``(batch,)``, of those distributions, mean over the real tokens, in nats.
     """
 
     codes: Tensor
@@ -41,7 +42,7 @@ class Sampler:
     """Autoregressive sampling from a language model whose weights may change between calls.
 
     Each call reads the weights anew. Guidance (Eq. 1) runs conditional and negative rows in one batch and mixes their
-    hidden states, `scale * conditional + (1 - scale) * negative`: the heads are linear without bias, so this is the
+    hidden states, ``scale * conditional + (1 - scale) * negative``: the heads are linear without bias, so this is the
     guidance of the logits at half the cost of the heads.
     """
 
@@ -62,17 +63,17 @@ class Sampler:
         top_p: float | None = None,
         greedy: bool = False,
     ) -> Sampled:
-        """Draws one sequence of codes for each row of `condition`.
+        """Draws one sequence of codes for each row of ``condition``.
 
         Args:
             condition: B rows; repeat a prompt's row for several samples of it.
             frames: codec frames T to draw.
             temperature: divides the logits, after guidance.
-            uniforms: gives for each delayed step the uniforms `(batch, codebooks)` in [0, 1) that pick the tokens; not
-                needed if `greedy`.
+            uniforms: gives for each delayed step the uniforms ``(batch, codebooks)`` in [0, 1) that pick the tokens;
+                not needed if ``greedy``.
             guidance_scale: 1 is no guidance.
             negative: negative prompt of the guidance, one row for all or B rows; None is unconditional.
-            top_k: keep only the k likeliest tokens. Like `top_p` no part of the policy that is trained.
+            top_k: keep only the k likeliest tokens. Like ``top_p`` no part of the policy that is trained.
             top_p: keep the likeliest tokens up to this total probability.
             greedy: take the likeliest token.
 
@@ -103,7 +104,7 @@ class Sampler:
 
 
 def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The first token at which the running sum of `probs` `(..., tokens)` reaches `uniforms` `(...)` of its total.
+    """The first token where the running sum of ``probs`` ``(..., tokens)`` reaches ``uniforms`` ``(...)`` of its total.
 
     Never a token of probability 0, even at a uniform of exactly 0.
     """
@@ -113,7 +114,7 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def truncate(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
-    """Sets logits outside the `top_k` likeliest tokens, then outside the top `top_p` of probability, to -inf."""
+    """Sets logits outside the ``top_k`` likeliest tokens, then outside the top ``top_p`` of probability, to -inf."""
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, -math.inf)
@@ -127,7 +128,7 @@ def truncate(logits: Tensor, top_k: int | None = None, top_p: float | None = Non
 
 
 def counter_uniforms(seed: int, step: int, rows: Iterable[int], codebooks: int, steps: int) -> Tensor:
-    """Uniforms `(rows, codebooks, steps)` in [0, 1), float32: a pure function of (seed, step, row).
+    """Uniforms ``(rows, codebooks, steps)`` in [0, 1), float32: a pure function of (seed, step, row).
 
     Philox4x64 (Salmon et al. 2011) keyed by the seed, its counter starting at (0, 0, row, step): a row's numbers are
     the same whichever rows are drawn with it. Each is a multiple of 2^-24.

@@ -8,13 +8,13 @@ objective.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
@@ -27,6 +27,7 @@ from qd.models.sampler import Sampler, counter_uniforms
 from qd.modules.collective import gather_rows
 from qd.modules.gradient_diagnostics import compare_gradients
 from qd.modules.rollout import Outcome, Rollout
+from qd.modules.schedules import scheduled, warmup
 from qd.modules.step_record import StepRecord, timed
 from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import distillation_loss, reverse_kl, token_log_probs
@@ -54,7 +55,7 @@ class DiversityDistillation(pl.LightningModule):
         config: of the run.
 
     Attributes:
-        beta: diversity coefficient of this step, set by `BetaSchedule`.
+        beta: diversity coefficient of this step, set by ``BetaSchedule``.
         metrics: numbers of the last optimiser step.
         latest: judgement of the last micro-batch.
     """
@@ -196,19 +197,17 @@ class DiversityDistillation(pl.LightningModule):
         self.record.add(grad_norm=grad_norm, beta=torch.tensor(self.beta, device=self.device))
         self.metrics = self.record.summary()
         self.forget()
-        if self.logger is not None and self.global_step % self.config.trainer.log_every == 0:
+        diagnosed = self.global_step % DIAGNOSTICS_EVERY == 0
+        if self.logger is not None and (diagnosed or self.global_step % self.config.trainer.log_every == 0):
             self.logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, self.global_step)
 
-    def configure_optimizers(self) -> Optimizer | dict[str, object]:
+    def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on the decoder, its projection and the baseline's parameters; a linear warm-up if one is asked for."""
         settings = self.config.optimizer
         trained = [p for p in (*self.music.lm.parameters(), *self.baseline.parameters()) if p.requires_grad]
         betas = (settings.beta1, settings.beta2)
         optimizer = AdamW(trained, settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
-        if settings.warmup_steps == 0:
-            return optimizer
-        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / settings.warmup_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, lambda step: warmup(step, settings.warmup_steps))
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
         """Only what training changes: the teacher, the text encoder, the codec and the embedder are loaded by name."""

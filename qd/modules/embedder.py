@@ -6,7 +6,6 @@ transformer embeds them all, and the triplet loss draws clips of one recording t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from qd.data.augmentation import add_noise, change_gain
 from qd.data.recordings import PairBatch
 from qd.metrics.retrieval import PairRetrieval
 from qd.models.audio_vit import AudioViT
 from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.triplet import semi_hard_triplet
 
 COLLAPSE_COSINE = 0.999
@@ -113,16 +112,12 @@ class EmbedderModule(pl.LightningModule):
         self.log("validation/recall@1", torch.stack(recalls).mean(), prog_bar=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW under :func:`learning_rate_factor`."""
-        optimizer_config = self.config.optimizer
+        """AdamW under :func:`qd.modules.schedules.warmup_cosine`."""
+        settings, max_steps = self.config.optimizer, self.config.trainer.max_steps
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        schedule = LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(step, optimizer_config.warmup_steps, self.config.trainer.max_steps),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, lambda step: warmup_cosine(step, settings.warmup_steps, max_steps))
 
     def _generator(self) -> torch.Generator:
         """The step's random numbers: a function of (seed, step, rank), so that a resumed run draws the same."""
@@ -169,12 +164,3 @@ def mean_pairwise_cosine(embeddings: Tensor) -> Tensor:
     """Mean of e_i · e_j over i ≠ j of unit vectors ``(n, width)``, by (‖Σ e‖² − n) / (n (n − 1))."""
     n = len(embeddings)
     return (embeddings.sum(dim=0).square().sum() - n) / (n * (n - 1))
-
-
-def learning_rate_factor(step: int, warmup_steps: int, max_steps: int) -> float:
-    """Share of the peak learning rate at a step: a linear rise to 1 at the end of the warm-up, then half a cosine to 0
-    at ``max_steps``."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from qd.builtin.world import SAMPLE_RATE, SPLITS
+from qd.config_checks import bounded, device_name, folder_name, one_of, positive
 from qd.models.audio_vit import AudioViTConfig
 from qd.objectives.triplet import FALLBACKS, NEGATIVES
 
@@ -38,7 +37,7 @@ class AugmentationConfig:
 
 
 @dataclass
-class CodecConfig:
+class EmbedderCodecConfig:
     """The codec that a part of the clips passes through, because a policy's audio always does."""
 
     model: str | None = "base"
@@ -70,7 +69,7 @@ class EmbedderOptimizerConfig:
 class EmbedderTrainerConfig:
     """Length of the run, and when it is looked at."""
 
-    max_steps: int = 360
+    max_steps: int = 300
     device: str = "auto"
     precision: str = "auto"
     log_every: int = 10
@@ -90,7 +89,7 @@ class EmbedderTrainConfig:
     model: AudioViTConfig = field(default_factory=AudioViTConfig)
     data: EmbedderDataConfig = field(default_factory=EmbedderDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    codec: CodecConfig = field(default_factory=CodecConfig)
+    codec: EmbedderCodecConfig = field(default_factory=EmbedderCodecConfig)
     objective: TripletConfig = field(default_factory=TripletConfig)
     optimizer: EmbedderOptimizerConfig = field(default_factory=EmbedderOptimizerConfig)
     trainer: EmbedderTrainerConfig = field(default_factory=EmbedderTrainerConfig)
@@ -99,65 +98,51 @@ class EmbedderTrainConfig:
         """Every invalid value, one sentence each; empty when the run can start."""
         return [
             *(f"model.{problem}" for problem in self.model.problems()),
-            *self._range_problems(),
-            *self._choice_problems(),
+            *self._value_problems(),
             *self._relation_problems(),
         ]
 
-    def _range_problems(self) -> Iterator[str]:
-        """Numbers that are too small, or no numbers."""
-        minima = {
-            "seed": 0,
-            "data.batch_pairs": 2,
-            "data.validation_pairs": 2,
-            "data.workers": 0,
-            "codec.share": 0,
-            "objective.margin": 1e-6,
-            "optimizer.learning_rate": 1e-12,
-            "optimizer.weight_decay": 0,
-            "optimizer.warmup_steps": 0,
-            "optimizer.gradient_clip": 1e-12,
-            "trainer.max_steps": 1,
-            "trainer.log_every": 1,
-            "trainer.validations": 1,
-            "trainer.checkpoint_every": 1,
-        }
-        for key, minimum in minima.items():
-            value = self._value(key)
-            if not math.isfinite(value) or value < minimum:
-                yield f"{key}={value}: expected a number of at least {minimum:g}"
-
-    def _choice_problems(self) -> Iterator[str]:
-        """Words that mean nothing."""
-        choices = {
-            "data.train_split": tuple(SPLITS),
-            "data.validation_split": tuple(SPLITS),
-            "objective.negatives": NEGATIVES,
-            "objective.fallback": FALLBACKS,
-            "trainer.precision": PRECISIONS,
-        }
-        for key, allowed in choices.items():
-            if (value := self._value(key)) not in allowed:
-                yield f"{key}={value!r}: expected one of {', '.join(allowed)}"
+    def _value_problems(self) -> list[str]:
+        """Of single values: numbers out of their range, words that mean nothing."""
+        data, objective, optimizer, trainer = self.data, self.objective, self.optimizer, self.trainer
+        return [
+            *folder_name("name", self.name),
+            *bounded("seed", self.seed, 0),
+            *bounded("data.batch_pairs", data.batch_pairs, 2),
+            *one_of("data.train_split", data.train_split, SPLITS),
+            *one_of("data.validation_split", data.validation_split, SPLITS),
+            *bounded("data.validation_pairs", data.validation_pairs, 2),
+            *bounded("data.workers", data.workers, 0),
+            *bounded("codec.share", self.codec.share, 0),
+            *positive("objective.margin", objective.margin),
+            *one_of("objective.negatives", objective.negatives, NEGATIVES),
+            *one_of("objective.fallback", objective.fallback, FALLBACKS),
+            *positive("optimizer.learning_rate", optimizer.learning_rate),
+            *bounded("optimizer.weight_decay", optimizer.weight_decay, 0),
+            *bounded("optimizer.warmup_steps", optimizer.warmup_steps, 0),
+            *positive("optimizer.gradient_clip", optimizer.gradient_clip),
+            *bounded("trainer.max_steps", trainer.max_steps, 1),
+            *device_name("trainer.device", trainer.device),
+            *one_of("trainer.precision", trainer.precision, PRECISIONS),
+            *bounded("trainer.log_every", trainer.log_every, 1),
+            *bounded("trainer.validations", trainer.validations, 1),
+            *bounded("trainer.checkpoint_every", trainer.checkpoint_every, 1),
+        ]
 
     def _relation_problems(self) -> Iterator[str]:
         """Values that do not go together."""
         data, augmentation = self.data, self.augmentation
         if data.train_split == data.validation_split:
-            yield f"data.validation_split={data.validation_split!r}: expected another split than data.train_split"
+            yield f"data.validation_split is {data.validation_split!r}; expected another split than data.train_split"
         if self.codec.share > 1:
-            yield f"codec.share={self.codec.share}: expected at most 1"
+            yield f"codec.share is {self.codec.share}; expected at most 1"
         for kind in ("snr_db", "gain_db"):
             low, high = getattr(augmentation, f"{kind}_min"), getattr(augmentation, f"{kind}_max")
             if not low <= high:
-                yield f"augmentation.{kind}_min={low}: expected at most augmentation.{kind}_max={high}"
+                yield f"augmentation.{kind}_min is {low}; expected at most augmentation.{kind}_max={high}"
         if self.optimizer.warmup_steps > self.trainer.max_steps:
-            yield f"optimizer.warmup_steps={self.optimizer.warmup_steps}: expected at most trainer.max_steps"
+            yield f"optimizer.warmup_steps is {self.optimizer.warmup_steps}; expected at most trainer.max_steps"
         if self.model.sample_rate != SAMPLE_RATE:
-            yield f"model.sample_rate={self.model.sample_rate}: the built-in recordings are at {SAMPLE_RATE} Hz"
+            yield f"model.sample_rate is {self.model.sample_rate}; the built-in recordings are at {SAMPLE_RATE} Hz"
         if self.model.clip_seconds > 8:
-            yield f"model.clip_seconds={self.model.clip_seconds}: two clips must fit into a built-in piece of 16 s"
-
-    def _value(self, key: str) -> Any:
-        section, _, name = key.rpartition(".")
-        return getattr(getattr(self, section) if section else self, name)
+            yield f"model.clip_seconds is {self.model.clip_seconds}; two clips must fit into a piece of 16 s"

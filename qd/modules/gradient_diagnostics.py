@@ -26,7 +26,7 @@ def signal_and_noise(gradients: Tensor) -> tuple[Tensor, Tensor]:
     Terms that share a baseline taken from each other's rewards are not quite independent; this is neglected.
 
     Args:
-        gradients: `(prompts, parameters)`.
+        gradients: ``(prompts, parameters)``.
 
     Raises:
         ValueError: fewer than 2 prompts.
@@ -44,11 +44,11 @@ def head_gradients(lm: LanguageModel, hidden: Tensor, loss: Callable[[Tensor, sl
 
     Args:
         lm: whose heads.
-        hidden: `(batch, steps, width)`, prompt-major with `n` rows a prompt.
+        hidden: ``(batch, steps, width)``, prompt-major with ``n`` rows a prompt.
         loss: from the logits of one prompt's rows, and the slice that says which rows they are, to a scalar.
 
     Returns:
-        `(prompts, parameters of the heads)`.
+        ``(prompts, parameters of the heads)``.
     """
     weights: Sequence[Tensor] = list(lm.decoder.lm_heads.parameters())
     gradients = []
@@ -73,16 +73,16 @@ def compare_gradients(
 
     Args:
         lm: the student.
-        hidden: of the student, `(batch, steps, width)`.
+        hidden: of the student, ``(batch, steps, width)``.
         rollout: the micro-batch.
-        teacher: guided logits `(batch, codebooks, steps, tokens)`.
-        advantages: `(prompts, samples)`.
+        teacher: guided logits ``(batch, codebooks, steps, tokens)``.
+        advantages: ``(prompts, samples)``.
         temperature: T.
         beta: β of this step.
 
     Returns:
-        `policy_gradient_signal` and `policy_gradient_noise` of this micro-batch, see :func:`signal_and_noise`; their
-        ratio `policy_gradient_snr`; and `policy_gradient_to_kl` = β·|∇J| / |∇KL|, what β really means.
+        ``policy_gradient_signal`` and ``policy_gradient_noise`` of this micro-batch, see :func:`signal_and_noise`;
+        their ratio ``policy_gradient_snr``; and ``policy_gradient_to_kl`` = β·|∇J| / |∇KL|, what β really means.
         Empty where the micro-batch has one prompt.
     """
     prompts, n = advantages.shape

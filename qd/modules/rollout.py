@@ -15,13 +15,13 @@ class Rollout:
 
     Attributes:
         prompts: the P texts.
-        features: `(prompts, text_width)`, mean text-encoder state of each prompt: what a value head sees.
+        features: ``(prompts, text_width)``, mean text-encoder state of each prompt: what a value head sees.
         condition: one row for each of the B = P·N sequences.
-        codes: `(batch, codebooks, frames)`, the sampled tokens.
-        delayed: `(batch, codebooks, steps)`, the same in the order in which they were decoded.
-        mask: `(codebooks, steps)`, True where `delayed` holds a real token.
-        log_probs: `(batch, codebooks, steps)`, of the sampled tokens under the policy that sampled them.
-        entropy: `(batch,)`, of that policy, mean over the tokens, in nats.
+        codes: ``(batch, codebooks, frames)``, the sampled tokens.
+        delayed: ``(batch, codebooks, steps)``, the same in the order in which they were decoded.
+        mask: ``(codebooks, steps)``, True where ``delayed`` holds a real token.
+        log_probs: ``(batch, codebooks, steps)``, of the sampled tokens under the policy that sampled them.
+        entropy: ``(batch,)``, of that policy, mean over the tokens, in nats.
     """
 
     prompts: list[str]
@@ -45,8 +45,8 @@ class Outcome:
 
     Attributes:
         prompts: the P texts.
-        kl: `(prompts, samples)`, KL(student ‖ guided teacher) summed over a sequence's tokens, in nats.
-        rewards: `(prompts, samples)`.
+        kl: ``(prompts, samples)``, KL(student ‖ guided teacher) summed over a sequence's tokens, in nats.
+        rewards: ``(prompts, samples)``.
     """
 
     prompts: list[str]

@@ -21,26 +21,26 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def this_rank(values: Tensor) -> Tensor:
-    """The `Gather` of a single process."""
+    """The ``Gather`` of a single process."""
     return values
 
 
 class Baseline(nn.Module):
     """No baseline, and the interface of the others.
 
-    In a training step: `forward`, then the surrogate with `rewards − baseline`, then `update`. All rewards are
-    `(prompts, samples)` and constants.
+    In a training step: ``forward``, then the surrogate with ``rewards − baseline``, then ``update``. All rewards are
+    ``(prompts, samples)`` and constants.
     """
 
     def forward(
         self, rewards: Tensor, prompts: Sequence[str], features: Tensor | None = None, gather: Gather = this_rank
     ) -> Tensor:
-        """The baseline of each sample, `(prompts, samples)`, which no reward of its own prompt has entered.
+        """The baseline of each sample, ``(prompts, samples)``, which no reward of its own prompt has entered.
 
         Args:
-            rewards: `(prompts, samples)` of this step.
+            rewards: ``(prompts, samples)`` of this step.
             prompts: their texts.
-            features: `(prompts, width)` of the prompts' encoding; only the value head reads it.
+            features: ``(prompts, width)`` of the prompts' encoding; only the value head reads it.
             gather: concatenation over ranks.
         """
         return torch.zeros_like(rewards)
@@ -60,7 +60,7 @@ class OtherPrompts(Baseline):
     def forward(
         self, rewards: Tensor, prompts: Sequence[str], features: Tensor | None = None, gather: Gather = this_rank
     ) -> Tensor:
-        """As the base class says; raises `ValueError` if there is no other prompt."""
+        """As the base class says; raises ``ValueError`` if there is no other prompt."""
         own = rewards.mean(1, keepdim=True)
         everyone = gather(own)
         if len(everyone) < 2:
@@ -75,7 +75,7 @@ class MovingAverage(Baseline):
     """An exponential moving average of the mean reward of the earlier steps, without start-up bias; 0 at the first.
 
     Raises:
-        ValueError: if `decay` is not in [0, 1).
+        ValueError: if ``decay`` is not in [0, 1).
     """
 
     def __init__(self, decay: float) -> None:
@@ -111,7 +111,7 @@ class PromptMovingAverage(MovingAverage):
     blur each other's value and leave the gradient unbiased.
 
     Raises:
-        ValueError: if `decay` is not in [0, 1).
+        ValueError: if ``decay`` is not in [0, 1).
     """
 
     SLOTS = 1 << 16
@@ -171,7 +171,7 @@ def build_baseline(name: str, *, decay: float, feature_width: int) -> Baseline:
     """The baseline of that name.
 
     Args:
-        name: one of `BASELINES`.
+        name: one of ``BASELINES``.
         decay: of the two moving averages, in [0, 1).
         feature_width: of the prompt features that the value head reads.
 

@@ -1,8 +1,8 @@
 """On-policy distillation of the guided teacher into the student (paper, Section 2.1 and Eq. 2).
 
-Shapes: logits `(batch, codebooks, steps, vocabulary)`, per-token values `(batch, codebooks, steps)`, where steps are
-*delayed decoding steps*. `mask (codebooks, steps)` is true where a real token stands; what stands elsewhere, in the
-logits or in the tokens, reaches neither a value nor a gradient. Every softmax is taken at the sampling temperature
+Shapes: logits ``(batch, codebooks, steps, vocabulary)``, per-token values ``(batch, codebooks, steps)``, where steps
+are *delayed decoding steps*. ``mask (codebooks, steps)`` is true where a real token stands; what stands elsewhere, in
+the logits or in the tokens, reaches neither a value nor a gradient. Every softmax is taken at the sampling temperature
 (Section 2.1). All values are in nats.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """log π of each token, `(batch, codebooks, steps)`; 0 where masked, whatever the pad token there.
+    """log π of each token, ``(batch, codebooks, steps)``; 0 where masked, whatever the pad token there.
 
     Raises:
         ValueError: if the shapes disagree or the temperature is not a positive finite number.
@@ -33,10 +33,10 @@ def token_log_probs(logits: Tensor, tokens: Tensor, mask: Tensor, temperature: f
 
 
 def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """KL(student ‖ teacher) over the whole vocabulary at each token, `(batch, codebooks, steps)`; 0 where masked.
+    """KL(student ‖ teacher) over the whole vocabulary at each token, ``(batch, codebooks, steps)``; 0 where masked.
 
     The teacher is a constant: no gradient flows into it. The gradient is that of the divergence at the sampled
-    prefixes alone; see `distillation_loss` for the dependence of the prefixes on the student.
+    prefixes alone; see ``distillation_loss`` for the dependence of the prefixes on the student.
 
     Raises:
         ValueError: if the shapes disagree or the temperature is not a positive finite number.
@@ -52,18 +52,8 @@ def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, tem
     return (student.exp() * (student - teacher)).sum(-1)
 
 
-def entropy(logits: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Entropy of the policy at each token, `(batch, codebooks, steps)`; 0 where masked.
-
-    Raises:
-        ValueError: if the shapes disagree or the temperature is not a positive finite number.
-    """
-    log_policy = _log_policy(logits, mask, temperature)
-    return -(log_policy.exp() * log_policy).sum(-1).masked_fill(~mask, 0.0)
-
-
 def reward_to_go(per_token: Tensor) -> Tensor:
-    """`(batch, steps)`: at each step, the detached sum of `per_token` over all codebooks of the strictly later steps.
+    """``(batch, steps)``: at each step, the detached sum of ``per_token`` over all codebooks of strictly later steps.
 
     Strictly later, because the divergence at a step depends on the tokens before it, not on those drawn at it.
 
@@ -79,15 +69,15 @@ def reward_to_go(per_token: Tensor) -> Tensor:
 def distillation_loss(kl: Tensor, log_probs: Tensor, mask: Tensor, exact_gradient: bool) -> Tensor:
     """−Q of Eq. 2, divided by the number of tokens: a scalar to minimise.
 
-    The gradient of `E_{y~π}[Σ_n KL_n]` has two terms, `E[Σ_n ∇KL_n]` and the score-function term
-    `E[Σ_t ∇log π(s_t) Σ_{n>t} KL_n]`. On-policy distillation (GKD, the paper's reference) keeps the first alone:
-    no gradient through sampling. With `exact_gradient` the loss also holds the surrogate of the second; its gradient
+    The gradient of ``E_{y~π}[Σ_n KL_n]`` has two terms, ``E[Σ_n ∇KL_n]`` and the score-function term
+    ``E[Σ_t ∇log π(s_t) Σ_{n>t} KL_n]``. On-policy distillation (GKD, the paper's reference) keeps the first alone:
+    no gradient through sampling. With ``exact_gradient`` the loss also holds the surrogate of the second; its gradient
     is then unbiased for the whole, but its value is no longer a divergence.
 
     Args:
-        kl: `(batch, codebooks, steps)` from `reverse_kl`, 0 where masked.
-        log_probs: `(batch, codebooks, steps)` from `token_log_probs`, 0 where masked.
-        mask: `(codebooks, steps)`; its number of true entries is the number of tokens.
+        kl: ``(batch, codebooks, steps)`` from ``reverse_kl``, 0 where masked.
+        log_probs: ``(batch, codebooks, steps)`` from ``token_log_probs``, 0 where masked.
+        mask: ``(codebooks, steps)``; its number of true entries is the number of tokens.
         exact_gradient: whether to add the score-function term.
     """
     per_sequence = kl.sum((1, 2))

@@ -11,18 +11,18 @@ _SHORTEST = 1e-12  # an embedding shorter than this has no direction
 def pairwise_dissimilarity(embeddings: Tensor) -> Tensor:
     """r_D of every pair of samples of a prompt: 1 − cosine similarity, from 0 (same direction) to 2 (opposite).
 
-    Computed as `½‖u − v‖²` of the unit vectors, which is 1 − u·v without its rounding: identical embeddings give
+    Computed as ``½‖u − v‖²`` of the unit vectors, which is 1 − u·v without its rounding: identical embeddings give
     exactly 0, and nothing is negative. A zero vector is taken as it is: it is at 0 from another zero vector and at ½
     from any other, and gets no gradient.
 
     Args:
-        embeddings: `(prompts, samples, width)`, of any length.
+        embeddings: ``(prompts, samples, width)``, of any length.
 
     Returns:
-        `(prompts, samples, samples)`, symmetric, 0 on the diagonal.
+        ``(prompts, samples, samples)``, symmetric, 0 on the diagonal.
 
     Raises:
-        ValueError: if `embeddings` is not of three dimensions.
+        ValueError: if ``embeddings`` is not of three dimensions.
 
     Example:
         >>> pairwise_dissimilarity(torch.tensor([[[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]]]))
@@ -45,10 +45,10 @@ def diversity_reward(dissimilarity: Tensor) -> Tensor:
     """r_D(y_1, …, y_N): the mean dissimilarity over ordered pairs i ≠ j (Eq. 7).
 
     Args:
-        dissimilarity: `(prompts, samples, samples)`; its diagonal is left out.
+        dissimilarity: ``(prompts, samples, samples)``; its diagonal is left out.
 
     Returns:
-        `(prompts,)`.
+        ``(prompts,)``.
 
     Raises:
         ValueError: if the matrices are not square or hold fewer than two samples.
@@ -61,7 +61,7 @@ def diversity_reward(dissimilarity: Tensor) -> Tensor:
 
 
 def partner_mean(dissimilarity: Tensor) -> Tensor:
-    """Each sample's mean dissimilarity to the other samples of its prompt, `(prompts, samples)`.
+    """Each sample's mean dissimilarity to the other samples of its prompt, ``(prompts, samples)``.
 
     Raises:
         ValueError: if the matrices are not square or hold fewer than two samples.

@@ -10,7 +10,7 @@ from torch import Tensor
 def guide(conditional: Tensor, negative: Tensor, scale: float) -> Tensor:
     """Extrapolate from the negative prompt's prediction through the prompt's own (paper, Eq. 1).
 
-    `γ · conditional + (1 − γ) · negative`: γ = 1 is the plain conditional model, γ > 1 extrapolates. The
+    ``γ · conditional + (1 − γ) · negative``: γ = 1 is the plain conditional model, γ > 1 extrapolates. The
     language-model heads are linear without bias, so guiding the hidden states and applying the heads once gives
     the same logits as guiding two sets of logits.
 

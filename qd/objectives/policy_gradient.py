@@ -1,7 +1,7 @@
 """REINFORCE for a reward that several samples share (paper, Appendix A).
 
-The true gradient of `D = E[r(y_1, y_2)]` (Eq. 3) is `2·E[r ∇log p(y_1)]`; both estimators here leave the 2 out, as the
-paper's Eq. 4 does, and agree with each other at N = 2.
+The true gradient of ``D = E[r(y_1, y_2)]`` (Eq. 3) is ``2·E[r ∇log p(y_1)]``; both estimators here leave the 2 out, as
+the paper's Eq. 4 does, and agree with each other at N = 2.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ ESTIMATORS = ("shared", "pairs")
 
 
 def sample_rewards(dissimilarity: Tensor, estimator: str) -> Tensor:
-    """The reward of each sample, `(prompts, samples)`.
+    """The reward of each sample, ``(prompts, samples)``.
 
-    - `shared` (Appendix A): every sample gets r_D(y_1, …, y_N) of its group. With `surrogate` it is unbiased for the
-      gradient of `J = (1/N)·E[r_D]` (Eq. 8), so its push shrinks as 1/N against ∇D.
-    - `pairs`: sample j gets the mean over k ≠ j of r(y_j, y_k). It is unbiased for ½∇D at every N, with less variance,
-      because the pairs that sample j has no part in are only noise to its score.
+    - ``shared`` (Appendix A): every sample gets r_D(y_1, …, y_N) of its group. With ``surrogate`` it is unbiased for
+      the gradient of ``J = (1/N)·E[r_D]`` (Eq. 8), so its push shrinks as 1/N against ∇D.
+    - ``pairs``: sample j gets the mean over k ≠ j of r(y_j, y_k). It is unbiased for ½∇D at every N, with less
+      variance, because the pairs that sample j has no part in are only noise to its score.
 
     Args:
-        dissimilarity: `(prompts, samples, samples)` from `pairwise_dissimilarity`.
-        estimator: `shared` or `pairs`.
+        dissimilarity: ``(prompts, samples, samples)`` from ``pairwise_dissimilarity``.
+        estimator: ``shared`` or ``pairs``.
 
     Raises:
         ValueError: if the estimator is unknown, or for matrices of fewer than two samples.
@@ -36,12 +36,12 @@ def sample_rewards(dissimilarity: Tensor, estimator: str) -> Tensor:
 
 
 def surrogate(log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """A scalar whose gradient is `1/(PN) Σ_ij A_ij ∇log p(y_ij)`, the REINFORCE estimate; to *maximise*.
+    """A scalar whose gradient is ``1/(PN) Σ_ij A_ij ∇log p(y_ij)``, the REINFORCE estimate; to *maximise*.
 
     Args:
-        log_probs: `(prompts, samples)`, the log-probability of each whole sequence: a sum over its tokens, divided
+        log_probs: ``(prompts, samples)``, the log-probability of each whole sequence: a sum over its tokens, divided
             by the number of tokens if, and only if, the distillation loss is.
-        advantages: `(prompts, samples)`, reward minus baseline; a constant, whether or not it carries a graph.
+        advantages: ``(prompts, samples)``, reward minus baseline; a constant, whether or not it carries a graph.
 
     Raises:
         ValueError: if the shapes differ.

@@ -31,19 +31,19 @@ def semi_hard_triplet(
     negatives: str = "all",
     fallback: str = "none",
 ) -> TripletResult:
-    """Mean of `D_ap − D_an + margin` over the semi-hard triplets of a batch: `D_ap < D_an < D_ap + margin`.
+    """Mean of ``D_ap − D_an + margin`` over the semi-hard triplets of a batch: ``D_ap < D_an < D_ap + margin``.
 
     D is the squared Euclidean distance; a and p share a label, n has another. Without a triplet the loss is 0, and
     backpropagates zeros. Memory is O(batch²): the loss is linear in the distances, with the whole number of triplets
     that a pair is in as its weight, and sorted rows count those without listing them.
 
     Args:
-        embeddings: `(batch, width)`, unit norm.
-        labels: `(batch,)` integers, one for each recording.
+        embeddings: ``(batch, width)``, unit norm.
+        labels: ``(batch,)`` integers, one for each recording.
         margin: of the squared distance.
-        negatives: `all` in the band of a positive pair, or its `closest` one.
-        fallback: what to do with a positive pair that has no negative farther away: leave it out (`none`), or
-            take the farthest negative (`easiest`), whose term is then at least the margin.
+        negatives: ``all`` in the band of a positive pair, or its ``closest`` one.
+        fallback: what to do with a positive pair that has no negative farther away: leave it out (``none``), or
+            take the farthest negative (``easiest``), whose term is then at least the margin.
 
     Raises:
         ValueError: for wrong shapes, a margin that is not positive, or an unknown option.
@@ -66,7 +66,7 @@ def semi_hard_triplet(
 def _triplet_counts(
     distance: Tensor, positive: Tensor, negative: Tensor, margin: float, negatives: str, fallback: str
 ) -> Tensor:
-    """`(batch, batch)`: how many triplets (a, p) is the positive pair of, or minus how many (a, n) the negative."""
+    """``(batch, batch)``: how many triplets (a, p) is the positive pair of, or minus how many (a, n) the negative."""
     # Both sides of a triplet compare the same two rounded numbers, so the counts agree to the last triplet.
     sorted_negatives, order = distance.masked_fill(~negative, torch.inf).sort(dim=1)
     nearer = torch.searchsorted(sorted_negatives, distance, right=True, out_int32=True)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import lightning.pytorch as pl
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from qd.builtin.pretrain.stage import fit_stage, stream_loader, warmup_cosine, write_asset
+from qd.builtin.pretrain.stage import fit_stage, stream_loader, write_asset
+from qd.modules.schedules import scheduled, warmup_cosine
 
 MAX_STEPS = 12
 
@@ -34,8 +34,7 @@ class Toy(pl.LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), 0.1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, 3, MAX_STEPS))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, lambda step: warmup_cosine(step, 3, MAX_STEPS))
 
 
 def fit(module: Toy, folder) -> float:
@@ -76,15 +75,6 @@ def test_stream_is_the_same_for_any_number_of_workers():
 
     assert first_batches(0) == list(range(6, 18))
     assert first_batches(2) == list(range(6, 18))
-
-
-def test_schedule_rises_then_falls_to_zero():
-    rates = [warmup_cosine(step, 4, 20) for step in range(21)]
-    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert rates[12] == pytest.approx(0.5)
-    assert rates[20] == pytest.approx(0.0)
-    assert rates[8] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert warmup_cosine(25, 4, 20) == pytest.approx(0.0)
 
 
 def test_asset_has_model_metrics_and_card(tmp_path):

@@ -27,7 +27,7 @@ class Prompts(IterableDataset):
 
 
 class Policy(pl.LightningModule):
-    """Judges two prompts of two samples each step; one value is spoilt at `bad_step`."""
+    """Judges two prompts of two samples each step; one value is spoilt at ``bad_step``."""
 
     def __init__(self, spoil: str | None = None, bad_step: int = 3) -> None:
         super().__init__()

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-from qd.callbacks.audio_log import AudioLog, spectrograms
+from qd.callbacks.audio_log import AudioLog
 from qd.callbacks.pareto_log import ParetoLog
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS, PointsFile
+from qd.evaluation.points import PointsFile
 from qd.evaluation.protocols import Protocol
 from qd.models.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
@@ -146,13 +144,3 @@ def test_measuring_leaves_global_randomness_alone(tiny_model, evaluator_of):
     evaluator = evaluator_of(music)
     evaluator.measure(music.lm, evaluator.sampling(3.0))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_spectrograms_show_each_clip():
-    audio = np.stack([np.sin(2 * math.pi * 440 * np.arange(8_000) / 16_000), np.zeros(8_000)]).astype(np.float32)
-    measurement = Measurement(("tone", "silence"), dict.fromkeys(METRICS, np.zeros(2)), 0.0, audio, 16_000, 0.0)
-    figure = spectrograms(measurement)
-    assert [axes.get_title() for axes in figure.axes] == ["tone", "silence"]
-    tone, silence = (axes.images[0].get_array() for axes in figure.axes)
-    assert tone.max() > silence.max() + 60
-    assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()

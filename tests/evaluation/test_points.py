@@ -69,6 +69,13 @@ def test_a_torn_last_line_is_skipped_and_then_cut_off(tmp_path, point, cut):
     assert file.read() == [point, later]
 
 
+def test_a_text_may_hold_what_some_take_for_a_line_break(tmp_path, point):
+    file = PointsFile(tmp_path / "points.jsonl")
+    odd = replace(point, negative="a\u2028b\x85c\nd")
+    file.append(odd)
+    assert file.read() == [odd]
+
+
 def test_damage_before_the_last_line_is_an_error(tmp_path, point):
     file = PointsFile(tmp_path / "points.jsonl")
     file.path.write_text(point.to_json() + '\n{"run": 1}\n' + point.to_json() + "\n")

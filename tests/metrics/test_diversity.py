@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qd.metrics.diversity import Diversity, cross_prompt_diversity, diversity
+from qd.metrics.diversity import cross_prompt_diversity, diversity
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -34,19 +34,6 @@ def test_cross_prompt_bound_exceeds_diversity_where_prompts_differ():
     centres = 3 * draw(8, 1, 16)
     embeddings = centres + 0.3 * draw(8, 4, 16, seed=1)
     assert cross_prompt_diversity(embeddings) > 5 * diversity(embeddings).mean()
-
-
-def test_metric_does_not_depend_on_the_batches():
-    embeddings = draw(7, 4, 6)
-    whole, parts = Diversity(), Diversity()
-    whole.update(embeddings)
-    for part in embeddings.split(3):
-        parts.update(part)
-    torch.testing.assert_close(parts.per_prompt(), whole.per_prompt())
-    torch.testing.assert_close(parts.compute(), diversity(embeddings).mean())
-    parts.reset()
-    parts.update(embeddings[:1])
-    assert parts.per_prompt().shape == (1,)
 
 
 def test_identical_samples_have_none_and_silence_is_finite():

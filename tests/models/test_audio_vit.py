@@ -148,7 +148,7 @@ def test_bad_input_is_named():
         model(noise(400))
     with pytest.raises(ValueError, match="at least one sample"):
         model(torch.zeros(1, 0))
-    with pytest.raises(ValueError, match="layers=0.*head_dim=5"):
+    with pytest.raises(ValueError, match="layers is 0.*head_dim is 5"):
         tiny_model(layers=0, head_dim=5)
 
 

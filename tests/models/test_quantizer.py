@@ -42,6 +42,12 @@ def test_codes_are_those_of_a_naive_nearest_neighbour_loop():
     torch.testing.assert_close(quantizer.decode(codes), quantizer.project_out(vectors), rtol=1e-4, atol=1e-5)
 
 
+def test_half_precision_around_it_does_not_change_which_code_is_nearest():
+    quantizer = filled_quantizer().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantizer.encode(features()), quantizer(features()).codes)
+
+
 def test_gradient_passes_straight_through():
     quantizer = filled_quantizer().eval()
     quantizer.project_in = torch.nn.Identity()

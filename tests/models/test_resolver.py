@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from qd.models import resolver
 from qd.models.musicgen import MusicGen
-from qd.models.resolver import checkpoint_problems, newest_step, resolve_asset, resolve_model
+from qd.models.resolver import checkpoint_problems, resolve_asset, resolve_model, step_folder, step_folders
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_runs_resolve_to_their_newest_step(builtin, tmp_path, monkeypatch):
     for step in ("step-000500", "step-001500", "step-001000"):
         shutil.copytree(builtin, run / step)
     (run / "step-009000.partial").mkdir()
-    assert newest_step(run) == run / "step-001500"
+    assert step_folders(run) == [step_folder(run, step) for step in (500, 1000, 1500)]
     assert resolve_model("runs/beta15") == "runs/beta15/step-001500"
     assert resolve_model("runs/beta15/step-000500") == "runs/beta15/step-000500"
     (run / "step-001500" / "decoder" / "model.safetensors").unlink()

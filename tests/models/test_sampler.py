@@ -67,7 +67,7 @@ def test_greedy_codes_equal_a_naive_loop_over_the_library(index, scale, make_lm,
 @pytest.mark.parametrize("channels", [1, 2])
 @torch.no_grad()
 def test_greedy_codes_equal_the_librarys_generate(channels, scale, make_library_model, monkeypatch):
-    """`generate` returns audio only: its codes are taken where it hands them to the codec."""
+    """``generate`` returns audio only: its codes are taken where it hands them to the codec."""
     model, decoded = make_library_model(channels), []
     decode = model.audio_encoder.decode
 

@@ -210,7 +210,7 @@ def test_a_checkpoint_of_the_library_takes_two_steps_and_is_saved_as_one(
 def test_saved_keys_are_the_trained_keys(tiny_config: Config) -> None:
     for baseline, extra in (("other_prompts", set()), ("value_head", {"baseline.head.weight", "baseline.head.bias"})):
         module = build(tiny_config(f"objective.baseline={baseline}"))
-        optimizer = module.configure_optimizers()
+        optimizer = module.configure_optimizers()["optimizer"]
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         names = {name for name, p in module.named_parameters() if id(p) in trained}
         saved = set(module.state_dict())

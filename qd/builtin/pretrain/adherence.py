@@ -20,10 +20,12 @@ from torch import Tensor
 
 from qd.builtin import world
 from qd.builtin.pretrain.calibration import CALIBRATION_CLIPS, calibrate
-from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, load_codec, shuffled_example
-from qd.builtin.pretrain.stage import fit_stage, stream_loader, warmup_cosine, write_asset
+from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, shuffled_example
+from qd.builtin.pretrain.stage import fit_stage, stream_loader, write_asset
 from qd.builtin.pretrain.tokenizer import train_tokenizer
 from qd.metrics.retrieval import recall_at
+from qd.models.codec import load_codec
+from qd.modules.schedules import scheduled, warmup_cosine
 from qd.scorers.builtin import AdherenceConfig, AdherenceScorer
 
 DESCRIPTION = """Two-tower contrastive model of audio and text, in the role of MuLan: scale · cosine + offset. For
@@ -42,7 +44,7 @@ class AdherenceStageConfig:
     """The adherence stage.
 
     Attributes:
-        codec: folder of the codec, None for the shipped one.
+        codec: folder of the codec, or a model whose codec is taken.
         seconds: length of a clip.
         clips: training clips, rendered once.
         validation_clips: clips of the split "validation", on which retrieval is reported.
@@ -50,7 +52,7 @@ class AdherenceStageConfig:
     """
 
     seed: int = 0
-    codec: str | None = None
+    codec: str = "base"
     seconds: float = 4.0
     clips: int = 9_216
     validation_clips: int = 1_024
@@ -87,9 +89,9 @@ class AdherencePretraining(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self.scorer.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
         )
-        rate = partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(
+            optimizer, partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
+        )
 
 
 def info_nce(audio: Tensor, text: Tensor, log_temperature: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from qd.builtin.pretrain.tokens import TokensStageConfig
 from qd.config import load_config
 from qd.models.resolver import ASSETS
 from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.runs import CHECKPOINT
 from qd.train_embedder import ASSET, train_embedder
 
 StageConfig = TypeVar("StageConfig")
-_GATE_HEADING = "## The gate"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Stage:
         run: works in the folder that it is given.
         asset: folder of the result inside the stage's.
         last: the file of the result that is written last: where it stands, the stage is complete.
-        shipped: where the package looks for the asset, in `ASSETS`; None if it is not shipped.
+        shipped: where the package looks for the asset, in ``ASSETS``; None if it is not shipped.
     """
 
     run: Callable[[BaseConfig, Path], object]
@@ -86,7 +86,7 @@ def build(stages: Sequence[str] | None = None, config: str | None = None, instal
     the built base model with the scorers and embedders that are *installed*.
 
     Args:
-        stages: names out of `STAGES`; None for all.
+        stages: names out of ``STAGES``; None for all.
         config: overlay: a file of configs/base/, or the path of a YAML file.
         install: copy each of these stages' assets to where the package looks for it, as soon as it is complete.
 
@@ -137,11 +137,11 @@ def _embedder(config: BaseConfig, folder: Path) -> None:
     stage: EmbedderStageConfig = getattr(config, folder.name)
     given = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(_codec_folder(config))}
     overrides = [*(f"{key}={json.dumps(value)}" for key, value in given.items()), *stage.overrides]
-    begun = (folder / "last.ckpt").is_file()
+    begun = (folder / CHECKPOINT).is_file()
     if folder.exists() and not begun:
         shutil.rmtree(folder)  # stopped before its first checkpoint: nothing to go on from
     run_config = load_config(EmbedderTrainConfig, "embedder", stage.config, overrides)
-    train_embedder(_seeded(run_config, config.seed), resume=begun)
+    train_embedder(_seeded(run_config, config.seed), resume=folder if begun else None)
 
 
 def _gate(config: BaseConfig, folder: Path) -> None:
@@ -190,7 +190,7 @@ def _install(name: str, asset: Path) -> None:
     """Copies an asset to where the package looks for it; the gate's report ends the card of the base model."""
     if name == "gate":
         card = ASSETS / "base" / "README.md"
-        before, *_ = card.read_text(encoding="utf-8").split(_GATE_HEADING)
+        before, *_ = card.read_text(encoding="utf-8").split(gate.HEADING)
         report = (asset / "gate.md").read_text(encoding="utf-8")
         card.write_text(f"{before.rstrip()}\n\n{report}", encoding="utf-8")
     elif (shipped := STAGES[name].shipped) is not None:

@@ -60,9 +60,9 @@ class CaptionedCodes:
         return Batch(self.codes[rows].long(), self.ids[rows, :longest].long(), mask)
 
     def training_batch(self, step: int, *, size: int, condition_dropout: float, seed: int) -> Batch:
-        """Batch of step `step` (0-based): each epoch goes through the clips once, in an order of its own.
+        """Batch of step ``step`` (0-based): each epoch goes through the clips once, in an order of its own.
 
-        Every caption is dropped (null condition) with probability `condition_dropout`, drawn for each row and step.
+        Every caption is dropped (null condition) with probability ``condition_dropout``, drawn for each row and step.
 
         Raises:
             ValueError: if there are fewer clips than a batch holds.

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from qd.builtin import world
 from qd.builtin.pretrain.stage import Example, IndexedStream
 from qd.models.codec import FrameCodec
-from qd.models.resolver import ASSETS
 from qd.modules.embedder import CodecRoundTrip
 
 FULL_SCALE = 32_767
@@ -58,11 +57,6 @@ def shuffled_example(index: int, bank: ClipBank, seed: int) -> Example:
     epoch, position = divmod(index, len(bank))
     clip = int(_order(len(bank), seed, epoch)[position])
     return {"audio": bank.audio(clip).numpy(), "clip": np.int64(clip)}
-
-
-def load_codec(folder: str | None) -> FrameCodec:
-    """The codec in a folder, by default the shipped one."""
-    return FrameCodec.from_pretrained(folder or ASSETS / "base" / "codec")
 
 
 def build_bank(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from qd.builtin import world
 from qd.builtin.pretrain.codec_quality import measure
-from qd.builtin.pretrain.stage import Example, fit_stage, stream_loader, warmup_cosine, write_asset
+from qd.builtin.pretrain.stage import Example, fit_stage, stream_loader, write_asset
 from qd.models.codec import CodecConfig, FrameCodec
+from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.spectral import multi_scale_spectral_loss
 
 
@@ -57,9 +58,9 @@ class CodecPretraining(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self.codec.parameters(), self.config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
         )
-        rate = partial(warmup_cosine, warmup_steps=self.config.warmup_steps, max_steps=self.config.max_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(
+            optimizer, partial(warmup_cosine, warmup_steps=self.config.warmup_steps, max_steps=self.config.max_steps)
+        )
 
 
 def run(config: CodecStageConfig, folder: Path) -> Path:

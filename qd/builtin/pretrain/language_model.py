@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 from qd.builtin.captions import NEGATIVE_PROMPT
 from qd.builtin.pretrain.captioned_codes import Batch, CaptionedCodes
 from qd.builtin.pretrain.captioned_language_model import CaptionedLanguageModel, ModelSize, held_out_losses
-from qd.builtin.pretrain.stage import CountFrom, IndexedStream, fit_stage, warmup_cosine, write_asset
+from qd.builtin.pretrain.stage import CountFrom, IndexedStream, fit_stage, write_asset
 from qd.builtin.pretrain.tokenizer import MAX_VOCABULARY, train_tokenizer
 from qd.builtin.pretrain.tokens import TRAINING, VALIDATION, read_tokens
 from qd.models.codec import FrameCodec
 from qd.models.musicgen import MusicGen
+from qd.modules.schedules import scheduled, warmup_cosine
 
 
 @dataclass
@@ -71,7 +72,7 @@ class LanguageModelStageConfig:
 
 
 class LanguageModelPretraining(pl.LightningModule):
-    """Trains `model` and keeps `average`, the moving average of its weights."""
+    """Trains ``model`` and keeps ``average``, the moving average of its weights."""
 
     def __init__(self, config: LanguageModelStageConfig, model: CaptionedLanguageModel, held_out: list[Batch]) -> None:
         super().__init__()
@@ -102,13 +103,13 @@ class LanguageModelPretraining(pl.LightningModule):
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, config.learning_rate, (config.beta1, config.beta2))
-        rate = partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(
+            optimizer, partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
+        )
 
 
 def run(config: LanguageModelStageConfig, folder: Path, tokens_folder: Path, codec_folder: Path) -> Path:
-    """Trains (or goes on training) in `folder` and writes the built-in checkpoint, `folder/asset`.
+    """Trains (or goes on training) in ``folder`` and writes the built-in checkpoint, ``folder/asset``.
 
     Args:
         config: of the stage.

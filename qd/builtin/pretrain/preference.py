@@ -20,8 +20,10 @@ from torch import Tensor
 
 from qd.builtin import rater, world
 from qd.builtin.pretrain.calibration import CALIBRATION_CLIPS, calibrate, scores
-from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, load_codec, shuffled_example
-from qd.builtin.pretrain.stage import fit_stage, stream_loader, warmup_cosine, write_asset
+from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, shuffled_example
+from qd.builtin.pretrain.stage import fit_stage, stream_loader, write_asset
+from qd.models.codec import load_codec
+from qd.modules.schedules import scheduled, warmup_cosine
 from qd.scorers.builtin import PreferenceConfig, PreferenceScorer
 
 DESCRIPTION = """Bradley–Terry model over an audio tower, trained on comparisons by a simulated rater
@@ -36,7 +38,7 @@ class PreferenceStageConfig:
     """The preference stage.
 
     Attributes:
-        codec: folder of the codec, None for the shipped one.
+        codec: folder of the codec, or a model whose codec is taken.
         seconds: length of a clip.
         clips: training clips, rendered once.
         validation_clips: clips of the split "validation", on which accuracy is reported.
@@ -46,7 +48,7 @@ class PreferenceStageConfig:
     """
 
     seed: int = 0
-    codec: str | None = None
+    codec: str = "base"
     seconds: float = 4.0
     clips: int = 8_192
     validation_clips: int = 1_024
@@ -89,9 +91,9 @@ class PreferencePretraining(pl.LightningModule):
         optimizer = torch.optim.AdamW(
             self.scorer.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
         )
-        rate = partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(
+            optimizer, partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
+        )
 
 
 def bradley_terry_loss(first: Tensor, second: Tensor, preferred: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
-"""What all pretraining stages share: an endless stream, a resumable fit, a learning-rate schedule, an asset's card."""
+"""What all pretraining stages share: an endless stream, a resumable fit, an asset's card."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qd.callbacks.last_checkpoint import LastCheckpoint
 from qd.devices import fast_precision, resolve_device, trainer_device
+from qd.runs import CHECKPOINT
 
 Example = dict[str, np.ndarray]
 
@@ -106,7 +106,7 @@ def fit_stage(
         gradient_clip: largest norm of the gradient.
         log_every: steps between two logged values.
     """
-    resolved, clock, last = resolve_device(device), TrainingClock(), folder / "last.ckpt"
+    resolved, clock, last = resolve_device(device), TrainingClock(), folder / CHECKPOINT
     folder.mkdir(parents=True, exist_ok=True)
     trainer = pl.Trainer(
         **trainer_device(resolved),
@@ -123,13 +123,6 @@ def fit_stage(
     first_step = _steps_done(last)
     trainer.fit(module, make_loader(first_step), ckpt_path=last if first_step else None, weights_only=True)
     return clock.seconds
-
-
-def warmup_cosine(step: int, warmup_steps: int, max_steps: int) -> float:
-    """Share of the peak learning rate at ``step``: up linearly over the warm-up, then down a half cosine to 0."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup_steps) / (max_steps - warmup_steps))))
 
 
 def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:

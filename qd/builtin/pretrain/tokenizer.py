@@ -13,7 +13,7 @@ _BYTES_AND_SPECIALS = 256 + 3
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -> PreTrainedTokenizerFast:
-    """Learn byte-level merges from `captions`.
+    """Learn byte-level merges from ``captions``.
 
     All 256 bytes are in the alphabet, so that decoding gives back exactly the text that was encoded, in any script.
     Special tokens keep T5's ids: pad 0, end 1, unknown 2 (which no text ever produces). The end token is appended to
@@ -21,13 +21,13 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -
 
     Args:
         captions: texts to learn from.
-        vocabulary: size of the vocabulary, 3 special tokens and 256 bytes included; at most `MAX_VOCABULARY`.
+        vocabulary: size of the vocabulary, 3 special tokens and 256 bytes included; at most ``MAX_VOCABULARY``.
 
     Returns:
-        A tokenizer whose `save_pretrained` folder `AutoTokenizer` loads.
+        A tokenizer whose ``save_pretrained`` folder ``AutoTokenizer`` loads.
 
     Raises:
-        ValueError: if `vocabulary` leaves no room for the bytes, or is larger than the model's size allows.
+        ValueError: if ``vocabulary`` leaves no room for the bytes, or is larger than the model's size allows.
     """
     if not _BYTES_AND_SPECIALS <= vocabulary <= MAX_VOCABULARY:
         raise ValueError(

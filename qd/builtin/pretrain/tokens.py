@@ -30,7 +30,7 @@ _CARD = """# Codes and captions
 
 @dataclass
 class TokensStageConfig:
-    """Which clips are encoded. The shards are a pure function of these values, `workers` aside, and of the codec.
+    """Which clips are encoded. The shards are a pure function of these values, ``workers`` aside, and of the codec.
 
     Attributes:
         clips: clips of the split 'base', each of its own piece.
@@ -63,7 +63,7 @@ class TokensStageConfig:
 
 @dataclass(frozen=True)
 class Shard:
-    """Clips `start` … `stop` − 1 of a split, stored as `<name>.safetensors` (codes) and `<name>.jsonl` (captions)."""
+    """Clips ``start`` … ``stop`` − 1 of a split: codes in ``<name>.safetensors``, captions in ``<name>.jsonl``."""
 
     split: str
     start: int
@@ -90,18 +90,18 @@ class _Renderer(Dataset):
 
 
 def run(config: TokensStageConfig, folder: Path, codec_folder: Path) -> Path:
-    """Render and encode every clip that `folder` lacks; a killed run continues at the first missing shard.
+    """Render and encode every clip that ``folder`` lacks; a killed run continues at the first missing shard.
 
     Args:
         config: which clips.
         folder: where the shards go.
-        codec_folder: a `FrameCodec` as `save_pretrained` writes it.
+        codec_folder: a ``FrameCodec`` as ``save_pretrained`` writes it.
 
     Returns:
-        `folder`.
+        ``folder``.
 
     Raises:
-        ValueError: if `folder` holds shards of another codec or of other settings, or a setting is out of range.
+        ValueError: if ``folder`` holds shards of another codec or of other settings, or a setting is out of range.
     """
     if problems := config.problems():
         raise ValueError("tokens: " + "; ".join(problems))
@@ -134,7 +134,7 @@ def read_tokens(folder: Path, split: str) -> tuple[Tensor, list[str]]:
         codes (clips, codebooks, frames) int16, and the captions.
 
     Raises:
-        ValueError: if `folder` lacks shards of `split`.
+        ValueError: if ``folder`` lacks shards of ``split``.
     """
     config = folder / _CONFIG
     made_of = json.loads(config.read_text()) if config.exists() else {}
