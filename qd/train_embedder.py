@@ -56,10 +56,11 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     interrupt, timer = GracefulInterrupt(), Timer()
     trainer = _trainer(config, device, folder, [interrupt, timer])
     fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
+    seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
     best = folder / "best.ckpt"
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     module.model.save_pretrained(folder / ASSET, half=True)
-    write_card(folder / ASSET, config, _step_of(best), timer.time_elapsed("train"), metrics)
+    write_card(folder / ASSET, config, _step_of(best), seconds, metrics)
     return folder / ASSET
 
 
