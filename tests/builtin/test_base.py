@@ -116,7 +116,8 @@ def test_bad_input(calls, overlay):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (config_folder() / "base").glob("*.yaml")))
 def test_shipped_configs_load(name):
-    load_config(base.BaseConfig, "base", name)
+    config = load_config(base.BaseConfig, "base", name)
+    assert isinstance(config, base.BaseConfig) and config.problems() == []
 
 
 @pytest.mark.slow

@@ -89,7 +89,9 @@ def test_workers_change_nothing(whole, codec_folder, tmp_path):
 
 def test_finished_work_is_not_repeated(whole, codec_folder, monkeypatch):
     monkeypatch.setattr("qd.builtin.pretrain.tokens.clip", lambda *_: pytest.fail("rendered again"))
-    run(CONFIG, whole, codec_folder)
+    before = {path.name: path.read_bytes() for path in whole.iterdir()}
+    assert run(CONFIG, whole, codec_folder) == whole
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
 def test_shards_cover_every_clip_once():
