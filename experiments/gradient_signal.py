@@ -1,10 +1,12 @@
 """Signal and noise of the policy gradient, for each baseline, estimator and N, at equal numbers of sequences.
 
-    python experiments/gradient_signal.py [--rounds 24] [--sequences 32] [--model base]
+    python experiments/gradient_signal.py [--rounds 96] [--sequences 32] [--model base]
 
 Each round samples the same prompts anew. All baselines see the same rewards in the same order and weigh the same
-gradients of log p(y) on the decoder's heads; so their rows differ in nothing but the baseline. A row's ratio is
-|μ|² / E|ḡ − μ|²: the squared length of the expected gradient (of this estimator) over the variance of one step's.
+gradients of log p(y) on the decoder's heads, so the rows of one N differ in nothing but estimator and baseline. With
+ḡ_r the gradient of round r and μ its expectation, a row's ratio is |μ|² / E|ḡ_r − μ|²: the share of a step that points
+somewhere. |μ|² is the mean of ḡ_r·ḡ_s over different rounds, where the noise of one never meets itself; the error
+beside the ratio is a jackknife over rounds.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from qd.data.prompts import PromptBatch
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
-from qd.modules.gradient_diagnostics import head_gradients, signal_and_noise
+from qd.modules.gradient_diagnostics import head_gradients
 from qd.objectives.baselines import BASELINES, Baseline, build_baseline
 from qd.objectives.distillation import token_log_probs
 from qd.objectives.diversity import pairwise_dissimilarity
@@ -31,46 +33,42 @@ from qd.objectives.policy_gradient import ESTIMATORS, sample_rewards
 
 WARM_UP = 0.25  # share of the rounds from which the baselines only learn
 
+Row = tuple[str, str]
+"""Estimator and baseline."""
 
-def measure(model: str, samples: int, sequences: int, rounds: int) -> dict[tuple[str, str], tuple[float, float]]:
-    """(estimator, baseline) → (signal, noise), averaged over the rounds after the warm-up."""
+
+def collect(model: str, samples: int, sequences: int, rounds: int) -> dict[Row, Tensor]:
+    """For each estimator and baseline the gradient of each round after the warm-up, ``(rounds, parameters)``."""
     config = load_config(TrainConfig, "train", None, [f"rollout.samples_per_prompt={samples}"])
     music = MusicGen.load(model)
     module = DiversityDistillation(music, load_embedder("builtin"), Baseline(), config)
+    width, rate = music.text_encoder.config.hidden_size, config.optimizer.learning_rate
     baselines = {
-        (estimator, name): build_baseline(
-            name, decay=config.objective.baseline_decay, feature_width=music.text_encoder.config.hidden_size
-        )
+        (estimator, name): build_baseline(name, decay=config.objective.baseline_decay, feature_width=width)
         for estimator in ESTIMATORS
         for name in BASELINES
     }
-    rate = config.optimizer.learning_rate
     heads = {key: torch.optim.AdamW(b.parameters(), rate) for key, b in baselines.items() if list(b.parameters())}
     found = defaultdict(list)
     prompts = list(world.prompt_set("train", sequences // samples))
     for number in track(range(rounds), description=f"N = {samples}"):
-        start = number * len(prompts)
-        gradients, dissimilarity, features = _round(
-            module, PromptBatch(prompts, list(range(start, start + len(prompts))))
-        )
+        positions = range(number * len(prompts), (number + 1) * len(prompts))
+        gradients, dissimilarity, features = _round(module, PromptBatch(prompts, list(positions)))
         for key, baseline in baselines.items():
             rewards = sample_rewards(dissimilarity, key[0])
             advantages = rewards - baseline(rewards, prompts, features).detach()
             if number >= WARM_UP * rounds:
-                found[key].append(signal_and_noise((advantages[..., None] * gradients).mean(dim=1)))
+                found[key].append(advantages.flatten() @ gradients / advantages.numel())
             baseline.update(rewards, prompts)
             if key in heads:
                 heads[key].zero_grad()
                 baseline.loss(rewards, features).backward()
                 heads[key].step()
-    return {
-        key: tuple(torch.stack([torch.stack(pair) for pair in values]).mean(0).tolist())
-        for key, values in found.items()
-    }
+    return {key: torch.stack(values) for key, values in found.items()}
 
 
 def _round(module: DiversityDistillation, batch: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """∇ log p(y) / tokens on the heads ``(P, N, parameters)``, dissimilarities ``(P, N, N)``, prompt features."""
+    """∇ log p(y) / tokens on the heads ``(P·N, parameters)``, dissimilarities ``(P, N, N)``, prompt features."""
     config = module.config
     rollout = module.rollout(batch)
     with torch.no_grad():
@@ -81,22 +79,47 @@ def _round(module: DiversityDistillation, batch: PromptBatch) -> tuple[Tensor, T
         return each.sum() / rollout.tokens
 
     gradients = head_gradients(module.music.lm, hidden, log_prob, 1)
-    shape = (len(batch.prompts), config.rollout.samples_per_prompt)
-    embeddings = module.embed(module.decode(rollout)).unflatten(0, shape)
-    return gradients.unflatten(0, shape), pairwise_dissimilarity(embeddings), rollout.features
+    embeddings = module.embed(module.decode(rollout)).unflatten(0, (len(batch.prompts), -1))
+    return gradients, pairwise_dissimilarity(embeddings), rollout.features
+
+
+def off_diagonal_mean(products: Tensor) -> Tensor:
+    """|μ|², from the inner products of all rounds' gradients, ``(rounds, rounds)``."""
+    rounds = len(products)
+    return (products.sum() - products.diagonal().sum()) / (rounds * (rounds - 1))
+
+
+def ratio(products: Tensor) -> Tensor:
+    """|μ|² / E|ḡ − μ|²."""
+    signal = off_diagonal_mean(products)
+    return signal / (products.diagonal().mean() - signal)
+
+
+def jackknife_error(products: Tensor) -> Tensor:
+    """Standard error of :func:`ratio`, from leaving out one round at a time."""
+    rounds = len(products)
+    kept = [torch.arange(rounds) != left_out for left_out in range(rounds)]
+    ratios = torch.stack([ratio(products[rows][:, rows]) for rows in kept])
+    return ((rounds - 1) * ratios.var(correction=0)).sqrt()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=24, help="steps measured, a quarter of them warm-up (default 24)")
+    parser.add_argument("--rounds", type=int, default=96, help="steps, a quarter of them warm-up (default 96)")
     parser.add_argument("--sequences", type=int, default=32, help="a step (default 32)")
     parser.add_argument("--model", default="base", help="base, a run, a folder (default base)")
     options = parser.parse_args()
-    print(f"| N | estimator | baseline | signal / noise, a step of {options.sequences} sequences |\n|---|---|---|---|")
+    print("| N | estimator | baseline | noise, 1e-6 | signal / noise |")
+    print("|---|---|---|---|---|")
     for samples in (2, 4, 8):
-        rows = measure(options.model, samples, options.sequences, options.rounds)
-        for (estimator, name), (signal, noise) in rows.items():
-            print(f"| {samples} | {estimator} | {name} | {signal / noise:.4f} |", flush=True)
+        products = {
+            row: (gradients @ gradients.T).double()
+            for row, gradients in collect(options.model, samples, options.sequences, options.rounds).items()
+        }
+        for (estimator, name), product in products.items():
+            noise = product.diagonal().mean() - off_diagonal_mean(product)
+            snr = f"{ratio(product):.4f} ± {jackknife_error(product):.4f}"
+            print(f"| {samples} | {estimator} | {name} | {1e6 * noise:.2f} | {snr} |", flush=True)
 
 
 if __name__ == "__main__":

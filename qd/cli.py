@@ -196,7 +196,7 @@ def _base(options: argparse.Namespace) -> None:
 def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:
     """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
     from qd.config import load_config
-    from qd.runs import CONFIG, find_run
+    from qd.runs import CONFIG, find_run, taken
 
     source, run = options.config, None
     settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}
@@ -205,7 +205,8 @@ def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict
         source = str(run / CONFIG)
         settings |= {"name": run.name, "trainer.runs": str(run.parent)}
     given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
-    return load_config(schema, kind, source, [*given, *options.overrides]), str(run) if run else None
+    checks = [] if run else [lambda config: taken(config.trainer.runs, config.name)]
+    return load_config(schema, kind, source, [*given, *options.overrides], checks), str(run) if run else None
 
 
 def _prompt_source(text: str) -> dict[str, str]:

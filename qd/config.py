@@ -6,7 +6,7 @@ The layers, each stating only what differs from the one before: the defaults of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -43,7 +43,13 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def load_config(schema: type[Schema], kind: str, name: str | None = None, overrides: Sequence[str] = ()) -> Schema:
+def load_config(
+    schema: type[Schema],
+    kind: str,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    checks: Iterable[Callable[[Schema], list[str]]] = (),
+) -> Schema:
     """An instance of ``schema``, merged from its layers and checked.
 
     Args:
@@ -52,6 +58,7 @@ def load_config(schema: type[Schema], kind: str, name: str | None = None, overri
         kind: folder under ``configs/``: "train", "embedder", …
         name: overlay: the name of a file in that folder, without its suffix, or the path of any YAML file.
         overrides: dotted keys: ``["trainer.max_steps=200", "guidance.negative_prompt=null"]``; the last one wins.
+        checks: what else may be wrong with the config, to be told with the rest.
 
     Raises:
         ConfigError: names every unknown key, ill-typed value and bad value, and the layer that holds it.
@@ -67,6 +74,7 @@ def load_config(schema: type[Schema], kind: str, name: str | None = None, overri
         raise ConfigError([*problems, str(error).splitlines()[0]]) from error
     if hasattr(config, "problems"):
         problems += config.problems()
+    problems += [text for check in checks for text in check(config)]
     if problems:
         raise ConfigError(problems)
     return config

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from qd.data.prompt_files import read_prompts
+from qd.devices import resolve_device
 
 
 def bounded(path: str, value: float, low: float = -math.inf) -> list[str]:
@@ -43,11 +44,13 @@ def folder_name(path: str, value: str | None) -> list[str]:
     return [f"{path} is {value!r}; expected letters, digits and . _ + - only"]
 
 
-def device_name(path: str, value: str) -> list[str]:
-    """A name that :func:`qd.devices.resolve_device` may find; whether it is there depends on the machine."""
-    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        return []
-    return [f"{path} is {value!r}; expected auto, cpu, mps, cuda or cuda:<index>"]
+def present_device(path: str, value: str) -> list[str]:
+    """A device of this machine."""
+    try:
+        resolve_device(value)
+    except ValueError as error:
+        return [f"{path}: {error}"]
+    return []
 
 
 def unreadable(path: str, file: str, column: str | None = None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qd.config_checks import bounded, device_name, folder_name, fraction, one_of, positive, unreadable
+from qd.config_checks import bounded, folder_name, fraction, one_of, positive, present_device, unreadable
 from qd.data.prompt_files import read_prompts
 from qd.evaluation.protocols import PROTOCOLS
 from qd.models.embedder import load_embedder
@@ -34,7 +34,7 @@ class GuidanceConfig:
 class RolloutConfig:
     seconds: float = 4.0  # length of a sampled clip, > 0
     temperature: float = 0.99  # T of sampling, of the KL and of log p alike, > 0
-    samples_per_prompt: int = 4  # N, ≥ 2
+    samples_per_prompt: int = 8  # N, ≥ 2
 
     def problems(self) -> list[str]:
         return [
@@ -107,7 +107,7 @@ class PromptSource:
 class DataConfig:
     batch_size: int = 16  # sequences an optimiser step, over all ranks and accumulated micro-batches
     micro_batch_size: int = 16  # sequences a rank holds at once; all N samples of a prompt are in one
-    prompts: list[PromptSource] = field(default_factory=lambda: [PromptSource()])  # weighted mixture
+    prompts: list[PromptSource] = field(default_factory=lambda: [PromptSource(size=256)])  # weighted mixture
 
     def problems(self) -> list[str]:
         found = [
@@ -172,7 +172,7 @@ class TrainerConfig:
     def problems(self) -> list[str]:
         return [
             *bounded("trainer.max_steps", self.max_steps, 1),
-            *device_name("trainer.device", self.device),
+            *present_device("trainer.device", self.device),
             *one_of("trainer.precision", self.precision, PRECISIONS),
             *bounded("trainer.log_every", self.log_every, 1),
             *bounded("trainer.checkpoint_every", self.checkpoint_every, 1),

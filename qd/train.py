@@ -30,7 +30,7 @@ from qd.models.musicgen import MusicGen
 from qd.models.resolver import resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
-from qd.runs import check_disk, create_run, newest_checkpoint, save_config
+from qd.runs import check_disk, create_run, newest_checkpoint, save_config, taken
 
 
 def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool = False) -> Path | None:
@@ -45,11 +45,12 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         The run folder; None from a dry run.
 
     Raises:
-        ValueError: the config has problems (all are named), the run exists, or the disk is too small.
+        ConfigError: the config has problems, or the run exists; all are named.
+        ValueError: the disk is too small, or there is nothing to resume.
         NonFiniteError: the loss, a reward or a gradient was not finite.
         KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
     """
-    if problems := config.problems():
+    if problems := [*config.problems(), *([] if resume else taken(config.trainer.runs, config.name))]:
         raise ConfigError(problems)
     _quieten()
     device = resolve_device(config.trainer.device)

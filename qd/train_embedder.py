@@ -21,7 +21,7 @@ from qd.models.audio_vit import AudioViT
 from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import EmbedderTrainConfig
-from qd.runs import create_run, newest_checkpoint, save_config
+from qd.runs import create_run, newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
 """Folder inside the run's that holds the finished embedder."""
@@ -38,12 +38,12 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         ``<runs>/<name>/embedder``: config.json, model.safetensors, metrics.json and README.md (the card).
 
     Raises:
-        ConfigError: the config has problems (all are named).
-        ValueError: the run exists already, or there is nothing to resume.
+        ConfigError: the config has problems, or the run exists; all are named.
+        ValueError: there is nothing to resume.
         FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
         KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
     """
-    if problems := config.problems():
+    if problems := [*config.problems(), *([] if resume else taken(config.trainer.runs, config.name))]:
         raise ConfigError(problems)
     device = resolve_device(config.trainer.device)
     checkpoint = newest_checkpoint(Path(resume)) if resume else None

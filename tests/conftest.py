@@ -96,6 +96,7 @@ def tiny_config(tiny_model: Path, tiny_embedder: Path, tmp_path: Path) -> Callab
             f"reward.embedder={tiny_embedder}",
             f"reward.heldout_embedder={tiny_embedder}",
             f"rollout.seconds={CLIP_SECONDS}",
+            "rollout.samples_per_prompt=4",
             "trainer.device=cpu",
             f"trainer.runs={tmp_path / 'runs'}",
         ]

@@ -147,6 +147,15 @@ def test_bad_input_is_one_message_and_status_2(calls, capsys):
     assert "Traceback" not in error and not calls
 
 
+def test_what_is_wrong_with_config_machine_and_folder_is_told_at_once(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    places = ["--name", "mine", f"trainer.runs={tmp_path}", "--device", "cuda:99"]
+    assert cli.main(["train", "--beta", "-1", *places]) == 2
+    error = capsys.readouterr().err
+    assert "3 problems" in error
+    assert all(text in error for text in ("beta is -1.0", "'cuda:99' is not on this machine", "exists already"))
+
+
 def test_a_loss_that_is_not_finite_is_one_message(calls, monkeypatch):
     def broken(config, **kwargs):
         raise NonFiniteError("the loss is nan at step 3")

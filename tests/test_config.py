@@ -192,7 +192,7 @@ def test_defaults_have_no_problem():
         (["evaluation.prompts=/no/such.txt"], "evaluation.prompts: prompt file '/no/such.txt' cannot be read"),
         (["trainer.max_steps=0"], "trainer.max_steps is 0"),
         (["trainer.keep_weights=0"], "trainer.keep_weights is 0"),
-        (["trainer.device=gpu"], "trainer.device is 'gpu'"),
+        (["trainer.device=gpu"], "trainer.device: device='gpu'"),
         (["trainer.precision=16"], "trainer.precision is '16'"),
         (["model.name=bass"], "model.name: no model 'bass'"),
         (["reward.embedder=x"], "reward.embedder: no model 'x'"),
@@ -234,9 +234,9 @@ def test_batches_hold_whole_prompts(n, batch, micro, named):
     assert all(start in problem for start, problem in zip(named, found, strict=True))
 
 
-@pytest.mark.parametrize(("micro", "fine"), [(4, False), (8, True), (16, True)])
+@pytest.mark.parametrize(("micro", "fine"), [(8, False), (16, True), (32, True)])
 def test_the_baseline_over_other_prompts_needs_another_prompt(micro, fine):
-    found = train_problems(objective=ObjectiveConfig(baseline="other_prompts"), data=DataConfig(16, micro))
+    found = train_problems(objective=ObjectiveConfig(baseline="other_prompts"), data=DataConfig(32, micro))
     assert (found == []) if fine else ("moving_average" in found[0])
 
 

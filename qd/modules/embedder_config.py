@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from qd.builtin.world import SAMPLE_RATE, SPLITS
-from qd.config_checks import bounded, device_name, folder_name, one_of, positive
+from qd.config_checks import bounded, folder_name, one_of, positive, present_device
 from qd.models.audio_vit import AudioViTConfig
 from qd.objectives.triplet import FALLBACKS, NEGATIVES
 
@@ -122,7 +122,7 @@ class EmbedderTrainConfig:
             *bounded("optimizer.warmup_steps", optimizer.warmup_steps, 0),
             *positive("optimizer.gradient_clip", optimizer.gradient_clip),
             *bounded("trainer.max_steps", trainer.max_steps, 1),
-            *device_name("trainer.device", trainer.device),
+            *present_device("trainer.device", trainer.device),
             *one_of("trainer.precision", trainer.precision, PRECISIONS),
             *bounded("trainer.log_every", trainer.log_every, 1),
             *bounded("trainer.validations", trainer.validations, 1),

@@ -1,0 +1,144 @@
+"""Two runs that differ in β alone, told in tables and one figure: what `docs/first-runs.md` shows.
+
+    make train BETA=0 NAME=first-beta0
+    make train BETA=15 NAME=first-beta15
+    python experiments/first_runs.py runs/first-beta0 runs/first-beta15 [--protocol paper] [--figure pareto.png]
+
+Prints Markdown: how training went, in spans of steps; the points that each run measured on the development prompts; and
+the final weights of both, beside their base model without guidance and with it, on the held-out prompts, with paired
+differences. What is measured is kept under the runs folder, so that a second call only prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from qd.callbacks.pareto_log import REFERENCES
+from qd.config import load_config
+from qd.config_schema import TrainConfig
+from qd.evaluation.evaluator import Evaluator, build_evaluator
+from qd.evaluation.figures import Landmarks, pareto_figure
+from qd.evaluation.measurement import Measurement
+from qd.evaluation.points import FILE, METRICS, Point, PointsFile
+from qd.evaluation.protocols import PROTOCOLS
+from qd.metrics.bootstrap import Interval, paired_difference
+from qd.models.embedder import load_embedder
+from qd.models.musicgen import MusicGen
+from qd.runs import CONFIG
+
+SPAN = 200  # steps
+CURVES = ("kl_per_token", "reward", "entropy", "policy_gradient_to_kl")
+COMPARED = ("quality", "adherence", "preference", "diversity", "diversity_heldout", "vendi")
+
+
+def training_table(runs: Iterable[Path]) -> list[str]:
+    """Means over spans of steps of what training logged, with the standard error over the logged steps."""
+    lines = _header(["run", "steps", *CURVES])
+    for run in runs:
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+        events.Reload()
+        series = {name: [(e.step, e.value) for e in events.Scalars(f"train/{name}")] for name in CURVES}
+        last = max(step for values in series.values() for step, _ in values)
+        for start in range(0, last + 1, SPAN):
+            found = {n: [v for step, v in values if start <= step < start + SPAN] for n, values in series.items()}
+            cells = [f"{np.mean(v):.3f} ± {np.std(v) / len(v) ** 0.5:.3f}" for v in found.values()]
+            lines.append(_row([run.name, f"{start}–{min(start + SPAN, last + 1) - 1}", *cells]))
+    return lines
+
+
+def points_table(points: Iterable[Point]) -> list[str]:
+    """Every measured point with its intervals."""
+    lines = _header(["run", "step", *METRICS])
+    lines += [_row([p.run, str(p.step), *(_interval(p.metrics[name]) for name in METRICS)]) for p in points]
+    return lines
+
+
+def differences_table(measured: dict[str, Measurement], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Paired differences over the prompts, 95 % bootstrap intervals."""
+    lines = _header(["difference", *COMPARED])
+    for one, other in pairs:
+        a, b = measured[one].per_prompt, measured[other].per_prompt
+        cells = [_interval(paired_difference(a[name], b[name]), signed=True) for name in COMPARED]
+        lines.append(_row([f"{one} − {other}", *cells]))
+    return lines
+
+
+def measure_heldout(evaluator: Evaluator, runs: Sequence[Path], guidance: tuple[float, str | None]) -> dict:
+    """Base, guided base and the final weights of each run, by the evaluator's protocol."""
+    folder = runs[0].parent / REFERENCES
+    policies = {
+        "base": (evaluator.music.lm, evaluator.sampling()),
+        "CFG": (evaluator.music.lm, evaluator.sampling(*guidance)),
+        **{run.name: (MusicGen.load(str(run)).lm, evaluator.sampling()) for run in runs},
+    }
+    return {
+        name: evaluator.recall(folder, lm, sampling)
+        for name, (lm, sampling) in track(policies.items(), description=evaluator.protocol.id)
+    }
+
+
+def draw(runs: Sequence[Path], evaluator: Evaluator, guidance: tuple[float, str | None], path: Path) -> None:
+    """The Pareto figure of the development points, the last run in front."""
+    folder, lm, points = runs[0].parent / REFERENCES, evaluator.music.lm, {}
+    for sampling in (evaluator.sampling(), evaluator.sampling(*guidance)):
+        measured = evaluator.recall(folder, lm, sampling)
+        points[sampling.guidance_scale] = evaluator.point(measured, lm, sampling, run="base", model="base")
+    bound = evaluator.recall(folder, lm, evaluator.sampling()).cross_prompt_bound
+    *siblings, front = [(run.name, PointsFile(run / FILE).read()) for run in runs]
+    landmarks = Landmarks(points[1.0], points[guidance[0]], bound)
+    pareto_figure(front[1], dict(siblings), landmarks).savefig(path, dpi=150)
+
+
+def _header(columns: Sequence[str]) -> list[str]:
+    return [_row(columns), "|---" * len(columns) + "|"]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(interval: Interval, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{interval.mean:{form}} [{interval.lo:{form}}, {interval.hi:{form}}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("quality", type=Path, help="folder of the run with β = 0")
+    parser.add_argument("diverse", type=Path, help="folder of the run with β > 0")
+    parser.add_argument("--protocol", default="paper", choices=PROTOCOLS, help="of the final weights (default paper)")
+    parser.add_argument("--figure", type=Path, default=Path("pareto.png"), help="to write (default pareto.png)")
+    options = parser.parse_args()
+    runs = (options.quality, options.diverse)
+
+    config = load_config(TrainConfig, "train", str(options.diverse / CONFIG))
+    guidance = (config.guidance.scale, config.guidance.negative_prompt)
+    listeners = load_embedder(config.reward.embedder), load_embedder(config.reward.heldout_embedder)
+    development = build_evaluator(config, MusicGen.load(config.model.name), *listeners)
+    heldout = Evaluator(
+        development.music, development.instruments, PROTOCOLS[options.protocol], config.rollout.temperature, config.seed
+    )
+    draw(runs, development, guidance, options.figure)
+    measured = measure_heldout(heldout, runs, guidance)
+    quality, diverse = (run.name for run in runs)
+    pairs = [("CFG", "base"), (quality, "base"), (quality, "CFG"), (diverse, "base"), (diverse, "CFG")]
+    points = [point for run in runs for point in PointsFile(run / FILE).read()]
+
+    print("\n".join(["### Training", "", *training_table(runs)]))
+    print("\n".join(["", f"### Points: protocol {development.protocol.id}", "", *points_table(points)]))
+    print(f"\n### Final weights: protocol {heldout.protocol.id}, {len(heldout.prompts)} held-out prompts\n")
+    print("\n".join(_header(["model", *METRICS])))
+    for name, measurement in measured.items():
+        print(_row([name, *map(_interval, measurement.intervals().values())]))
+    print("\n".join(["", *differences_table(measured, [*pairs, (diverse, quality)])]))
+    print(f"\nDiversity of two samples of different prompts: {measured['base'].cross_prompt_bound:.3f}")
+
+
+if __name__ == "__main__":
+    main()
