@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,13 @@ def test_install_copies_and_the_gate_ends_the_card(calls, overlay, tmp_path):
         installed = {str(path.parent.relative_to(tmp_path / "assets")) for path in tmp_path.glob("assets/**/README.md")}
         assert installed == {"base", "base/codec", "adherence", "preference", "embedder", "embedder_heldout"}
         assert (tmp_path / "assets/base/README.md").read_text() == "# base\n\n## The gate\n\nPassed\n"
+
+
+def test_the_gate_alone_measures_the_shipped_model(calls, overlay, tmp_path):
+    base.build(config=overlay(), install=True)
+    shutil.rmtree(tmp_path / "work")
+    base.build(["gate"], overlay())
+    assert calls[-1][::2] == ("gate", [tmp_path / "assets/base", tmp_path / "work/gate"])
 
 
 def test_nothing_is_installed_unasked(calls, overlay, tmp_path):

@@ -82,8 +82,8 @@ class BaseConfig:
 def build(stages: Sequence[str] | None = None, config: str | None = None, install: bool = False) -> dict[str, Path]:
     """Runs stages in their order; one whose asset is complete is passed over.
 
-    A stage takes the codec and tokens of this build or, where it has none, the shipped codec. The gate measures
-    the built base model with the scorers and embedders that are *installed*.
+    A stage takes the codec and tokens of this build or, where it has none, the shipped codec. The gate measures the
+    base model of this build, or else the shipped one, with the scorers and embedders that are *installed*.
 
     Args:
         stages: names out of ``STAGES``; None for all.
@@ -145,7 +145,7 @@ def _embedder(config: BaseConfig, folder: Path) -> None:
 
 
 def _gate(config: BaseConfig, folder: Path) -> None:
-    gate.run(_seeded(config.gate, config.seed), _needed(config, "base"), folder)
+    gate.run(_seeded(config.gate, config.seed), _finished(config, "base") or _shipped(config, "base"), folder)
 
 
 STAGES = {
@@ -178,8 +178,13 @@ def _needed(config: BaseConfig, name: str) -> Path:
 
 
 def _codec_folder(config: BaseConfig) -> Path:
-    shipped = ASSETS / "base" / "codec"
-    return _finished(config, "codec") or (shipped if shipped.is_dir() else _needed(config, "codec"))
+    return _finished(config, "codec") or _shipped(config, "codec")
+
+
+def _shipped(config: BaseConfig, name: str) -> Path:
+    """The installed asset of a stage, or the error that tells how to make one."""
+    installed = ASSETS / STAGES[name].shipped
+    return installed if (installed / STAGES[name].last).is_file() else _needed(config, name)
 
 
 def _seeded(stage: StageConfig, seed: int) -> StageConfig:
