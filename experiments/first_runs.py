@@ -45,10 +45,10 @@ def training_table(runs: Iterable[Path]) -> list[str]:
         events.Reload()
         series = {name: [(e.step, e.value) for e in events.Scalars(f"train/{name}")] for name in CURVES}
         last = max(step for values in series.values() for step, _ in values)
-        for start in range(0, last + 1, SPAN):
-            found = {n: [v for step, v in values if start <= step < start + SPAN] for n, values in series.items()}
+        for start in range(0, last, SPAN):
+            found = {n: [v for step, v in values if start < step <= start + SPAN] for n, values in series.items()}
             cells = [f"{np.mean(v):.3f} ± {np.std(v) / len(v) ** 0.5:.3f}" for v in found.values()]
-            lines.append(_row([run.name, f"{start}–{min(start + SPAN, last + 1) - 1}", *cells]))
+            lines.append(_row([run.name, f"{start + 1}–{start + SPAN}", *cells]))
     return lines
 
 

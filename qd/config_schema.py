@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from qd.config_checks import bounded, folder_name, fraction, one_of, positive, present_device, unreadable
 from qd.data.prompt_files import read_prompts
+from qd.data.prompts import BLOCK
 from qd.evaluation.protocols import PROTOCOLS
 from qd.models.embedder import load_embedder
 from qd.models.resolver import resolve_model
@@ -98,6 +99,8 @@ class PromptSource:
             *(bounded(f"{path}.size", self.size, 1) if self.size is not None else []),
         ]
         needed = {"text": ("path",), "csv": ("path", "column")}.get(self.kind, ())
+        unused = [name for name in ("path", "column") if getattr(self, name) and name not in needed]
+        found += [f"{path}.{name} is given, and a source of kind {self.kind!r} has none; change one" for name in unused]
         missing = [name for name in needed if not getattr(self, name)]
         found += [f"{path}.{name} is missing; a source of kind {self.kind!r} needs it" for name in missing]
         return found if missing or not needed else found + unreadable(path, self.path, self.column)
@@ -119,7 +122,12 @@ class DataConfig:
             found.append(
                 f"data.batch_size={self.batch_size} is no multiple of data.micro_batch_size={self.micro_batch_size}"
             )
-        return found + [text for i, source in enumerate(self.prompts) for text in source.problems(f"data.prompts[{i}]")]
+        total = sum(source.weight for source in self.prompts)
+        for i, source in enumerate(self.prompts):
+            found += source.problems(f"data.prompts[{i}]")
+            if 0 < source.weight < total / BLOCK:
+                found.append(f"data.prompts[{i}].weight is {source.weight}; expected 1/{BLOCK} of all weights or more")
+        return found
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from dataclasses import dataclass
 
 import torch
@@ -45,17 +44,19 @@ def disk_bytes(module: DiversityDistillation, config: TrainConfig) -> int:
 
 
 def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: int, device: torch.device) -> Estimate:
-    """Makes one micro-batch, forward and backward, on the device; the module keeps no trace of it.
+    """Makes two micro-batches, forward and backward, on the device, and times the second: the first warms up.
 
-    The time of a measured point is taken from that of the rollout, row for row.
+    The module keeps no trace of them. The time of a measured point is taken from that of the rollout, row for row.
     """
     module.to(device)
     prompts = config.data.micro_batch_size // config.rollout.samples_per_prompt
     batch = PromptBatch(["a piece of music with a steady beat"] * prompts, list(range(prompts)))
-    start = time.perf_counter()
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
-        loss = module.training_step(batch, 0)
-    loss.backward()
+    for _ in range(2):
+        module.forget()
+        start = module.record.now(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
+            loss = module.training_step(batch, 0)
+        loss.backward()
     step_seconds = (module.record.now(device) - start) * accumulation
     rollout_seconds = module.record.seconds["rollout"] / config.data.micro_batch_size
     module.zero_grad(set_to_none=True)

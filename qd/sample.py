@@ -9,7 +9,7 @@ import torch
 
 from qd.audio_io import spectrogram_png, write_wav
 from qd.devices import resolve_device
-from qd.models.delay import delay_mask
+from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
 from qd.models.sampler import Sampler, counter_uniforms
 
@@ -53,7 +53,7 @@ def sample(
         raise ValueError("the prompt is empty; say what the music should be, for example 'calm piano'")
     music = MusicGen.load(model).to(resolve_device(device))
     frames = music.frames(seconds)
-    steps = delay_mask(music.lm.codebooks, frames, music.lm.channels).shape[1]
+    steps = delayed_steps(music.lm.codebooks, frames, music.lm.channels)
     uniforms = counter_uniforms(seed, 0, range(n), music.lm.codebooks, steps).to(music.device)
     drawn = Sampler(music.lm).sample(
         music.condition([prompt]).repeat_interleave(n),

@@ -200,6 +200,9 @@ def test_defaults_have_no_problem():
         (["data.prompts=[{kind: text}]"], "data.prompts[0].path is missing"),
         (["data.prompts=[{kind: csv, path: x}]"], "data.prompts[0].column is missing"),
         (["data.prompts=[{kind: file}]"], "data.prompts[0].kind is 'file'"),
+        (["data.prompts=[{path: x.txt}]"], "data.prompts[0].path is given, and a source of kind 'builtin' has none"),
+        (["data.prompts=[{kind: text, path: x, column: y}]"], "data.prompts[0].column is given"),
+        (["data.prompts=[{}, {weight: 2000}]"], "data.prompts[0].weight is 1.0; expected 1/1024"),
         (["data.prompts=[{weight: 0}, {size: 0}]"], "data.prompts[0].weight is 0.0"),
         (
             ["data.prompts=[{kind: text, path: /no/such.txt}]"],

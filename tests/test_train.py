@@ -138,7 +138,7 @@ def test_tensorboard_has_the_numbers_of_each_step(reference: Path) -> None:
     stages = ("rollout", "student", "teacher", "decode", "embed", "backward")
     assert {f"train/{name}" for name in names} | {f"train/seconds_{stage}" for stage in stages} <= tags
     beta = {event.step: event.value for event in events.Scalars("train/beta")}
-    assert beta == {0: 0, 1: 25, 2: 50, 3: 75, **{step: 100 for step in range(4, STEPS)}}
+    assert beta == {1: 0, 2: 25, 3: 50, 4: 75, **{step: 100 for step in range(5, STEPS + 1)}}
 
 
 def test_the_final_micro_batch_had_the_prompts_of_its_step(run_config: TrainConfig, reference: Path) -> None:

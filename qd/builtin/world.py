@@ -27,7 +27,7 @@ SPLITS = {
          "validation", "calibration", "listener_train", "listener_test")
     )
 }  # fmt: skip
-QUALITY_PROMPTS, DIVERSITY_PROMPTS = 101, 50  # sizes of the held-out prompt sets, after the paper's Section 3.5
+QUALITY_PROMPTS = 101  # size of the held-out set, after the paper's Section 3.5; its first 50 serve for diversity
 DEGRADED_RATE = 0.5
 CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # bad recordings are often of careless players
 _PROMPT_BUCKETS = {"development": (0, 1), "heldout": (2, 3), "train": range(4, 16)}

@@ -17,6 +17,7 @@ from qd.evaluation.points import METRICS
 from qd.metrics.diversity import cross_prompt_diversity, diversity
 from qd.metrics.vendi import vendi_score
 from qd.models.condition import Condition
+from qd.models.delay import delayed_steps
 from qd.models.embedder import Embedder
 from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.resample import resample
@@ -117,7 +118,7 @@ def _generate(
 ) -> tuple[Tensor, Tensor]:
     """Audio ``(rows, samples)`` and mean entropy per token ``(rows,)`` of some rows of ``condition``."""
     frames = music.frames(sampling.seconds)
-    steps = frames + lm.codebooks // lm.channels - 1
+    steps = delayed_steps(lm.codebooks, frames, lm.channels)
     uniforms = counter_uniforms(sampling.seed, EVALUATION_STREAM, rows, lm.codebooks, steps).to(music.device)
     sampled = Sampler(lm).sample(
         Condition(condition.states[rows.start : rows.stop], condition.mask[rows.start : rows.stop]),

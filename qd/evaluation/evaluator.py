@@ -79,12 +79,16 @@ class Evaluator:
         )
 
     def recall(self, folder: Path, lm: LanguageModel, sampling: Sampling) -> Measurement:
-        """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its key."""
+        """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its key.
+
+        It is measured anew where the run that kept it wanted less audio.
+        """
         path = folder / f"{self.key(lm, sampling)}.npz"
-        if not path.is_file():
+        audible = min(self.audio_prompts, len(self.prompts))
+        if not path.is_file() or len(Measurement.load(path).audio) < audible:
             self.measure(lm, sampling).save(path)
         kept = Measurement.load(path)
-        return replace(kept, audio=kept.audio[: self.audio_prompts])
+        return replace(kept, audio=kept.audio[:audible])
 
     def point(
         self,

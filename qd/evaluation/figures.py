@@ -41,15 +41,23 @@ def sibling_trajectories(runs: Path, point: Point) -> dict[str, list[Point]]:
     """Points of the other runs under ``runs`` that may share a plot with ``point``, by run, oldest run first."""
     files = [path for path in runs.glob(f"*/{FILE}") if path.parent.name != point.run]
     found: dict[str, list[Point]] = {}
-    for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+    for path in sorted(files, key=_written, reverse=True):
         try:
             points = [other for other in PointsFile(path).read() if comparable(other, point)]
-        except ValueError as error:  # another run's damaged file must not stop this one
+        except (ValueError, OSError) as error:  # another run's damaged or vanished file must not stop this one
             warnings.warn(f"not drawn: {error}", stacklevel=2)
             continue
         if points and len(found) < MAX_SIBLINGS:
             found[path.parent.name] = points
     return dict(reversed(found.items()))
+
+
+def _written(file: Path) -> float:
+    """When the file was written last; 0 if it has been removed since it was listed."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def pareto_figure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from qd.objectives.diversity import diversity_reward, pairwise_dissimilarity
@@ -40,6 +41,11 @@ def cross_prompt_diversity(embeddings: Tensor) -> Tensor:
         >>> cross_prompt_diversity(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]))
         tensor(0.5000)
     """
-    if embeddings.ndim == 3 and len(embeddings) < 2:
+    if embeddings.ndim != 3:
+        raise ValueError(f"embeddings are {tuple(embeddings.shape)}: expected (prompts, samples, width).")
+    if (prompts := len(embeddings)) < 2:
         raise ValueError("1 prompt: the diversity across prompts needs 2 or more. Embed samples of more prompts.")
-    return diversity(embeddings.transpose(0, 1)).mean()
+    units = F.normalize(embeddings, dim=-1)
+    # Σ_{i≠k} u_i·u_k = |Σ u|² − Σ |u|²: the P² products are never listed, for P may be a whole file of prompts.
+    products = units.sum(dim=0).square().sum(dim=-1) - units.square().sum(dim=(0, 2))
+    return 1 - products.mean() / (prompts * (prompts - 1))

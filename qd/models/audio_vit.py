@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -210,7 +211,7 @@ class AudioViT(nn.Module):
         model = cls(AudioViTConfig(**content))
         try:
             model.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"embedder folder {folder}: weights do not fit config.json: {error}") from None
         return model.eval()
 

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def delayed_steps(codebooks: int, frames: int, channels: int = 1) -> int:
+    """Length of the delayed codes: ``T + Q / channels - 1``."""
+    return frames + codebooks // channels - 1
+
+
 def delay_mask(codebooks: int, frames: int, channels: int = 1, device: torch.device | None = None) -> Tensor:
     """Which delayed positions hold a real token.
 
@@ -29,7 +34,7 @@ def delay_mask(codebooks: int, frames: int, channels: int = 1, device: torch.dev
     if codebooks < 1 or codebooks % channels:
         raise ValueError(f"codebooks must be a positive multiple of channels={channels}, got {codebooks}.")
     delays = torch.arange(codebooks, device=device)[:, None] // channels
-    steps = torch.arange(frames + codebooks // channels - 1, device=device)
+    steps = torch.arange(delayed_steps(codebooks, frames, channels), device=device)
     return (steps >= delays) & (steps < delays + frames)
 
 

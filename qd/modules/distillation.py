@@ -13,13 +13,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.models.condition import Condition
-from qd.models.delay import delay
+from qd.models.delay import delay, delayed_steps
 from qd.models.embedder import Embedder
 from qd.models.musicgen import MusicGen
 from qd.models.resample import resample
@@ -111,7 +111,7 @@ class DiversityDistillation(pl.LightningModule):
         encoded = self.music.condition(batch.prompts)
         condition = encoded.repeat_interleave(n)
         rows = [position * n + sample for position in batch.positions for sample in range(n)]
-        steps = frames + lm.codebooks // lm.channels - 1
+        steps = delayed_steps(lm.codebooks, frames, lm.channels)
         uniforms = counter_uniforms(self.config.seed, self.global_step, rows, lm.codebooks, steps).to(self.device)
         drawn = self.sampler.sample(
             condition, frames, temperature=settings.temperature, uniforms=lambda step: uniforms[..., step]
@@ -198,8 +198,16 @@ class DiversityDistillation(pl.LightningModule):
         self.metrics = self.record.summary()
         self.forget()
         diagnosed = self.global_step % DIAGNOSTICS_EVERY == 0
-        if self.logger is not None and (diagnosed or self.global_step % self.config.trainer.log_every == 0):
-            self.logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, self.global_step)
+        done = self.global_step + 1  # with this one
+        if self.logger is not None and (diagnosed or done % self.config.trainer.log_every == 0):
+            self.logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, done)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips the policy's gradient alone: how wrong a value head is must not change how far the policy moves."""
+        if gradient_clip_val:
+            clip_grad_norm_(self.music.lm.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on the decoder, its projection and the baseline's parameters; a linear warm-up if one is asked for."""

@@ -35,7 +35,7 @@ class Baseline(nn.Module):
     def forward(
         self, rewards: Tensor, prompts: Sequence[str], features: Tensor | None = None, gather: Gather = this_rank
     ) -> Tensor:
-        """The baseline of each sample, ``(prompts, samples)``, which no reward of its own prompt has entered.
+        """The baseline of each sample, ``(prompts, samples)``, which no reward of this step's own samples has entered.
 
         Args:
             rewards: ``(prompts, samples)`` of this step.

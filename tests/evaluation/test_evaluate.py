@@ -151,6 +151,11 @@ class TestEvaluator:
         again = evaluator.recall(tmp_path / "references", music.lm, evaluator.sampling())
         np.testing.assert_array_equal(first.per_prompt["quality"], again.per_prompt["quality"])
 
+    def test_recall_measures_anew_for_more_audio(self, evaluator, music, tmp_path):
+        for wanted in (0, 2, 1):
+            evaluator.audio_prompts = wanted
+            assert len(evaluator.recall(tmp_path, music.lm, evaluator.sampling()).audio) == wanted
+
     def test_point(self, evaluator, music):
         sampling = evaluator.sampling(2.0)
         measurement = evaluator.measure(music.lm, sampling)

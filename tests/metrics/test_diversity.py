@@ -46,3 +46,5 @@ def test_refuses_too_few():
         diversity(draw(3, 1, 6))
     with pytest.raises(ValueError, match="more prompts"):
         cross_prompt_diversity(draw(1, 3, 6))
+    with pytest.raises(ValueError, match="expected \\(prompts, samples, width\\)"):
+        cross_prompt_diversity(draw(4, 3, 6)[0])

@@ -175,6 +175,10 @@ def test_broken_folders_are_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"width": 14}))
     with pytest.raises(ValueError, match="weights do not fit"):
         AudioViT.from_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="weights do not fit"):
+        AudioViT.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"depth": 3}))
     with pytest.raises(ValueError, match="depth"):
         AudioViT.from_pretrained(tmp_path)

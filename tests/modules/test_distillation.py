@@ -284,3 +284,15 @@ def test_the_value_head_learns_and_the_moving_average_waits_for_the_end_of_the_s
     fit(module, config, steps=1)
     assert module.baseline.weight == pytest.approx(0.1)  # one update for two micro-batches
     assert module.baseline.average == pytest.approx(module.metrics["reward"])
+
+
+def test_a_wrong_value_head_leaves_the_policys_step_alone(tiny_config: Config) -> None:
+    config = tiny_config("objective.baseline=value_head", "data.batch_size=4", "data.micro_batch_size=4")
+    module = build(config)
+    for parameter, size in (*((p, 1e-3) for p in module.music.lm.parameters()), (module.baseline.head.weight, 1e6)):
+        parameter.grad = torch.full_like(parameter, size)
+    before = [p.grad.clone() for p in module.music.lm.parameters()]
+    norm = torch.cat([g.flatten() for g in before]).norm()
+    module.configure_gradient_clipping(None, gradient_clip_val=norm.item() / 2)
+    for parameter, gradient in zip(module.music.lm.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient / 2, rtol=1e-4, atol=0)
