@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -79,7 +80,7 @@ def measure_heldout(evaluator: Evaluator, runs: Sequence[Path], guidance: tuple[
     }
     return {
         name: evaluator.recall(folder, lm, sampling)
-        for name, (lm, sampling) in track(policies.items(), description=evaluator.protocol.id)
+        for name, (lm, sampling) in track(policies.items(), evaluator.protocol.id, console=Console(stderr=True))
     }
 
 

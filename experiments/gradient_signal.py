@@ -15,6 +15,7 @@ import argparse
 from collections import defaultdict
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -51,7 +52,7 @@ def collect(model: str, samples: int, sequences: int, rounds: int) -> dict[Row, 
     heads = {key: torch.optim.AdamW(b.parameters(), rate) for key, b in baselines.items() if list(b.parameters())}
     found = defaultdict(list)
     prompts = list(world.prompt_set("train", sequences // samples))
-    for number in track(range(rounds), description=f"N = {samples}"):
+    for number in track(range(rounds), f"N = {samples}", console=Console(stderr=True)):
         positions = range(number * len(prompts), (number + 1) * len(prompts))
         gradients, dissimilarity, features = _round(module, PromptBatch(prompts, list(positions)))
         for key, baseline in baselines.items():

@@ -196,17 +196,16 @@ def _base(options: argparse.Namespace) -> None:
 def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:
     """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
     from qd.config import load_config
-    from qd.runs import CONFIG, find_run, taken
+    from qd.runs import find_run, resumed_config, taken
 
-    source, run = options.config, None
     settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}
+    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
+    overrides = [*given, *options.overrides]
     if options.resume:
         run = find_run(options.resume)
-        source = str(run / CONFIG)
-        settings |= {"name": run.name, "trainer.runs": str(run.parent)}
-    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
-    checks = [] if run else [lambda config: taken(config.trainer.runs, config.name)]
-    return load_config(schema, kind, source, [*given, *options.overrides], checks), str(run) if run else None
+        return resumed_config(schema, kind, run, overrides, options.config), str(run)
+    free = [lambda config: taken(config.trainer.runs, config.name)]
+    return load_config(schema, kind, options.config, overrides, free), None
 
 
 def _prompt_source(text: str) -> dict[str, str]:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from qd.config import to_yaml
+from qd.config import load_config, to_yaml
 
 CONFIG = "config.yaml"
 CHECKPOINT = "last.ckpt"
 FLOAT32_BYTES = 4
 LOGS_BYTES = 200 * 2**20  # TensorBoard events with audio and figures, generously
+
+_LOOKED_AT = ("trainer.device", "trainer.log_every", "trainer.checkpoint_every")
+_KEPT = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights", "evaluation.siblings")
+RESUMABLE = {"train": _LOOKED_AT + _KEPT, "embedder": _LOOKED_AT}
+"""Settings that may change when a run goes on, by the kind of its config; any other would make it another run.
+
+An embedder's ``max_steps`` is none of them: its learning rate and its validations follow from it.
+"""
 
 
 def run_name(label: str, now: datetime | None = None) -> str:
@@ -84,6 +95,52 @@ def newest_checkpoint(run: Path) -> Path:
     return checkpoint
 
 
+def resumed_config(
+    schema: type, kind: str, run: Path, overrides: Sequence[str] = (), overlay: str | None = None
+) -> Any:
+    """The config that a run goes on with: its own, with the overrides.
+
+    Args:
+        schema: of the config. kind: key of :data:`RESUMABLE`.
+        run: its folder, which may have been moved or renamed.
+        overrides: dotted keys; what they change must be resumable, what they repeat is fine.
+        overlay: of a new run. There is no place for one, so that it is a problem if it is given.
+
+    Raises:
+        ConfigError: names every bad value, and every setting that would make it another run.
+    """
+
+    class Saved(schema):
+        def problems(self) -> list[str]:
+            return []  # an override may mend it: the device of another machine
+
+    source = str(run / CONFIG)
+    place = [f"{key}={json.dumps(value)}" for key, value in {"name": run.name, "trainer.runs": str(run.parent)}.items()]
+    saved = load_config(Saved, kind, source, place)
+    stray = [f"config is {overlay!r}, and a run goes on with its own; leave out CONFIG"] if overlay else []
+    checks = [lambda config: [*stray, *_changes(asdict(saved), asdict(config), RESUMABLE[kind])]]
+    return load_config(schema, kind, source, [*place, *overrides], checks)
+
+
+def _changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
+    """One sentence for each setting in which two configs differ and may not."""
+    before, after = dict(_leaves(saved)), dict(_leaves(wanted))
+    return [
+        f"{key} is {after.get(key)!r}, and this run has {before.get(key)!r}; leave it out, or start a new run"
+        for key in before | after
+        if key not in allowed and before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths and values; a list is one value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def save_config(config: Any, run: Path) -> None:
     """Writes the resolved config of a run, whole or not at all; ``load_config`` with this file builds it again."""
     unfinished = (run / CONFIG).with_suffix(".tmp")
@@ -106,18 +163,26 @@ def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
     )  # the next one is written before the old goes
 
 
-def check_disk(runs: str | Path, needed: int) -> None:
-    """Refuses to start a run that the disk cannot hold.
+def check_disk(runs: str | Path, needed: int, run: Path | None = None) -> None:
+    """Refuses to start, or to go on with, a run that the disk cannot hold.
+
+    Args:
+        runs: the folder of run folders.
+        needed: bytes of the whole run.
+        run: folder of a run that goes on; what it holds already is not needed again.
 
     Raises:
-        ValueError: fewer than ``needed`` bytes are free where ``runs`` is, or will be.
+        ValueError: fewer bytes than are needed are free where ``runs`` is, or will be.
     """
+    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run else 0
+    missing = needed - held
     folder = Path(runs).resolve()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free < missing:
         raise ValueError(
-            f"the run needs {needed / 2**30:.1f} GiB and {str(folder)!r} has {free / 2**30:.1f} GiB free; make room, "
-            "name another trainer.runs, or keep fewer step folders (trainer.keep_weights)"
+            f"the run needs {missing / 2**30:.1f} GiB{' more' if held else ''} and {str(folder)!r} has "
+            f"{free / 2**30:.1f} GiB free; make room, name another trainer.runs, or keep fewer step folders "
+            "(trainer.keep_weights)"
         )

@@ -25,6 +25,7 @@ from qd.data.prompts import PromptDataModule
 from qd.devices import resolve_device, trainer_device
 from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluator import Evaluator, build_evaluator
+from qd.evaluation.points import FILE, PointsFile
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import resolve_model
@@ -46,7 +47,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
 
     Raises:
         ConfigError: the config has problems, or the run exists; all are named.
-        ValueError: the disk is too small, or there is nothing to resume.
+        ValueError: the disk is too small, there is nothing to resume, or a resumed run would not be the same one.
         NonFiniteError: the loss, a reward or a gradient was not finite.
         KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
     """
@@ -54,7 +55,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         raise ConfigError(problems)
     _quieten()
     device = resolve_device(config.trainer.device)
-    checkpoint = newest_checkpoint(Path(resume)) if resume else None
+    folder = Path(resume) if resume else None
+    checkpoint = newest_checkpoint(folder) if folder else None
     module, data = _build(config)
     if dry_run:
         print(f"{to_yaml(config)}\n{estimate(module, config, data.accumulation(1), device)}")
@@ -62,8 +64,10 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     # Before the folder: what cannot be measured must not take the run's name.
     heldout = load_embedder(config.reward.heldout_embedder).to(device)
     evaluator = build_evaluator(config, module.to(device).music, module.embedder, heldout)
-    check_disk(config.trainer.runs, disk_bytes(module, config))
-    folder = Path(resume) if resume else create_run(config.trainer.runs, config.name, f"beta{config.beta:g}")
+    if checkpoint:
+        _check_points(folder, _step_of(checkpoint), evaluator)
+    check_disk(config.trainer.runs, disk_bytes(module, config), folder)
+    folder = folder or create_run(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder)
     save_config(config, folder)
     print(f"run folder: {folder}", flush=True)
@@ -85,6 +89,28 @@ def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule
         seed=config.seed,
     )
     return DiversityDistillation(music, load_embedder(config.reward.embedder), baseline, config), data
+
+
+def _check_points(folder: Path, step: int, evaluator: Evaluator) -> None:
+    """Refuses to add points to a run that could not be drawn beside those that it has.
+
+    Raises:
+        ValueError: the last point up to ``step``, where the run goes on, has another protocol or other scorers.
+    """
+    kept = [point for point in PointsFile(folder / FILE).read() if point.step <= step]
+    if not kept:
+        return
+    now = {"protocol": evaluator.protocol.id, "scorers": evaluator.instruments.description}
+    then = {"protocol": kept[-1].protocol, "scorers": kept[-1].scorers}
+    if changed := [f"{key} {then[key]!r}, now {now[key]!r}" for key in now if then[key] != now[key]]:
+        raise ValueError(
+            f"run {folder.name!r} was measured by {'; '.join(changed)}: its next points could not be compared; put "
+            "back the evaluation prompts, scorers and embedders that it began with, or start a new run"
+        )
+
+
+def _step_of(checkpoint: Path) -> int:
+    return torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
 
 
 def _pinned(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -114,7 +140,7 @@ def _callbacks(evaluator: Evaluator, config: TrainConfig, folder: Path) -> list[
     recipe = {"run": folder.name, "config": asdict(config)}
     return [
         BetaSchedule(config.beta, config.objective.beta_ramp_steps),
-        NonFiniteGuard(),
+        NonFiniteGuard(folder),
         CollapseWarning(),
         StepProgress(settings.log_every),
         ParetoLog(
@@ -136,9 +162,8 @@ def _callbacks(evaluator: Evaluator, config: TrainConfig, folder: Path) -> list[
 def _trainer(
     config: TrainConfig, folder: Path, callbacks: list[pl.Callback], checkpoint: Path | None, accumulation: int
 ) -> pl.Trainer:
-    step = torch.load(checkpoint, weights_only=True, mmap=True)["global_step"] if checkpoint else None
     # What a killed run has logged beyond its checkpoint is hidden: those steps are made again.
-    purge = {"purge_step": step + 1} if checkpoint else {}
+    purge = {"purge_step": _step_of(checkpoint) + 1} if checkpoint else {}
     return pl.Trainer(
         **trainer_device(resolve_device(config.trainer.device)),
         precision=config.trainer.precision,

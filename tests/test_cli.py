@@ -22,6 +22,7 @@ class Trainer:
     runs: str = "runs"
     device: str = "auto"
     max_steps: int = 1
+    log_every: int = 10
 
 
 @dataclass
@@ -114,10 +115,25 @@ def test_a_resumed_run_goes_on_with_its_own_config(calls, command, tmp_path):
     run = tmp_path / "mine"
     run.mkdir()
     (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
-    assert cli.main([command, "--resume", str(run), "trainer.max_steps=9"]) == 0
+    assert cli.main([command, "--resume", str(run), "--name=mine", "--seed=0", "beta=3", "trainer.log_every=9"]) == 0
     ((_, (config,), options),) = calls
     assert options["resume"] == str(run)
-    assert (config.beta, config.name, config.trainer.runs, config.trainer.max_steps) == (3.0, "mine", str(tmp_path), 9)
+    assert (config.beta, config.name, config.trainer.runs, config.trainer.log_every) == (3.0, "mine", str(tmp_path), 9)
+
+
+def test_what_would_make_a_resumed_run_another_one_is_told_at_once(calls, tmp_path, capsys):
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
+    other = ["--beta=4", "--seed=1", "--name=yours", "--config=quick", "--prompts=p.txt", "--embedder=e"]
+    assert cli.main(["train", "--resume", str(run), *other, "trainer.max_steps=9"]) == 2
+    error = capsys.readouterr().err
+    assert "6 problems" in error and not calls
+    assert "config is 'quick', and a run goes on with its own; leave out CONFIG" in error
+    assert "beta is 4.0, and this run has 3.0" in error
+    assert all(f"• {key} is" in error for key in ("seed", "name", "data.prompts", "reward.embedder"))
+    assert cli.main(["train-embedder", "--resume", str(run), "trainer.max_steps=9"]) == 2
+    assert "trainer.max_steps is 9, and this run has 1" in capsys.readouterr().err
 
 
 def test_sample_passes_what_was_given(calls):

@@ -1,18 +1,49 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import pytest
 
 from qd import runs
-from qd.config import load_config
+from qd.config import ConfigError, load_config
+from qd.config_schema import TrainConfig
+from qd.modules.embedder_config import EmbedderTrainConfig
 
 
 @dataclass
 class Settings:
     beta: float = 15.0
+
+
+@dataclass
+class Place:
+    runs: str = "runs"
+    device: str = "cpu"
+    max_steps: int = 1
+
+
+@dataclass
+class RunSettings:
+    """A run that can only go on where its device is."""
+
+    name: str | None = None
+    beta: float = 15.0
+    prompts: list[str] = field(default_factory=list)
+    trainer: Place = field(default_factory=Place)
+
+    def problems(self) -> list[str]:
+        return [] if self.trainer.device == "cpu" else [f"no device {self.trainer.device}"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Was made elsewhere, on a machine with another device."""
+    monkeypatch.setattr("qd.config.config_folder", lambda: tmp_path / "no-configs")
+    folder = runs.create_run(tmp_path / "runs", "mine", "beta0")
+    runs.save_config(RunSettings("old", 2.0, ["a", "b"], Place("elsewhere", "cuda", 5)), folder)
+    return folder
 
 
 def test_a_name_is_what_the_run_is_and_when_it_began():
@@ -55,6 +86,32 @@ def test_a_saved_config_loads_again(tmp_path):
     assert load_config(Settings, "none", str(tmp_path / runs.CONFIG)) == Settings(beta=0.5)
 
 
+def test_a_run_goes_on_with_its_own_config_where_it_lies_now(run):
+    overrides = ["trainer={device: cpu, max_steps: 9}", "beta=2", "prompts=[a, b]", "name=mine"]
+    config = runs.resumed_config(RunSettings, "train", run, overrides)
+    assert config == RunSettings("mine", 2.0, ["a", "b"], Place(str(run.parent), "cpu", 9))
+
+
+def test_what_would_make_it_another_run_is_told_with_the_other_problems(run):
+    overrides = ["beta=3", "prompts=[a]", "trainer.max_steps=9", "trainer.runs=there", "name=other", "betta=1"]
+    with pytest.raises(ConfigError) as caught:
+        runs.resumed_config(RunSettings, "train", run, overrides, overlay="quick")
+    unknown, device, config, *changed = caught.value.problems
+    assert "unknown key 'betta'" in unknown and device == "no device cuda" and "leave out CONFIG" in config
+    assert [text.split()[0] for text in changed] == ["name", "beta", "prompts", "trainer.runs"]
+    assert changed[1] == "beta is 3.0, and this run has 2.0; leave it out, or start a new run"
+
+
+def test_the_steps_of_an_embedder_are_part_of_what_it_is(run):
+    with pytest.raises(ConfigError, match="trainer.max_steps is 9, and this run has 5"):
+        runs.resumed_config(RunSettings, "embedder", run, ["trainer.device=cpu", "trainer.max_steps=9"])
+
+
+@pytest.mark.parametrize(("kind", "schema"), [("train", TrainConfig), ("embedder", EmbedderTrainConfig)])
+def test_what_may_change_is_a_setting(kind, schema):
+    assert set(runs.RESUMABLE[kind]) <= {path for path, _ in runs._leaves(asdict(schema()))}
+
+
 def test_the_checkpoint_is_found_or_asked_for(tmp_path):
     with pytest.raises(ValueError, match="last.ckpt"):
         runs.newest_checkpoint(tmp_path)
@@ -73,3 +130,15 @@ def test_a_full_disk_is_refused_before_the_folder_is_there(tmp_path, monkeypatch
     runs.check_disk(tmp_path / "not" / "yet", 2**30)
     with pytest.raises(ValueError, match="needs 2.0 GiB and .* has 1.0 GiB free"):
         runs.check_disk(tmp_path / "not" / "yet", 2**31)
+
+
+def test_a_run_that_goes_on_needs_only_the_rest_of_its_bytes(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda folder: usage(100, 0, 100))
+    (tmp_path / "mine" / "step-000001").mkdir(parents=True)
+    (tmp_path / "mine" / "last.ckpt").write_bytes(bytes(30))
+    (tmp_path / "mine" / "step-000001" / "model.safetensors").write_bytes(bytes(20))
+    runs.check_disk(tmp_path, 150, tmp_path / "mine")
+    for run in (tmp_path / "mine", None):
+        with pytest.raises(ValueError, match="GiB more and" if run else "GiB and"):
+            runs.check_disk(tmp_path, 151, run)

@@ -26,10 +26,12 @@ from qd.config import ConfigError, load_config, to_yaml
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptStream
 from qd.models.musicgen import MusicGen
-from qd.train import train
+from qd.scorers.protocol import Quality
+from qd.train import _check_points, train
 
 STEPS = 8
 WORKER = Path(__file__).with_name("tiny_run.py")
+Loudness = runpy.run_path(str(WORKER))["Loudness"]
 Config = Callable[..., TrainConfig]
 
 
@@ -86,13 +88,13 @@ def assert_same_outcome(run: Path, other: Path) -> None:
     assert all(torch.equal(value, moments_[p][k]) for p, values in moments.items() for k, value in values.items())
 
 
-def start(config: TrainConfig) -> subprocess.Popen[str]:
+def start(config: TrainConfig, *options: str) -> subprocess.Popen[str]:
     """The run as a real process, its progress on stdout, a line a step."""
     path = Path(config.trainer.runs).with_suffix(".yaml")
     path.write_text(to_yaml(config), encoding="utf-8")
     code = f"import sys, torch, runpy; torch.set_num_threads({torch.get_num_threads()}); sys.argv = sys.argv[1:]; "
     code += "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", code, str(WORKER), "train", "--config", str(path)]
+    command = [sys.executable, "-c", code, str(WORKER), "train", "--config", str(path), *options]
     root = WORKER.parents[1]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -153,7 +155,7 @@ def kill_and_resume(config: TrainConfig, seed: int) -> Path:
     draw = random.Random(seed)
     step, delay = draw.randint(2, STEPS - 1), draw.uniform(0, 0.3)
     print(f"seed {seed}: killed {delay:.3f} s after step {step}")
-    process = start(config)
+    process = start(config, "--hold")
     wait_for(process, f"step {step}/")
     time.sleep(delay)
     process.kill()
@@ -237,3 +239,64 @@ def test_an_incomplete_model_is_told_with_the_other_problems(run_config: TrainCo
         train(bad)
     assert len(caught.value.problems) == 2
     assert "decoder/model.safetensors is missing" in str(caught.value)
+
+
+@pytest.fixture
+def stopped(run_config: TrainConfig, reference: Path, tmp_path: Path) -> tuple[TrainConfig, Path]:
+    """A run to go on with, and its config: a copy of the reference."""
+    run = shutil.copytree(reference, tmp_path / "runs" / "x")
+    return load_config(TrainConfig, "train", str(run / "config.yaml")), run
+
+
+def state_of(run: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in run.rglob("*") if path.is_file() and "events" not in path.name}
+
+
+def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
+    stopped: tuple[TrainConfig, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = stopped
+    before = state_of(run)
+    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", lambda: Quality(Loudness("louder"), Loudness()))
+    with pytest.raises(ValueError, match="'x' was measured by scorers 'loudness@1 .*', now 'louder@1 .*put back"):
+        train(config, resume=run)
+    fewer = replace(config, evaluation=replace(config.evaluation, n_samples=3))
+    with pytest.raises(ValueError, match="protocol 'quick-2x2.*', now 'quick-2x3.*; scorers "):
+        train(fewer, resume=run)
+    assert state_of(run) == before
+
+
+def test_points_after_the_checkpoint_do_not_count(stopped: tuple[TrainConfig, Path]) -> None:
+    """They are measured again."""
+    _, run = stopped
+    rows = [json.loads(line) for line in (run / "points.jsonl").read_text().splitlines()]
+    rows[-1]["protocol"] = "paper"
+    (run / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scorers, protocol = rows[0]["scorers"], rows[0]["protocol"]
+    evaluator = SimpleNamespace(protocol=SimpleNamespace(id=protocol), instruments=SimpleNamespace(description=scorers))
+    _check_points(run, STEPS - 1, evaluator)
+    with pytest.raises(ValueError, match="protocol 'paper'"):
+        _check_points(run, STEPS, evaluator)
+
+
+def test_a_run_does_not_go_on_with_another_teacher(stopped: tuple[TrainConfig, Path], tmp_path: Path) -> None:
+    config, run = stopped
+    other = shutil.copytree(config.model.name, tmp_path / "other")
+    music = MusicGen.load(other)
+    with torch.no_grad():
+        music.lm.decoder.lm_heads[0].weight.add_(1e-3)
+    shutil.rmtree(other)
+    music.save(other)
+    before = torch.load(run / "last.ckpt", weights_only=True)["frozen"]
+    assert before.keys() == {"teacher", "text encoder", "codec", "reward embedder"}
+    with pytest.raises(ValueError, match="with another teacher than is loaded now"):
+        train(replace(config, model=replace(config.model, name=str(other))), resume=run)
+
+
+def test_a_run_that_goes_on_needs_only_the_rest_of_its_bytes(
+    stopped: tuple[TrainConfig, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = stopped
+    monkeypatch.setattr(qd.runs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    with pytest.raises(ValueError, match="GiB more"):
+        train(config, resume=run)

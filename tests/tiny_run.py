@@ -1,14 +1,20 @@
-"""Runs the command line in a process of its own, with stand-ins for the two scorers, so that a test can kill it."""
+"""Runs the command line in a process of its own, with stand-ins for the two scorers, so that a test can kill it.
+
+With ``--hold`` the run waits for that before it saves its last step: it cannot end first, however slow the killer is.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import lightning.pytorch as pl
 from torch import Tensor
 
 import qd.evaluation.evaluator
+from qd.callbacks.progress import StepProgress
 from qd.cli import main
 from qd.scorers.protocol import Quality
 
@@ -28,6 +34,15 @@ def stand_in_quality() -> Quality:
     return Quality(Loudness(), Loudness())
 
 
+def hold(progress: StepProgress, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    ended(progress, trainer, module)
+    if trainer.global_step == trainer.max_steps:
+        time.sleep(600)
+
+
 if __name__ == "__main__":
     qd.evaluation.evaluator.load_quality = stand_in_quality
+    if "--hold" in sys.argv:
+        sys.argv.remove("--hold")
+        ended, StepProgress.on_step_end = StepProgress.on_step_end, hold
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from qd.callbacks.step_callback import StepCallback
+from qd.models.resolver import step_folders
 
 
 class NonFiniteError(RuntimeError):
@@ -20,7 +22,13 @@ class NonFiniteGuard(pl.Callback):
     """Raises :class:`NonFiniteError` before an optimiser step that would spoil the weights.
 
     Reads the module's ``latest`` micro-batch: prompts, KL of each sequence, rewards.
+
+    Args:
+        folder: of the run, whose step folders a new run can start from.
     """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         batch = pl_module.latest
@@ -42,9 +50,16 @@ class NonFiniteGuard(pl.Callback):
     def _stop(self, trainer: pl.Trainer, what: str, prompts: list[str]) -> None:
         quoted = "; ".join(repr(prompt) for prompt in prompts)
         raise NonFiniteError(
-            f"step {trainer.global_step}: {what}. Prompts: {quoted}. No weights were changed by this step and "
-            "last.ckpt was kept: try a lower optimizer.learning_rate or trainer.precision=32-true, then resume."
+            f"step {trainer.global_step}: {what}. Prompts: {quoted}. No weights were changed by this step. "
+            + self._advice()
         )
+
+    def _advice(self) -> str:
+        """Not to resume: a step is a function of the seed and its number, and the optimiser's state holds its rate."""
+        advice = "This run would come to the same again: start a new one with a lower optimizer.learning_rate or beta"
+        if saved := step_folders(self.folder):
+            advice += f", from {saved[-1].name} if you like (model.name={self.folder}; it is then the teacher too)"
+        return f"{advice}."
 
 
 class CollapseWarning(StepCallback):

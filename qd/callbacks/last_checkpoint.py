@@ -47,6 +47,7 @@ class GracefulInterrupt(StepCallback):
         self._previous: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._process = os.getpid()
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,7 +68,8 @@ class GracefulInterrupt(StepCallback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("\nCtrl-C: finishing this step, then saving. Once more stops at once, without saving.", flush=True)
+        if os.getpid() == self._process:  # forked loader workers have inherited this handler
+            print("\nCtrl-C: finishing this step, then saving. Once more stops at once, without saving.", flush=True)
 
 
 def fit_until_stopped(
@@ -96,6 +98,13 @@ def fit_until_stopped(
     except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
         if not interrupt.requested:
             raise
-        raise KeyboardInterrupt(f"nothing was saved since {CHECKPOINT}; to go on: {command}") from stopped
+        raise KeyboardInterrupt(_left_behind(trainer, command)) from stopped
     if interrupt.requested and trainer.global_step < trainer.max_steps:
         raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {command}")
+
+
+def _left_behind(trainer: pl.Trainer, command: str) -> str:
+    """What there is to go on from when nothing could be saved any more."""
+    if any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks):
+        return f"nothing was saved since {CHECKPOINT}; to go on: {command}"
+    return f"nothing was saved, because the first {CHECKPOINT} was still to come; begin anew"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
@@ -14,23 +15,29 @@ from qd.callbacks.step_callback import StepCallback
 class StepProgress(StepCallback):
     """A bar on a terminal, else a line every ``log_every`` steps: step time, KL a token, reward, β, time left.
 
-    The step time is a moving average over about ten steps and holds everything that happens between two steps.
+    The step time is a moving average over about ten steps and holds everything that happens between two steps, but not
+    what comes before the first one.
     """
 
     def __init__(self, log_every: int) -> None:
         self.log_every = log_every
         self.step_seconds: float | None = None
+        self._since: float | None = None
         self._bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._since = time.perf_counter()
+        self._since = None
         console = Console()
         if trainer.is_global_zero and console.is_terminal:
             columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
             self._bar.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qd.evaluation.fingerprint import fingerprint
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
 from qd.metrics.diversity import cross_prompt_diversity, diversity
@@ -19,6 +18,7 @@ from qd.metrics.vendi import vendi_score
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
 from qd.models.embedder import Embedder
+from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms

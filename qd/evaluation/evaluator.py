@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from qd.evaluation.evaluate import Instruments, Sampling, evaluate_policy
-from qd.evaluation.fingerprint import fingerprint
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
 from qd.evaluation.protocols import Protocol, build_protocol
 from qd.models.embedder import Embedder
+from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
 from qd.scorers.builtin import load_quality
 

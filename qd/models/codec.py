@@ -20,7 +20,7 @@ LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
 """Mean and standard deviation of log-mel magnitudes of the built-in world, rounded: the network's input is standard."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class CodecConfig:
     """Architecture of :class:`FrameCodec`.
 

@@ -8,6 +8,7 @@ objective.
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,6 +22,7 @@ from qd.data.prompts import PromptBatch
 from qd.models.condition import Condition
 from qd.models.delay import delay, delayed_steps
 from qd.models.embedder import Embedder
+from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
 from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms
@@ -225,3 +227,21 @@ class DiversityDistillation(pl.LightningModule):
         """The inverse: the frozen parts stay as they are; a missing or unknown trained key is an error."""
         frozen = {k: v for k, v in super().state_dict().items() if not k.startswith(TRAINED)}
         return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
+
+    @cached_property
+    def _frozen(self) -> dict[str, str]:
+        """Fingerprints of what a checkpoint leaves out, which a resume loads by name."""
+        parts = {"text encoder": self.music.text_encoder, "codec": self.music.codec, "reward embedder": self.embedder}
+        return {name: fingerprint(part) for name, part in {"teacher": self.teacher, **parts}.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["frozen"] = dict(self._frozen)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ``ValueError`` naming the frozen parts that are others than when the checkpoint was written."""
+        saved = checkpoint.get("frozen", {})  # a checkpoint of an older version holds none
+        if changed := [name for name, weights in saved.items() if self._frozen.get(name) != weights]:
+            raise ValueError(
+                f"the checkpoint was written with another {' and another '.join(changed)} than is loaded now; put back "
+                "the weights that the run began with, or start a new run"
+            )

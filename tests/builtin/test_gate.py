@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+import torch
 
-from qd.builtin.pretrain.gate import judge
+from qd.builtin.pretrain import gate
+from qd.builtin.pretrain.gate import GateConfig, judge
+from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
+from qd.evaluation.protocols import Protocol
+from qd.models.audio_vit import AudioViT
+from qd.models.musicgen import MusicGen
+from qd.scorers.protocol import Quality
 
 
 def _measured(quality: np.ndarray, diversity: np.ndarray) -> Measurement:
@@ -36,3 +45,45 @@ def test_an_uncertain_gain_does_not_pass():
     verdict = judge(_measured(quality, diversity), guided)
     assert verdict.quality.mean > 0 > verdict.quality.lo
     assert not verdict.passed
+
+
+@dataclass(frozen=True)
+class Loud:
+    """A score that hears the audio."""
+
+    name: str
+    version: str = "1"
+
+    def __call__(self, audio, sample_rate, prompts):
+        return audio.square().mean(dim=1)
+
+
+def test_a_gate_that_is_run_again_measures_what_has_changed_and_nothing_else(
+    tiny_model, tiny_embedder, tmp_path, monkeypatch
+):
+    scorers, measured, measure = [Loud("adherence"), Loud("preference")], [], Evaluator.measure
+    monkeypatch.setattr(gate, "load_quality", lambda: Quality(*scorers))
+    monkeypatch.setattr(gate, "load_embedder", lambda name: AudioViT.from_pretrained(tiny_embedder))
+    monkeypatch.setattr(
+        Evaluator, "measure", lambda self, lm, sampling: measured.append(sampling) or measure(self, lm, sampling)
+    )
+
+    def measurements(model) -> int:
+        measured.clear()
+        config = GateConfig(scales=(3.0,))
+        gate.run(config, model, tmp_path / "gate", Protocol("quick", "development", 2, 2, seconds=0.32))
+        return len(measured)
+
+    assert measurements(tiny_model) == 3  # unguided; guided against the negative prompt, and against nothing
+    report = (tmp_path / "gate/gate.md").read_text()
+    assert measurements(tiny_model) == 0
+    assert (tmp_path / "gate/gate.md").read_text() == report
+
+    rebuilt = MusicGen.load(tiny_model)
+    with torch.no_grad():
+        rebuilt.lm.decoder.lm_heads[0].weight.mul_(1.5)
+    rebuilt.save(tmp_path / "rebuilt")
+    assert measurements(tmp_path / "rebuilt") == 3
+    assert (tmp_path / "gate/gate.md").read_text() != report
+    scorers[0] = Loud("adherence", version="2")
+    assert measurements(tmp_path / "rebuilt") == 3

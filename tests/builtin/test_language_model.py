@@ -201,6 +201,16 @@ def test_stage_writes_a_checkpoint_that_loads_whole_and_in_parts(tmp_path):
     torch.testing.assert_close(alone, expected)
 
 
+def test_tokens_of_another_codec_are_refused_before_any_work(tmp_path):
+    for name in ("codec", "rebuilt"):
+        FrameCodec(CodecConfig(n_mels=20, width=16, latent_width=8, codebook_size=16)).save_pretrained(tmp_path / name)
+    tokens = TokensStageConfig(clips=2, validation_clips=1, seconds=0.4, shard_size=8, batch_size=8, workers=0)
+    run_tokens(tokens, tmp_path / "tokens", tmp_path / "codec")
+    with pytest.raises(ValueError, match="the tokens in .* were made by the codec"):
+        run(LanguageModelStageConfig(), tmp_path / "base", tmp_path / "tokens", tmp_path / "rebuilt")
+    assert not (tmp_path / "base").exists()
+
+
 def test_bad_settings_are_all_named():
     config = LanguageModelStageConfig(batch_size=0, condition_dropout=1.0, warmup_steps=9, max_steps=9)
     problems = "\n".join(config.problems())

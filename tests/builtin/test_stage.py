@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,16 +21,18 @@ def numbered(index: int) -> dict[str, np.ndarray]:
 
 
 class Toy(pl.LightningModule):
-    """Regression that remembers which examples it has seen and can be killed."""
+    """Regression that remembers which examples it has seen; it can be killed, or hear Ctrl-C in the middle of steps."""
 
-    def __init__(self, die_at: int | None = None) -> None:
+    def __init__(self, die_at: int | None = None, signals_at: tuple[int, ...] = ()) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layer, self.die_at, self.seen = nn.Linear(4, 1), die_at, []
+        self.layer, self.die_at, self.signals_at, self.seen = nn.Linear(4, 1), die_at, signals_at, []
 
     def training_step(self, batch, _):
         if self.global_step == self.die_at:
             raise RuntimeError("killed")
+        for _ in range(self.signals_at.count(self.global_step + 1)):
+            os.kill(os.getpid(), signal.SIGINT)
         self.seen += batch["index"].tolist()
         return (self.layer(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
 
@@ -66,6 +70,34 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert fit(finished, tmp_path / "killed") == seconds
     assert finished.seen == []
     assert torch.equal(finished.layer.weight, whole.layer.weight)
+
+
+def test_ctrl_c_finishes_and_saves_the_step_and_a_resumed_fit_ends_equal(tmp_path):
+    whole, stopped, resumed = Toy(), Toy(signals_at=(7,)), Toy()
+    fit(whole, tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="step 7 is saved; to go on: make base"):
+        fit(stopped, tmp_path / "stopped")
+    assert signal.getsignal(signal.SIGINT) == before
+    assert stopped.seen == list(range(2 * 7))
+    fit(resumed, tmp_path / "stopped")
+    assert resumed.seen == list(range(2 * 7, 2 * MAX_STEPS))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_ctrl_c_at_the_last_step_stops_what_would_follow(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match=f"step {MAX_STEPS} is saved"):
+        fit(Toy(signals_at=(MAX_STEPS,)), tmp_path)
+    finished = Toy()
+    fit(finished, tmp_path)
+    assert finished.seen == []
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="nothing was saved since last.ckpt"):
+        fit(Toy(signals_at=(7, 7)), tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
 def test_stream_is_the_same_for_any_number_of_workers():

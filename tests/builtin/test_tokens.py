@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qd.builtin.pretrain.tokens import TokensStageConfig, all_shards, read_tokens, run
+from qd.builtin.pretrain.tokens import TokensStageConfig, all_shards, read_tokens, require_codec, run
 from qd.builtin.world import clip
 from qd.models.codec import CodecConfig, FrameCodec
 
@@ -106,8 +106,15 @@ def test_another_codec_or_setting_is_refused(whole, codec_folder, tmp_path):
         run(TokensStageConfig(7, 2, 0.8, 3, 2, 0), whole, codec_folder)
 
 
+def test_tokens_are_refused_to_another_codec(whole, codec_folder, tmp_path):
+    require_codec(whole, codec_folder)
+    require_codec(tmp_path, codec_folder)  # it is empty: for read_tokens to refuse
+    with pytest.raises(ValueError, match="were made by the codec .* run the stage 'tokens' again"):
+        require_codec(whole, save_codec(tmp_path / "other", seed=1))
+
+
 def test_bad_input(codec_folder, tmp_path):
-    with pytest.raises(ValueError, match="shard_size is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="tokens.shard_size is 0; expected a finite number, 1 or more"):
         run(TokensStageConfig(shard_size=0), tmp_path, codec_folder)
     with pytest.raises(ValueError, match="holds 0 clips of the split 'base'"):
         read_tokens(tmp_path, "base")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from qd.callbacks.guards import CollapseWarning, NonFiniteError, NonFiniteGuard
-from qd.callbacks.last_checkpoint import LastCheckpoint
+from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
 from qd.modules.rollout import Outcome
 
 NAN = float("nan")
@@ -50,14 +51,22 @@ class Policy(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
-    trainer = pl.Trainer(
+class Data(pl.LightningDataModule):
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Prompts(), batch_size=None)
+
+
+def build_trainer(*callbacks: pl.Callback, steps: int = 6) -> pl.Trainer:
+    return pl.Trainer(
         accelerator="cpu", max_steps=steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
+
+
+def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(many workers|checkpoint).*")
-        trainer.fit(module, DataLoader(Prompts(), batch_size=None))
+        build_trainer(*callbacks, steps=steps).fit(module, datamodule=Data())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
 def test_it_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path, spoil: str, said: str) -> None:
     module = Policy(spoil)
     with pytest.raises(NonFiniteError) as caught:
-        fit(module, NonFiniteGuard(), LastCheckpoint(tmp_path, every=2))
+        fit(module, NonFiniteGuard(tmp_path), LastCheckpoint(tmp_path, every=2))
     assert str(caught.value).startswith(said)
     torch.testing.assert_close(module.weight.detach(), torch.full((3,), 0.8**3))  # three steps of w ← w − 0.2 w
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -82,8 +91,45 @@ def test_it_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_path: P
 
 def test_finite_steps_pass(tmp_path: Path) -> None:
     module = Policy()
-    fit(module, NonFiniteGuard(), LastCheckpoint(tmp_path, every=2))
+    fit(module, NonFiniteGuard(tmp_path), LastCheckpoint(tmp_path, every=2))
     torch.testing.assert_close(module.weight.detach(), torch.full((3,), 0.8**6))
+
+
+def test_it_advises_a_new_run_from_the_saved_weights_if_there_are_any(tmp_path: Path) -> None:
+    for saved in (False, True):
+        if saved:
+            (tmp_path / "step-000002").mkdir()
+        with pytest.raises(
+            NonFiniteError, match="start a new one with a lower optimizer.learning_rate or beta"
+        ) as caught:
+            fit(Policy("loss"), NonFiniteGuard(tmp_path))
+        assert (f"from step-000002 if you like (model.name={tmp_path};" in str(caught.value)) == saved
+        assert "last.ckpt" not in str(caught.value)  # the same step would come again
+
+
+class Impatient(GracefulInterrupt):
+    """Ctrl-C once, and again before the step has ended."""
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        if trainer.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("every", "said"),
+    [(2, "nothing was saved since last.ckpt; to go on: resume it"), (4, "nothing was saved, because")],
+)
+def test_a_second_ctrl_c_names_the_checkpoint_only_where_it_is(tmp_path: Path, every: int, said: str) -> None:
+    interrupt = Impatient()
+    trainer = build_trainer(interrupt, LastCheckpoint(tmp_path, every))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt, match=said):
+            fit_until_stopped(trainer, Policy(), Data(), None, interrupt, "resume it")
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+    assert (tmp_path / "last.ckpt").is_file() == (every == 2)
 
 
 def warned_at(metrics: list[dict[str, float]], patience: int) -> list[tuple[int, str]]:

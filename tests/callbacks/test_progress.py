@@ -22,6 +22,7 @@ def test_a_line_every_so_many_steps_where_there_is_no_terminal(capsys: pytest.Ca
     progress = StepProgress(log_every=5)
     progress.on_train_start(trainer, module)
     for trainer.global_step in range(1, 11):
+        progress.on_train_batch_start(trainer, module, None, 0)
         progress.on_step_end(trainer, module)
     progress.teardown(trainer, module, "fit")
     lines = capsys.readouterr().out.splitlines()
@@ -36,3 +37,16 @@ def test_the_time_left_follows_from_the_step_time() -> None:
     module = SimpleNamespace(metrics={"kl_per_token": 0.0, "reward": 0.0, "beta": 0.0})
     line = progress.describe(SimpleNamespace(global_step=100, max_steps=400), module)
     assert line.startswith("2.00 s/step") and line.endswith("10 min left")
+
+
+def test_what_comes_before_the_first_step_is_not_in_the_step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 102.0, 103.0])  # the first step begins at 100 s and ends at 102 s, the next one at 103 s
+    monkeypatch.setattr("qd.callbacks.progress.time.perf_counter", lambda: next(clock))
+    module = SimpleNamespace(metrics={"kl_per_token": 0.0, "reward": 0.0, "beta": 0.0})
+    trainer = SimpleNamespace(global_step=1, max_steps=9, is_global_zero=False)
+    progress = StepProgress(log_every=5)
+    progress.on_train_start(trainer, module)
+    for seconds in (2.0, 0.9 * 2.0 + 0.1 * 1.0):
+        progress.on_train_batch_start(trainer, module, None, 0)
+        progress.on_step_end(trainer, module)
+        assert progress.step_seconds == pytest.approx(seconds)

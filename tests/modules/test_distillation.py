@@ -296,3 +296,18 @@ def test_a_wrong_value_head_leaves_the_policys_step_alone(tiny_config: Config) -
     module.configure_gradient_clipping(None, gradient_clip_val=norm.item() / 2)
     for parameter, gradient in zip(module.music.lm.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.grad, gradient / 2, rtol=1e-4, atol=0)
+
+
+def test_a_checkpoint_is_refused_beside_other_frozen_weights(tiny_config: Config) -> None:
+    checkpoint: dict = {}
+    build(tiny_config()).on_save_checkpoint(checkpoint)
+    same, other = build(tiny_config()), build(tiny_config())
+    same.on_load_checkpoint(checkpoint)
+    same.on_load_checkpoint({})  # of a version that kept no fingerprints
+    with torch.no_grad():
+        same.music.lm.decoder.lm_heads[0].weight.add_(1)  # what is trained may differ
+        for part in (other.teacher, other.embedder):
+            next(part.parameters()).add_(1e-3)
+    same.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="with another teacher and another reward embedder than is loaded now"):
+        other.on_load_checkpoint(checkpoint)

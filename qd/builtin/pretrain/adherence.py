@@ -22,7 +22,9 @@ from qd.builtin import world
 from qd.builtin.pretrain.calibration import CALIBRATION_CLIPS, calibrate
 from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, shuffled_example
 from qd.builtin.pretrain.stage import fit_stage, stream_loader, write_asset
+from qd.builtin.pretrain.stage_checks import clip_length, divides, fit_problems, sizes, vocabulary_size
 from qd.builtin.pretrain.tokenizer import train_tokenizer
+from qd.config_checks import bounded
 from qd.metrics.retrieval import recall_at
 from qd.models.codec import load_codec
 from qd.modules.schedules import scheduled, warmup_cosine
@@ -67,6 +69,29 @@ class AdherenceStageConfig:
     precision: str = "32-true"
     device: str = "auto"
     model: AdherenceConfig = field(default_factory=AdherenceConfig)
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        text = self.model.text
+        problems = [
+            *fit_problems(self, least_batch=2),
+            *clip_length("seconds", self.seconds),
+            *bounded("clips", self.clips, 1),
+            *bounded("validation_clips", self.validation_clips, 2 * CANDIDATES),
+            *bounded("calibration_clips", self.calibration_clips, 2),
+            *bounded("weight_decay", self.weight_decay, 0),
+            *bounded("workers", self.workers, 0),
+            *(f"model.audio.{problem}" for problem in self.model.audio.problems()),
+            *sizes("model.text", text),
+            *vocabulary_size("model.text.vocabulary", text.vocabulary),
+            *divides("model.text.heads", text.heads, "model.text.width", text.width),
+        ]
+        if text.embedding_width != self.model.audio.embedding_width:
+            problems.append(
+                f"model.text.embedding_width is {text.embedding_width}; expected that of model.audio, "
+                f"{self.model.audio.embedding_width}"
+            )
+        return problems
 
 
 class AdherencePretraining(pl.LightningModule):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,10 @@ from qd.builtin.pretrain.codec import CodecStageConfig
 from qd.builtin.pretrain.gate import GateConfig
 from qd.builtin.pretrain.language_model import LanguageModelStageConfig
 from qd.builtin.pretrain.preference import PreferenceStageConfig
+from qd.builtin.pretrain.stage import GO_ON
 from qd.builtin.pretrain.tokens import TokensStageConfig
-from qd.config import load_config
+from qd.config import ConfigError, load_config
+from qd.config_checks import bounded
 from qd.models.resolver import ASSETS
 from qd.modules.embedder_config import EmbedderTrainConfig
 from qd.runs import CHECKPOINT
@@ -33,12 +36,14 @@ class Stage:
         run: works in the folder that it is given.
         asset: folder of the result inside the stage's.
         last: the file of the result that is written last: where it stands, the stage is complete.
+        always: run it even then: it finds out by itself, and soon, what of its work still holds.
         shipped: where the package looks for the asset, in ``ASSETS``; None if it is not shipped.
     """
 
     run: Callable[[BaseConfig, Path], object]
     asset: str = "asset"
     last: str = "README.md"
+    always: bool = False
     shipped: str | None = None
 
 
@@ -48,6 +53,19 @@ class EmbedderStageConfig:
 
     config: str = "default"
     overrides: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        """Every problem of the config that they give, one sentence each."""
+        problems = [
+            f"override {text!r} moves the run out of the stage's folder; remove it"
+            for text in self.overrides
+            if text.partition("=")[0].strip() in ("name", "trainer.runs")
+        ]
+        try:
+            load_config(EmbedderTrainConfig, "embedder", self.config, self.overrides)
+        except ConfigError as error:
+            problems += error.problems
+        return problems
 
 
 @dataclass
@@ -72,15 +90,22 @@ class BaseConfig:
 
     def problems(self) -> list[str]:
         """Every invalid value, one sentence each; empty when the stages can start."""
-        return [
-            *(f"tokens.{problem}" for problem in self.tokens.problems()),
-            *(f"base.{problem}" for problem in self.base.problems()),
-            *([f"seed is {self.seed}, expected 0 or more"] if self.seed < 0 else []),
-        ]
+        problems = bounded("seed", self.seed, 0)
+        for name in STAGES:
+            stage = getattr(self, name)
+            mark = ": " if isinstance(stage, EmbedderStageConfig) else "."  # its problems begin with more than a key
+            problems += [f"{name}{mark}{problem}" for problem in stage.problems()]
+        clips, batch = self.tokens.clips, self.base.batch_size
+        if clips < batch:
+            problems.append(f"tokens.clips is {clips}; expected base.batch_size={batch} or more")
+        return problems
 
 
 def build(stages: Sequence[str] | None = None, config: str | None = None, install: bool = False) -> dict[str, Path]:
     """Runs stages in their order; one whose asset is complete is passed over.
+
+    Two run all the same, because what they were made of may have changed: tokens refuses another codec than the one
+    that it encoded with, and the gate measures what it has not measured of this very model with these instruments.
 
     A stage takes the codec and tokens of this build or, where it has none, the shipped codec. The gate measures the
     base model of this build, or else the shipped one, with the scorers and embedders that are *installed*.
@@ -95,22 +120,39 @@ def build(stages: Sequence[str] | None = None, config: str | None = None, instal
 
     Raises:
         ConfigError: names every problem of the config.
-        ValueError: for an unknown stage, or one that needs an earlier stage that is not complete.
+        ValueError: for an unknown stage, one that needs an earlier stage that is not complete, or one that finds work
+            made of something else than it is given.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     if unknown := [stage for stage in stages or () if stage not in STAGES]:
         raise ValueError(f"unknown stage {', '.join(unknown)}: expected some of {', '.join(STAGES)}")
     settings: BaseConfig = load_config(BaseConfig, "base", config)
     assets = {}
     for name in [name for name in STAGES if stages is None or name in stages]:
-        assets[name] = _finished(settings, name)
-        if assets[name] is None:
-            print(f"stage {name}: working in {_folder(settings, name)}")
-            STAGES[name].run(settings, _folder(settings, name))
-            assets[name] = _needed(settings, name)
-        print(f"stage {name}: complete in {assets[name]}")
+        try:
+            assets[name] = _built(settings, name)
+        except KeyboardInterrupt as stopped:
+            saved = f"what stage {name} has saved is in {_folder(settings, name)}"
+            raise KeyboardInterrupt(f"{saved}; to go on: {_command(stages, config, install)}") from stopped
         if install:
             _install(name, assets[name])
     return assets
+
+
+def _command(stages: Sequence[str] | None, config: str | None, install: bool) -> str:
+    """What to type to do the same again."""
+    given = {"STAGE": " ".join(stages or ()), "CONFIG": config, "ARGS": "--install" if install else None}
+    return " ".join([GO_ON, *(f"{name}={shlex.quote(value)}" for name, value in given.items() if value)])
+
+
+def _built(config: BaseConfig, name: str) -> Path:
+    """The asset of a stage, after the work that it lacks."""
+    if STAGES[name].always or _finished(config, name) is None:
+        print(f"stage {name}: working in {_folder(config, name)}")
+        STAGES[name].run(config, _folder(config, name))
+    asset = _needed(config, name)
+    print(f"stage {name}: complete in {asset}")
+    return asset
 
 
 def _codec(config: BaseConfig, folder: Path) -> None:
@@ -150,13 +192,13 @@ def _gate(config: BaseConfig, folder: Path) -> None:
 
 STAGES = {
     "codec": Stage(_codec, shipped="base/codec"),
-    "tokens": Stage(_tokens, asset=""),
+    "tokens": Stage(_tokens, asset="", always=True),
     "base": Stage(_base, shipped="base"),
     "adherence": Stage(_adherence, shipped="adherence"),
     "preference": Stage(_preference, shipped="preference"),
     "embedder": Stage(_embedder, asset=ASSET, shipped="embedder"),
     "embedder_heldout": Stage(_embedder, asset=ASSET, shipped="embedder_heldout"),
-    "gate": Stage(_gate, asset="", last="gate.json"),
+    "gate": Stage(_gate, asset="", last="gate.json", always=True),
 }
 
 

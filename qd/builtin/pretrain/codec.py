@@ -14,9 +14,11 @@ from torch import Tensor
 from qd.builtin import world
 from qd.builtin.pretrain.codec_quality import measure
 from qd.builtin.pretrain.stage import Example, fit_stage, stream_loader, write_asset
+from qd.builtin.pretrain.stage_checks import clip_length, fit_problems, sizes
+from qd.config_checks import bounded
 from qd.models.codec import CodecConfig, FrameCodec
 from qd.modules.schedules import scheduled, warmup_cosine
-from qd.objectives.spectral import multi_scale_spectral_loss
+from qd.objectives.spectral import FFT_SIZES, multi_scale_spectral_loss
 
 
 @dataclass
@@ -36,6 +38,33 @@ class CodecStageConfig:
     precision: str = "auto"
     device: str = "auto"
     codec: CodecConfig = field(default_factory=CodecConfig)
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        architecture = [
+            *sizes("codec", self.codec),
+            *(text for depth in self.codec.encoder_depths for text in bounded("codec.encoder_depths", depth, 0)),
+            *(text for depth in self.codec.decoder_depths for text in bounded("codec.decoder_depths", depth, 0)),
+        ]
+        if self.codec.sample_rate != world.SAMPLE_RATE:
+            architecture.append(
+                f"codec.sample_rate is {self.codec.sample_rate}; expected {world.SAMPLE_RATE}, the built-in world's"
+            )
+        return [
+            *fit_problems(self),
+            *bounded("commitment_weight", self.commitment_weight, 0),
+            *bounded("validation_clips", self.validation_clips, 1),
+            *bounded("workers", self.workers, 0),
+            *architecture,
+            *(clip_length("seconds", self.seconds) or ([] if architecture else self._too_short())),
+        ]
+
+    def _too_short(self) -> list[str]:
+        """The loss pads half a window at either end, by reflection."""
+        samples, least = int(self.seconds * self.codec.frame_rate) * self.codec.samples_per_frame, max(FFT_SIZES) // 2
+        if samples > least:
+            return []
+        return [f"seconds is {self.seconds}, {samples} samples in whole frames of codes; expected more than {least}"]
 
 
 class CodecPretraining(pl.LightningModule):

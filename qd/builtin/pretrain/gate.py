@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.progress import track
 
 from qd.builtin.captions import NEGATIVE_PROMPT
+from qd.config_checks import bounded, one_of
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
@@ -37,6 +38,18 @@ class GateConfig:
     protocol: str = "paper"
     scales: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0, 7.0)
     gate_scale: float = 3.0
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        problems = [
+            *bounded("seed", self.seed, 0),
+            *one_of("protocol", self.protocol, PROTOCOLS),
+            *(problem for scale in self.scales for problem in bounded("scales", scale)),
+        ]
+        if self.gate_scale not in self.scales:
+            scales = ", ".join(f"{scale:g}" for scale in self.scales) or "none"
+            problems.append(f"gate_scale is {self.gate_scale:g}; expected one of gate.scales, which are {scales}")
+        return problems
 
 
 @dataclass(frozen=True)

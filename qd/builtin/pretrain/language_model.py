@@ -18,8 +18,10 @@ from qd.builtin.captions import NEGATIVE_PROMPT
 from qd.builtin.pretrain.captioned_codes import Batch, CaptionedCodes
 from qd.builtin.pretrain.captioned_language_model import CaptionedLanguageModel, ModelSize, held_out_losses
 from qd.builtin.pretrain.stage import CountFrom, IndexedStream, fit_stage, write_asset
+from qd.builtin.pretrain.stage_checks import divides, fit_problems, sizes, vocabulary_size
 from qd.builtin.pretrain.tokenizer import MAX_VOCABULARY, train_tokenizer
-from qd.builtin.pretrain.tokens import TRAINING, VALIDATION, read_tokens
+from qd.builtin.pretrain.tokens import TRAINING, VALIDATION, read_tokens, require_codec
+from qd.config_checks import bounded, fraction, positive
 from qd.models.codec import FrameCodec
 from qd.models.musicgen import MusicGen
 from qd.modules.schedules import scheduled, warmup_cosine
@@ -57,18 +59,19 @@ class LanguageModelStageConfig:
 
     def problems(self) -> list[str]:
         """Every invalid value, one sentence each."""
-        positive = ("batch_size", "max_steps", "learning_rate", "gradient_clip", "validate_every", "checkpoint_every")
-        problems = [
-            f"{name} is {getattr(self, name)}, expected more than 0" for name in positive if not getattr(self, name) > 0
+        return [
+            *fit_problems(self),
+            *vocabulary_size("vocabulary", self.vocabulary),
+            *bounded("weight_decay", self.weight_decay, 0),
+            *fraction("beta1", self.beta1),
+            *fraction("beta2", self.beta2),
+            *positive("gradient_clip", self.gradient_clip),
+            *fraction("condition_dropout", self.condition_dropout),
+            *fraction("average_decay", self.average_decay),
+            *bounded("validate_every", self.validate_every, 1),
+            *sizes("model", self.model),
+            *divides("model.heads", self.model.heads, "model.hidden_size", self.model.hidden_size),
         ]
-        problems += [
-            f"{name} is {getattr(self, name)}, expected at least 0 and less than 1"
-            for name in ("condition_dropout", "average_decay", "beta1", "beta2")
-            if not 0 <= getattr(self, name) < 1
-        ]
-        if not 0 <= self.warmup_steps < self.max_steps:
-            problems.append(f"warmup_steps is {self.warmup_steps}, expected less than max_steps {self.max_steps}")
-        return problems
 
 
 class LanguageModelPretraining(pl.LightningModule):
@@ -119,8 +122,12 @@ def run(config: LanguageModelStageConfig, folder: Path, tokens_folder: Path, cod
 
     Returns:
         The checkpoint folder: decoder/, text_encoder/, codec/, metrics.json and README.md.
+
+    Raises:
+        ValueError: the tokens were made by another codec, or are not complete.
     """
     codec = FrameCodec.from_pretrained(codec_folder)
+    require_codec(tokens_folder, codec_folder)
     codes, captions = read_tokens(tokens_folder, TRAINING)
     tokenizer = train_tokenizer([*captions, NEGATIVE_PROMPT], config.vocabulary)
     clips = CaptionedCodes(codes, captions, tokenizer)

@@ -22,6 +22,8 @@ from qd.builtin import rater, world
 from qd.builtin.pretrain.calibration import CALIBRATION_CLIPS, calibrate, scores
 from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, shuffled_example
 from qd.builtin.pretrain.stage import fit_stage, stream_loader, write_asset
+from qd.builtin.pretrain.stage_checks import clip_length, fit_problems
+from qd.config_checks import bounded
 from qd.models.codec import load_codec
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.scorers.builtin import PreferenceConfig, PreferenceScorer
@@ -65,6 +67,25 @@ class PreferenceStageConfig:
     precision: str = "32-true"
     device: str = "auto"
     model: PreferenceConfig = field(default_factory=PreferenceConfig)
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        problems = [
+            *fit_problems(self, least_batch=3),
+            *clip_length("seconds", self.seconds),
+            *bounded("clips", self.clips, 1),
+            *bounded("validation_clips", self.validation_clips, 4),
+            *bounded("calibration_clips", self.calibration_clips, 2),
+            *bounded("validation_comparisons", self.validation_comparisons, 1),
+            *bounded("weight_decay", self.weight_decay, 0),
+            *bounded("workers", self.workers, 0),
+            *(f"model.audio.{problem}" for problem in self.model.audio.problems()),
+            *bounded("model.head_width", self.model.head_width, 1),
+        ]
+        most = max(1, (self.batch_size - 1) // 2)
+        if not 1 <= self.comparisons <= most:
+            problems.append(f"comparisons is {self.comparisons}; expected 1 to {most}, half of the others of a batch")
+        return problems
 
 
 class PreferencePretraining(pl.LightningModule):

@@ -17,11 +17,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qd.callbacks.last_checkpoint import LastCheckpoint
+from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
 from qd.devices import fast_precision, resolve_device, trainer_device
 from qd.runs import CHECKPOINT
 
 Example = dict[str, np.ndarray]
+
+GO_ON = "make base"
+"""What to type to go on with a stopped build."""
 
 
 class IndexedStream(Dataset):
@@ -58,6 +61,17 @@ def stream_loader(
     """
     sampler = CountFrom(first_step * batch_size)
     return DataLoader(IndexedStream(example), batch_size, sampler=sampler, num_workers=workers, **options)
+
+
+class _Stream(pl.LightningDataModule):
+    """A loader in the form in which :func:`fit_until_stopped` takes it."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        super().__init__()
+        self.loader = loader
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader
 
 
 class TrainingClock(pl.Callback):
@@ -105,23 +119,26 @@ def fit_stage(
         device: as :func:`qd.devices.resolve_device` takes it.
         gradient_clip: largest norm of the gradient.
         log_every: steps between two logged values.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the step was finished and saved.
     """
-    resolved, clock, last = resolve_device(device), TrainingClock(), folder / CHECKPOINT
+    clock, interrupt, last = TrainingClock(), GracefulInterrupt(), folder / CHECKPOINT
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = pl.Trainer(
-        **trainer_device(resolved),
-        precision=fast_precision(resolved) if precision == "auto" else precision,
-        max_steps=max_steps,
-        limit_train_batches=max_steps,  # an endless loader has no length; this one gives the bar its end
+    trainer = _trainer(
+        folder,
+        max_steps,
+        resolve_device(device),
+        precision,
         gradient_clip_val=gradient_clip,
-        callbacks=[clock, LastCheckpoint(folder, checkpoint_every), TQDMProgressBar(refresh_rate=log_every)],
-        logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=[clock, interrupt, LastCheckpoint(folder, checkpoint_every), TQDMProgressBar(refresh_rate=log_every)],
         log_every_n_steps=log_every,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
     )
     first_step = _steps_done(last)
-    trainer.fit(module, make_loader(first_step), ckpt_path=last if first_step else None, weights_only=True)
+    data = _Stream(make_loader(first_step))
+    fit_until_stopped(trainer, module, data, last if first_step else None, interrupt, GO_ON)
+    if interrupt.requested:  # at the last step: what the stage does next would take no notice of it
+        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {GO_ON}")
     return clock.seconds
 
 
@@ -144,6 +161,19 @@ def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts["metrics"].items()]
     (folder / "README.md").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def _trainer(folder: Path, max_steps: int, device: torch.device, precision: str, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        **trainer_device(device),
+        precision=fast_precision(device) if precision == "auto" else precision,
+        max_steps=max_steps,
+        limit_train_batches=max_steps,  # an endless loader has no length; this one gives the bar its end
+        logger=TensorBoardLogger(folder, name="", version=""),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
 
 
 def _steps_done(checkpoint: Path) -> int:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 MAX_VOCABULARY = 768
-_BYTES_AND_SPECIALS = 256 + 3
+MIN_VOCABULARY = 256 + 3  # all bytes and the special tokens
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -> PreTrainedTokenizerFast:
@@ -29,9 +29,9 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -
     Raises:
         ValueError: if ``vocabulary`` leaves no room for the bytes, or is larger than the model's size allows.
     """
-    if not _BYTES_AND_SPECIALS <= vocabulary <= MAX_VOCABULARY:
+    if not MIN_VOCABULARY <= vocabulary <= MAX_VOCABULARY:
         raise ValueError(
-            f"vocabulary is {vocabulary}, expected {_BYTES_AND_SPECIALS} (all bytes and 3 special tokens) "
+            f"vocabulary is {vocabulary}, expected {MIN_VOCABULARY} (all bytes and 3 special tokens) "
             f"to {MAX_VOCABULARY}: change base.vocabulary"
         )
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))

@@ -16,7 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from qd.builtin.pretrain.stage_checks import clip_length
 from qd.builtin.world import clip
+from qd.config import ConfigError
+from qd.config_checks import bounded
 from qd.models.codec import FrameCodec
 
 TRAINING, VALIDATION = "base", "validation"
@@ -50,15 +53,14 @@ class TokensStageConfig:
 
     def problems(self) -> list[str]:
         """Every invalid value, one sentence each."""
-        minima = {"clips": 1, "validation_clips": 1, "shard_size": 1, "batch_size": 1, "workers": 0}
-        problems = [
-            f"{name} is {getattr(self, name)}, expected at least {lowest}"
-            for name, lowest in minima.items()
-            if getattr(self, name) < lowest
+        return [
+            *bounded("clips", self.clips, 1),
+            *bounded("validation_clips", self.validation_clips, 1),
+            *clip_length("seconds", self.seconds),
+            *bounded("shard_size", self.shard_size, 1),
+            *bounded("batch_size", self.batch_size, 1),
+            *bounded("workers", self.workers, 0),
         ]
-        if not 0 < self.seconds <= 16:
-            problems.append(f"seconds is {self.seconds}, expected more than 0 and at most 16, the length of a piece")
-        return problems
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ def run(config: TokensStageConfig, folder: Path, codec_folder: Path) -> Path:
         ``folder``.
 
     Raises:
-        ValueError: if ``folder`` holds shards of another codec or of other settings, or a setting is out of range.
+        ConfigError: names every setting that is out of range.
+        ValueError: if ``folder`` holds shards of another codec or of other settings.
     """
     if problems := config.problems():
-        raise ValueError("tokens: " + "; ".join(problems))
+        raise ConfigError(f"tokens.{problem}" for problem in problems)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, config, codec_folder)
     missing = [shard for shard in all_shards(config) if not _codes_path(folder, shard.name).exists()]
@@ -150,6 +153,23 @@ def read_tokens(folder: Path, split: str) -> tuple[Tensor, list[str]]:
     return codes, captions
 
 
+def require_codec(folder: Path, codec_folder: Path) -> None:
+    """Refuses tokens that another codec made: their codes mean nothing to this one.
+
+    A folder without tokens passes; :func:`read_tokens` refuses that.
+
+    Raises:
+        ValueError: says so, and how to encode again.
+    """
+    path, given = folder / _CONFIG, _codec_hash(codec_folder)
+    found = json.loads(path.read_text())["codec"] if path.exists() else given
+    if found != given:
+        raise ValueError(
+            f"the tokens in {folder} were made by the codec {found[:12]}, not by {given[:12]}, which is in "
+            f"{codec_folder}: remove {folder} and run the stage 'tokens' again, or give the codec that made them"
+        )
+
+
 def _encode(
     codec: FrameCodec, shards: list[Shard], config: TokensStageConfig
 ) -> Iterator[tuple[Shard, Tensor, list[str]]]:
@@ -188,11 +208,15 @@ def _codes_path(folder: Path, name: str) -> Path:
 
 def _claim(folder: Path, config: TokensStageConfig, codec_folder: Path) -> None:
     """Refuse to mix shards of two codecs or of two settings in one folder."""
-    weights = hashlib.sha256((codec_folder / "model.safetensors").read_bytes()).hexdigest()
-    made_of = {name: value for name, value in asdict(config).items() if name != "workers"} | {"codec": weights}
+    made_of = {name: value for name, value in asdict(config).items() if name != "workers"}
+    made_of["codec"] = _codec_hash(codec_folder)
     path = folder / _CONFIG
     found = json.loads(path.read_text()) if path.exists() else made_of
     if found != made_of:
         differ = ", ".join(sorted(name for name in made_of if found.get(name) != made_of[name]))
         raise ValueError(f"{folder} holds shards made with another {differ}: remove the folder to encode again")
     path.write_text(json.dumps(made_of, indent=2) + "\n")
+
+
+def _codec_hash(codec_folder: Path) -> str:
+    return hashlib.sha256((codec_folder / "model.safetensors").read_bytes()).hexdigest()
