@@ -31,6 +31,7 @@ from qd.evaluation.protocols import PROTOCOLS
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
+from qd.quiet import quieten_libraries
 from qd.runs import CONFIG
 
 SPAN = 200  # steps
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--protocol", default="paper", choices=PROTOCOLS, help="of the final weights (default paper)")
     parser.add_argument("--figure", type=Path, default=Path("pareto.png"), help="to write (default pareto.png)")
     options = parser.parse_args()
+    quieten_libraries()
     runs = (options.quality, options.diverse)
 
     config = load_config(TrainConfig, "train", str(options.diverse / CONFIG))

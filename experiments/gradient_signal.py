@@ -31,6 +31,7 @@ from qd.objectives.baselines import BASELINES, Baseline, build_baseline
 from qd.objectives.distillation import token_log_probs
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.policy_gradient import ESTIMATORS, sample_rewards
+from qd.quiet import quieten_libraries
 
 WARM_UP = 0.25  # share of the rounds from which the baselines only learn
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=32, help="a step (default 32)")
     parser.add_argument("--model", default="base", help="base, a run, a folder (default base)")
     options = parser.parse_args()
+    quieten_libraries()
     print("| N | estimator | baseline | noise, 1e-6 | signal / noise |")
     print("|---|---|---|---|---|")
     for samples in (2, 4, 8):

@@ -12,6 +12,7 @@ from qd.devices import resolve_device
 from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
 from qd.models.sampler import Sampler, counter_uniforms
+from qd.quiet import quieten_libraries
 
 
 def sample(
@@ -51,6 +52,7 @@ def sample(
         raise ValueError(f"n is {n}; expected 1 sample or more")
     if not prompt.strip():
         raise ValueError("the prompt is empty; say what the music should be, for example 'calm piano'")
+    quieten_libraries()
     music = MusicGen.load(model).to(resolve_device(device))
     frames = music.frames(seconds)
     steps = delayed_steps(music.lm.codebooks, frames, music.lm.channels)

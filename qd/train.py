@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-import transformers
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from qd.callbacks.audio_log import AudioLog
@@ -31,6 +28,7 @@ from qd.models.musicgen import MusicGen
 from qd.models.resolver import resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
+from qd.quiet import quieten_libraries
 from qd.runs import check_disk, create_run, newest_checkpoint, save_config, taken
 
 
@@ -53,7 +51,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     """
     if problems := [*config.problems(), *([] if resume else taken(config.trainer.runs, config.name))]:
         raise ConfigError(problems)
-    _quieten()
+    quieten_libraries()
     device = resolve_device(config.trainer.device)
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
@@ -78,6 +76,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
 def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule]:
     """What is trained, and what it is trained on."""
     music = MusicGen.load(config.model.name)
+    music.frames(config.rollout.seconds)  # a clip of no frame is an error now, not in the run
     objective = config.objective
     width = music.text_encoder.config.hidden_size
     baseline = build_baseline(objective.baseline, decay=objective.baseline_decay, feature_width=width)
@@ -176,12 +175,3 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _quieten() -> None:
-    """Silences what the libraries say about things that are meant."""
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -207,6 +207,12 @@ def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -
     assert not Path(run_config.trainer.runs).exists()
 
 
+def test_a_clip_without_a_frame_is_refused_before_the_run_is_made(run_config: TrainConfig) -> None:
+    with pytest.raises(ValueError, match="seconds must be finite and at least"):
+        train(replace(run_config, rollout=replace(run_config.rollout, seconds=1e-3)))
+    assert not Path(run_config.trainer.runs).exists()
+
+
 def test_a_run_that_exists_is_not_overwritten(run_config: TrainConfig, reference: Path) -> None:
     with pytest.raises(ValueError, match="exists already"):
         train(elsewhere(run_config, reference.parent))

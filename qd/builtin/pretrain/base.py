@@ -22,6 +22,7 @@ from qd.config import ConfigError, load_config
 from qd.config_checks import bounded
 from qd.models.resolver import ASSETS
 from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.quiet import quieten_libraries
 from qd.runs import CHECKPOINT
 from qd.train_embedder import ASSET, train_embedder
 
@@ -127,6 +128,7 @@ def build(stages: Sequence[str] | None = None, config: str | None = None, instal
     if unknown := [stage for stage in stages or () if stage not in STAGES]:
         raise ValueError(f"unknown stage {', '.join(unknown)}: expected some of {', '.join(STAGES)}")
     settings: BaseConfig = load_config(BaseConfig, "base", config)
+    quieten_libraries()
     assets = {}
     for name in [name for name in STAGES if stages is None or name in stages]:
         try:
