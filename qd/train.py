@@ -70,6 +70,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     save_config(config, folder)
     print(f"run folder: {folder}", flush=True)
     _fit(module, data, evaluator, config, folder, checkpoint)
+    print(f"finished: look at {folder / 'pareto.png'} and `make tensorboard`; `make sample MODEL={folder} PROMPT=…`")
     return folder
 
 

@@ -81,10 +81,10 @@ def outcome(run: Path) -> tuple[dict, list[dict], dict, dict]:
 
 def assert_same_outcome(run: Path, other: Path) -> None:
     (weights, points, state, moments), (weights_, points_, state_, moments_) = outcome(run), outcome(other)
-    assert points == points_
     for mine, theirs in ((weights, weights_), (state, state_)):
         assert mine.keys() == theirs.keys()
         assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert points == points_
     assert all(torch.equal(value, moments_[p][k]) for p, values in moments.items() for k, value in values.items())
 
 
@@ -92,9 +92,15 @@ def start(config: TrainConfig, *options: str) -> subprocess.Popen[str]:
     """The run as a real process, its progress on stdout, a line a step."""
     path = Path(config.trainer.runs).with_suffix(".yaml")
     path.write_text(to_yaml(config), encoding="utf-8")
+    return launch("--config", str(path), *options)
+
+
+def launch(*options: str) -> subprocess.Popen[str]:
+    """``qd train`` with these options. Runs to be compared are processes of their own: what other tests leave in this
+    one (threads, the layout of its memory) may change the last bit of a sum."""
     code = f"import sys, torch, runpy; torch.set_num_threads({torch.get_num_threads()}); sys.argv = sys.argv[1:]; "
     code += "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", code, str(WORKER), "train", "--config", str(path), *options]
+    command = [sys.executable, "-c", code, str(WORKER), "train", *options]
     root = WORKER.parents[1]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -104,6 +110,13 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
         if line.startswith(text):
             return
     raise AssertionError(f"the run ended before {text!r}: {process.stderr.read()}")
+
+
+def finished(process: subprocess.Popen[str], run: Path) -> Path:
+    """The run folder, when the run has come to its end."""
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +130,8 @@ def reference(
     run_config: TrainConfig, undisturbed: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     if "run" not in undisturbed:
-        undisturbed["run"] = train(elsewhere(run_config, tmp_path_factory.mktemp("undisturbed")))
+        config = elsewhere(run_config, tmp_path_factory.mktemp("undisturbed"))
+        undisturbed["run"] = finished(start(config), Path(config.trainer.runs) / "x")
     return undisturbed["run"]
 
 
@@ -163,8 +177,9 @@ def kill_and_resume(config: TrainConfig, seed: int) -> Path:
     assert process.returncode == -signal.SIGKILL
     run = Path(config.trainer.runs) / "x"
     resumed = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+    print(f"resumed from step {resumed}")
     assert step - 2 <= resumed < STEPS
-    return train(load_config(TrainConfig, "train", str(run / "config.yaml")), resume=run)
+    return finished(launch("--resume", str(run)), run)
 
 
 def test_a_killed_run_ends_bitwise_equal(run_config: TrainConfig, reference: Path) -> None:
@@ -188,7 +203,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(run_config: TrainConf
     saved = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
     assert f"step {saved} is saved" in errors
     assert 3 <= saved < STEPS
-    assert_same_outcome(train(run_config, resume=run), reference)
+    assert_same_outcome(finished(launch("--resume", str(run)), run), reference)
 
 
 def test_a_dry_run_writes_nothing(run_config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
