@@ -16,7 +16,7 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # The shell reads these from its environment (as QD_BETA, …: bash has a SECONDS of its own), so that a value may hold
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
-VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE
+VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -26,7 +26,7 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder train tensorboard sample base test test-slow lint
+.PHONY: help setup train-embedder embedder-report train tensorboard sample base test test-slow lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,8 +40,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train-embedder: $(STAMP) ## train the reward's embedder: CONFIG NAME RESUME SEED DEVICE ARGS="key=value …"
-	@$(BIN)/qd train-embedder $(RUN_OPTIONS) $(ARGS)
+train-embedder: $(STAMP) ## train the reward's embedder: CONFIG DATA NAME RESUME SEED DEVICE ARGS="key=value …"
+	@$(BIN)/qd train-embedder $(call option,DATA,data) $(RUN_OPTIONS) $(ARGS)
+
+embedder-report: $(STAMP) ## how well an embedder tells recordings apart: EMBEDDER DATA N OUT DEVICE CLAP ARGS
+	@$(BIN)/qd embedder-report $(call option,EMBEDDER,embedder) $(call option,DATA,data) $(call option,N,n) \
+		$(call option,OUT,out) $(call option,DEVICE,device) $(call option,CLAP,clap) $(ARGS)
 
 train: $(STAMP) ## train a model: BETA=15 CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE ARGS="key=value … --dry-run"
 	@$(BIN)/qd train $(call option,BETA,beta) $(call option,EMBEDDER,embedder) $(call option,PROMPTS,prompts) \

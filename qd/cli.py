@@ -1,16 +1,13 @@
-"""The command line ``qd <command>``: parse, build, run.
-
-Nothing heavy is imported before a command runs, so that help comes at once.
-"""
+"""The command line ``qd <command>``: parse, then run the function of :mod:`qd.commands`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from qd import commands
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
@@ -39,9 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`qd <command> --help` explains a command.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="<command>")
-    for add in (_add_train, _add_train_embedder, _add_sample, _add_base):
-        add(commands)
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="<command>")
+    for add in (_add_train, _add_train_embedder, _add_embedder_report, _add_sample, _add_base):
+        add(parsers)
     return parser
 
 
@@ -56,8 +53,8 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     return options
 
 
-def _command(commands: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
+def _command(parsers: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+    parser = parsers.add_parser(
         name,
         help=summary[0].lower() + summary[1:].split(". ")[0].rstrip("."),
         description=summary,
@@ -80,11 +77,11 @@ def _add_config_options(parser: argparse.ArgumentParser, kind: str) -> None:
     )
 
 
-def _add_train(commands: Any) -> None:
+def _add_train(parsers: Any) -> None:
     parser = _command(
-        commands,
+        parsers,
         "train",
-        _train,
+        commands.run_train,
         "Train a model to sound as its guided self does, and to stay diverse.",
         "qd train --beta 15 --config quick trainer.max_steps=200 'guidance.negative_prompt=Low quality.'",
     )
@@ -103,22 +100,42 @@ def _add_train(commands: Any) -> None:
     _add_config_options(parser, "train")
 
 
-def _add_train_embedder(commands: Any) -> None:
+def _add_train_embedder(parsers: Any) -> None:
     parser = _command(
-        commands,
+        parsers,
         "train-embedder",
-        _train_embedder,
+        commands.run_train_embedder,
         "Train the embedder whose distances are the diversity reward.",
-        "qd train-embedder --seed 1 trainer.max_steps=100",
+        "qd train-embedder --config paper --data my-music --seed 1 trainer.max_steps=100",
+    )
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="builtin, a folder, a .csv or .jsonl manifest, or datasets:<name>[:<split>]"
     )
     _add_config_options(parser, "embedder")
 
 
-def _add_sample(commands: Any) -> None:
+def _add_embedder_report(parsers: Any) -> None:
     parser = _command(
-        commands,
+        parsers,
+        "embedder-report",
+        commands.run_embedder_report,
+        "Measure how well an embedder tells recordings apart. Writes report.md and report.png.",
+        "qd embedder-report --embedder runs/my-embedder --data my-music",
+    )
+    parser.add_argument("--embedder", default="builtin", help="builtin, a folder or a run (default: %(default)s)")
+    parser.add_argument("--data", default="builtin", help="folder, manifest or datasets:<name> (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=256, help="held-out recordings, at most (default: %(default)s)")
+    parser.add_argument("--validation-share", type=float, default=0.05, help="of a library, held out (default: 0.05)")
+    parser.add_argument("--clap", metavar="FOLDER", help="a CLAP model to measure beside it (default: if it is cached)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    parser.add_argument("--out", metavar="FOLDER", help="where the files go (default: runs/reports/<embedder>-<time>)")
+
+
+def _add_sample(parsers: Any) -> None:
+    parser = _command(
+        parsers,
         "sample",
-        _sample,
+        commands.run_sample,
         "Sample a few clips for one prompt, as WAV files and a picture of their spectrograms.",
         "qd sample --model base --prompt 'a calm piano piece' --guidance 3",
     )
@@ -138,79 +155,14 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where the files go (default: runs/samples/<time>)")
 
 
-def _add_base(commands: Any) -> None:
+def _add_base(parsers: Any) -> None:
     parser = _command(
-        commands,
+        parsers,
         "base",
-        _base,
+        commands.run_base,
         "Rebuild the shipped models. Each stage can be stopped, and goes on where it was when it is run again.",
         "qd base --stage codec tokens",
     )
     parser.add_argument("--stage", nargs="+", help="only these stages, by name (default: all, in their order)")
     parser.add_argument("--config", help="overlay: the name of a file in configs/base/, or the path of a YAML file")
     parser.add_argument("--install", action="store_true", help="copy what was built to where the package looks for it")
-
-
-def _train(options: argparse.Namespace) -> None:
-    from qd.callbacks.guards import NonFiniteError
-    from qd.config_schema import TrainConfig
-    from qd.train import train
-
-    settings = {
-        "beta": options.beta,
-        "reward.embedder": options.embedder,
-        "data.prompts": [_prompt_source(options.prompts)] if options.prompts else None,
-    }
-    config, run = _config(options, TrainConfig, "train", settings)
-    try:
-        train(config, resume=run, dry_run=options.dry_run)
-    except NonFiniteError as error:
-        sys.exit(f"qd train: {error}")
-
-
-def _train_embedder(options: argparse.Namespace) -> None:
-    from qd.modules.embedder import CollapseError
-    from qd.modules.embedder_config import EmbedderTrainConfig
-    from qd.train_embedder import train_embedder
-
-    config, run = _config(options, EmbedderTrainConfig, "embedder", {})
-    try:
-        print(train_embedder(config, resume=run))
-    except (FloatingPointError, CollapseError) as error:
-        sys.exit(f"qd train-embedder: {error}")
-
-
-def _sample(options: argparse.Namespace) -> None:
-    from qd.sample import sample
-
-    given = {key: value for key, value in vars(options).items() if key not in ("command", "run")}
-    print(sample(**given))
-
-
-def _base(options: argparse.Namespace) -> None:
-    from qd.builtin.pretrain.base import build
-
-    build(options.stage, options.config, options.install)
-
-
-def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:
-    """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
-    from qd.config import load_config
-    from qd.runs import find_run, resumed_config, taken
-
-    settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}
-    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
-    overrides = [*given, *options.overrides]
-    if options.resume:
-        run = find_run(options.resume)
-        return resumed_config(schema, kind, run, overrides, options.config), str(run)
-    free = [lambda config: taken(config.trainer.runs, config.name)]
-    return load_config(schema, kind, options.config, overrides, free), None
-
-
-def _prompt_source(text: str) -> dict[str, str]:
-    """``prompts.txt``, or ``prompts.csv:column``."""
-    file, colon, column = text.rpartition(":")
-    if colon and Path(file).suffix.lower() == ".csv":
-        return {"kind": "csv", "path": file, "column": column}
-    return {"kind": "csv" if Path(text).suffix.lower() == ".csv" else "text", "path": text}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qd.config import to_yaml
-from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
 
 _METRICS = ("recall@1", "recall@5", "auc")
 
@@ -19,13 +19,13 @@ recording lie close together, clips of different recordings apart. Mel spectrogr
 
 - Command: `make train-embedder CONFIG=<this config, below>`
 - Seed: {seed}
-- Data: built-in world, split `{train_split}`, {pairs} recordings (2 clips each){codec}
+- Data: {learned}, {pairs} pairs of clips{codec}
 - Steps: {max_steps} of {batch_pairs} pairs; these are the weights of step {best_step}, the best by held-out recall@1
 - Time: {minutes:.1f} min of training
 
 ## Held-out quality
-{validation_pairs} recordings of the split `{validation_split}`, never trained on: the first clip of each looks for the
-second among all second clips.
+{validation_pairs} recordings of {held_out}, never trained on: the first clip of each looks for the second among all
+second clips.
 
 | clips | recall@1 | recall@5 | ROC-AUC same/different |
 |---|---|---|---|
@@ -56,7 +56,10 @@ def write_card(
     rows = [[variant, *(f"{measured[f'{variant}/{name}']:.3f}" for name in _METRICS)] for variant in variants]
     through = f"; {config.codec.share:.0%} of the clips went through the codec of `{config.codec.model}`"
     values = {**vars(config), **vars(config.model), **vars(config.data), **vars(config.trainer)}
+    learned, held_out = _recordings(config)
     values |= {
+        "learned": learned,
+        "held_out": held_out,
         "name": config.name or folder.parent.name,
         "pairs": config.data.batch_pairs * config.trainer.max_steps,
         "best_step": best_step,
@@ -66,3 +69,12 @@ def write_card(
         "yaml": to_yaml(config),
     }
     (folder / "README.md").write_text(_CARD.format(**values))
+
+
+def _recordings(config: EmbedderTrainConfig) -> tuple[str, str]:
+    """What was learned from, and what was held out, in words."""
+    data = config.data
+    if data.source == BUILTIN:
+        return f"built-in world, split `{data.train_split}`", f"the split `{data.validation_split}`"
+    share = f"{data.validation_share:.0%}"
+    return f"`{data.source}`, all but {share} of its recordings", f"the {share} held out of `{data.source}`"

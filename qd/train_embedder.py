@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,22 +10,28 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
+from qd.callbacks.embedder_log import EmbedderLog
 from qd.callbacks.embedder_progress import EmbedderProgress
 from qd.callbacks.last_checkpoint import GracefulInterrupt, fit_until_stopped
 from qd.callbacks.validated_checkpoint import ValidatedCheckpoint
 from qd.config import ConfigError
-from qd.data.recordings import BuiltinRecordings, RecordingsDataModule
+from qd.data.recordings import BuiltinRecordings, Recordings, RecordingsDataModule, SequentialRecordings
 from qd.devices import fast_precision, resolve_device, trainer_device
 from qd.embedder_card import write_card
 from qd.models.audio_vit import AudioViT
 from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
-from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
 from qd.runs import create_run, newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
 """Folder inside the run's that holds the finished embedder."""
+SKIPPED = "skipped.jsonl"
+"""File inside the run's folder that lists the recordings that cannot be used."""
+RUN_FOLDER = "QD_RUN_FOLDER"
+"""Tells the run folder to the processes of the other ranks."""
 
 
 def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None) -> Path:
@@ -39,47 +46,97 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
 
     Raises:
         ConfigError: the config has problems, or the run exists; all are named.
-        ValueError: there is nothing to resume.
+        ValueError: there is nothing to resume, or the recordings cannot be used.
         FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
         KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
     """
-    if problems := [*config.problems(), *([] if resume else taken(config.trainer.runs, config.name))]:
+    new = _first() and not resume
+    if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
     device = resolve_device(config.trainer.device)
     checkpoint = newest_checkpoint(Path(resume)) if resume else None
-    module, data = _build(config)
-    folder = Path(resume) if resume else create_run(config.trainer.runs, config.name, "embedder")
+    module = _module(config)
+    folder = Path(resume) if resume else _new_folder(config)
+    data = _data_or_no_folder(config, folder)
     config = replace(config, name=folder.name)
-    save_config(config, folder)
-    print(f"run folder: {folder}", flush=True)
+    if _first():
+        save_config(config, folder)
+        print(f"run folder: {folder}", flush=True)
 
     interrupt, timer = GracefulInterrupt(), Timer()
-    trainer = _trainer(config, device, folder, [interrupt, timer])
+    trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)])
     fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
     seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
     best = folder / "best.ckpt"
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
-    module.model.save_pretrained(folder / ASSET, half=True)
-    write_card(folder / ASSET, config, _step_of(best), seconds, metrics)
+    if _first():
+        module.model.save_pretrained(folder / ASSET, half=True)
+        write_card(folder / ASSET, config, _step_of(best), seconds, metrics)
     return folder / ASSET
 
 
-def _build(config: EmbedderTrainConfig) -> tuple[EmbedderModule, RecordingsDataModule]:
-    """Everything that is trained, and what it is trained on."""
+def _module(config: EmbedderTrainConfig) -> EmbedderModule:
+    """Everything that is trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = AudioViT(config.model)
+    if config.trainer.compile:
+        model.compile()  # in place: the names of the weights stay as they are
     codec = config.codec.model
-    module = EmbedderModule(model, config, CodecRoundTrip(load_codec(codec)) if codec else None)
-    seconds = config.model.clip_seconds
-    data = RecordingsDataModule(
-        train=BuiltinRecordings(config.data.train_split, config.seed, seconds),
-        validation=BuiltinRecordings(config.data.validation_split, 0, seconds),
-        batch_pairs=config.data.batch_pairs,
-        validation_pairs=config.data.validation_pairs,
-        workers=config.data.workers,
+    return EmbedderModule(model, config, CodecRoundTrip(load_codec(codec)) if codec else None)
+
+
+def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModule:
+    """What it is trained on. Recordings that cannot be used leave no run folder, but for the list of what is wrong."""
+    try:
+        data = RecordingsDataModule(
+            train=_recordings(config, folder, "train"),
+            validation=_recordings(config, folder, "validation"),
+            batch_pairs=config.data.batch_pairs,
+            validation_pairs=config.data.validation_pairs,
+            workers=config.data.workers,
+        )
+        _check_ranks(config, data.validation.size)
+        return data
+    except ValueError:
+        if _first() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def _check_ranks(config: EmbedderTrainConfig, held_out: int | None) -> None:
+    """Refuses held-out recordings of which a rank would get none, and the others wait for its embeddings for ever."""
+    pairs, devices = config.data.batch_pairs, config.trainer.devices
+    present = min(config.data.validation_pairs, held_out or config.data.validation_pairs)
+    others = pairs // devices * (devices - 1)
+    if present <= others:
+        raise ValueError(
+            f"{present} held-out recordings, and trainer.devices={devices} take turns of {pairs // devices}; expected "
+            f"more than {others}: raise data.validation_pairs or data.validation_share, or lower trainer.devices"
+        )
+
+
+def _recordings(config: EmbedderTrainConfig, folder: Path, split: str) -> Recordings | SequentialRecordings:
+    """Of the split ``train`` or ``validation``; the latter's are the same whatever the seed."""
+    settings, training = config.data, split == "train"
+    rate, seed = config.model.sample_rate, config.seed if training else 0
+    seconds = (config.train_samples if training else config.model.clip_samples) / rate
+    if settings.source == BUILTIN:
+        return BuiltinRecordings(settings.train_split if training else settings.validation_split, seed, seconds)
+    from qd.data.library import open_recordings
+
+    return open_recordings(
+        settings.source,
+        sample_rate=rate,
+        seconds=seconds,
+        seed=seed,
+        split=split,
+        validation_share=settings.validation_share,
+        max_bad_share=settings.max_bad_share,
+        skipped=folder / SKIPPED,
+        pairs=None if training else settings.validation_pairs,
+        streaming=settings.streaming,
     )
-    return module, data
 
 
 def _trainer(
@@ -89,8 +146,9 @@ def _trainer(
     validate_every = max(1, settings.max_steps // settings.validations)
     best = ModelCheckpoint(folder, "best", "validation/recall@1", mode="max", enable_version_counter=False)
     last = ValidatedCheckpoint(folder, settings.checkpoint_every, validate_every)
+    parallel = {"devices": settings.devices, "strategy": "ddp"} if settings.devices > 1 else {}
     return pl.Trainer(
-        **trainer_device(device),
+        **(trainer_device(device) | parallel),
         precision=fast_precision(device) if settings.precision == "auto" else settings.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,
@@ -104,6 +162,24 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _first() -> bool:
+    """Whether this process is the first of the run's, which alone writes to the run folder."""
+    return rank_zero_only.rank == 0
+
+
+def _new_folder(config: EmbedderTrainConfig) -> Path:
+    """Made by the first process. The others run this program anew, as Lightning starts them once the first one comes to
+    train, and are told the folder's name by the environment."""
+    runs, name = config.trainer.runs, config.name
+    if _first():
+        folder = create_run(runs, name, "embedder")
+        os.environ[RUN_FOLDER] = str(folder)
+        return folder
+    if name or RUN_FOLDER in os.environ:
+        return Path(runs) / name if name else Path(os.environ[RUN_FOLDER])
+    raise ValueError("name is null, and the processes of this run were not started by its first one: give it a NAME")
 
 
 def _step_of(checkpoint: Path) -> int:

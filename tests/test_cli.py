@@ -6,15 +6,17 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from qd import cli
 from qd.callbacks.guards import NonFiniteError
+from qd.evaluation.embedder_report import embedder_report
 from qd.modules.embedder import CollapseError
 from qd.sample import sample
 
-COMMANDS = ("train", "train-embedder", "sample", "base")
+COMMANDS = ("train", "train-embedder", "embedder-report", "sample", "base")
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Schema:
     seed: int = 0
     beta: float = 15.0
     reward: dict[str, str] = field(default_factory=dict)
-    data: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     trainer: Trainer = field(default_factory=Trainer)
 
 
@@ -51,6 +53,7 @@ def calls(monkeypatch):
 
     stand_in("qd.train", "train")
     stand_in("qd.train_embedder", "train_embedder")
+    stand_in("qd.evaluation.embedder_report", "embedder_report")
     stand_in("qd.sample", "sample")
     stand_in("qd.builtin.pretrain.base", "build")
     monkeypatch.setattr("qd.config_schema.TrainConfig", Schema)
@@ -136,11 +139,33 @@ def test_what_would_make_a_resumed_run_another_one_is_told_at_once(calls, tmp_pa
     assert "trainer.max_steps is 9, and this run has 1" in capsys.readouterr().err
 
 
+def test_train_embedder_takes_its_recordings_as_they_are_named(calls):
+    assert cli.main(["train-embedder", "--data", "my: {music}"]) == 0
+    assert cli.main(["train-embedder"]) == 0
+    assert [args[0].data for _, args, _ in calls] == [{"source": "my: {music}"}, {}]
+
+
+def test_processes_of_other_ranks_find_the_run_folder_made(calls, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    arguments = ["train-embedder", "--name", "mine", f"trainer.runs={tmp_path}"]
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert cli.main(arguments) == 2
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.main(arguments) == 0
+
+
 def test_sample_passes_what_was_given(calls):
     assert cli.main(["sample", "--prompt", 'it\'s a "waltz"', "--n", "2", "--guidance=3", "--negative-prompt", ""]) == 0
     ((_, _, given),) = calls
     assert given.items() >= {"prompt": 'it\'s a "waltz"', "n": 2, "guidance": 3.0, "negative_prompt": ""}.items()
     assert given.keys() == inspect.signature(sample).parameters.keys()
+
+
+def test_embedder_report_passes_what_was_given(calls):
+    assert cli.main(["embedder-report", "--embedder", "runs/x", "--data=my music", "--n", "64"]) == 0
+    ((_, _, given),) = calls
+    assert given.items() >= {"embedder": "runs/x", "data": "my music", "n": 64, "validation_share": 0.05}.items()
+    assert given.keys() == inspect.signature(embedder_report).parameters.keys()
 
 
 def test_base_passes_its_stages(calls):

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ("setup", "train-embedder", "train", "tensorboard", "sample", "base", "test", "test-slow", "lint", "help")
+TARGETS = (
+    "setup", "train-embedder", "embedder-report", "train", "tensorboard", "sample", "base", "test", "test-slow", "lint",
+    "help",
+)  # fmt: skip
 AWKWARD = """it's "50 $HOME" $(shell echo x) `id` \\ * ;# ü"""
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -78,6 +81,18 @@ def test_values_arrive_as_they_were_written(make, shell):
     expected = ["--model=my runs/x", f"--prompt={AWKWARD}", "--n=2", "--guidance=3", "--seconds=8", "--out=a b"]
     assert arguments_of(given) == ["sample", *expected]
     assert arguments_of(make("sample", f"SHELL={shell}", "PROMPT=x")) == ["sample", "--prompt=x"]
+
+
+def test_train_embedder_passes_the_recordings(make):
+    given = make("train-embedder", "CONFIG=paper", "DATA=my music", "ARGS=trainer.max_steps=2")
+    assert arguments_of(given) == ["train-embedder", "--data=my music", "--config=paper", "trainer.max_steps=2"]
+
+
+def test_embedder_report_passes_the_variables_that_are_set(make):
+    given = make("embedder-report", "EMBEDDER=runs/x", "DATA=my music", "N=64", "OUT=a b", "DEVICE=cpu", "CLAP=c")
+    assert arguments_of(given) == [
+        "embedder-report", "--embedder=runs/x", "--data=my music", "--n=64", "--out=a b", "--device=cpu", "--clap=c",
+    ]  # fmt: skip
 
 
 def test_variables_may_come_from_the_environment_but_not_the_name_of_the_machine(make):

@@ -113,6 +113,14 @@ def compose(rng: np.random.Generator, carelessness: float = 0.2) -> Piece:
     )  # fmt: skip
 
 
+def onset(genre: Genre, tempo: int, bar: int, step: float) -> float:
+    """Seconds from the beginning of a piece of ``tempo`` beats a minute to a sixteenth ``step`` of a bar."""
+    step_seconds = 60.0 / tempo / 4
+    # Swing delays the second eighth of every beat.
+    swung = step + genre.swing if step % 4 == 2 else step
+    return bar * (genre.steps_per_bar * step_seconds) + swung * step_seconds
+
+
 def _pick(rng: np.random.Generator, options: tuple):
     return options[int(rng.integers(len(options)))]
 
@@ -173,9 +181,7 @@ class _Score:
         return notes, hits
 
     def _time(self, bar: int, step: float) -> float:
-        # Swing delays the second eighth of every beat.
-        swung = step + self.genre.swing if step % 4 == 2 else step
-        return bar * self.bar_seconds + swung * self.step_seconds
+        return onset(self.genre, self.tempo, bar, step)
 
     def _pitch(self, degree: int, centre: int) -> int:
         """MIDI pitch of a scale degree, the tonic being the one nearest below ``centre``."""

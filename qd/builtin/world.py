@@ -7,18 +7,21 @@ words names. Results do not depend on the number of workers, on order, or on the
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from qd.builtin.captions import describe, with_quality
 from qd.builtin.composer import PARTS, Piece, compose
 from qd.builtin.degradation import CLEAN, DEGRADATIONS, degrade
+from qd.builtin.drumming import with_drums, without_drums
 from qd.builtin.synthesiser import render
 from qd.builtin.timbres import SAMPLE_RATE
 
-__all__ = ["SAMPLE_RATE", "SPLITS", "Clip", "chunks", "clip", "prompt", "prompt_set"]
+__all__ = ["SAMPLE_RATE", "SPLITS", "Clip", "DrumChange", "change_drums", "chunks", "clip", "prompt", "prompt_set"]
 
 SPLITS = {
     name: number
@@ -54,6 +57,15 @@ class Clip:
     severity: float
 
 
+class DrumChange(NamedTuple):
+    """One window of a recording, float32 (samples,), as it is and with its drums changed; nothing else differs."""
+
+    original: np.ndarray
+    changed: np.ndarray
+    added: bool
+    """Drums were added, because nobody drummed in the window; else they were removed."""
+
+
 @dataclass(frozen=True)
 class _Recording:
     piece: Piece
@@ -78,13 +90,28 @@ def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Cli
     Raises:
         ValueError: if ``n`` windows of ``seconds`` do not fit into 16 s, or as :func:`clip`.
     """
-    if not 1 <= n <= 16.0 / seconds:
-        raise ValueError(f"{n} windows of {seconds} s do not fit into a piece of 16 s: ask for fewer or shorter ones")
     rng = _generator(split, index)
     recording = _record(rng)
-    slack = 16.0 - n * seconds
-    starts = np.sort(rng.uniform(0.0, slack, n)) + np.arange(n) * seconds
-    return [_window(recording, float(starts[i]), seconds, rng) for i in rng.permutation(n)]
+    return [_window(recording, start, seconds, rng) for start in _starts(rng, n, seconds)]
+
+
+def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> DrumChange:
+    """The first window of :func:`chunks` of the same arguments, and the same without its drums; or, where nobody drums
+    in it, with drums throughout.
+
+    Raises:
+        ValueError: as :func:`chunks`.
+    """
+    rng = _generator(split, index)
+    recording = _record(rng)
+    start = _starts(rng, n, seconds)[0]
+    same_chance = deepcopy(rng)  # the degradation draws its noise anew, and must draw the same
+    original = _window(recording, start, seconds, rng)
+    added = "drums" not in original.piece.audible(start, seconds)
+    # Who lends the drums is drawn from elsewhere, so that the noise stays the same.
+    piece = with_drums(recording.piece, np.random.default_rng(index)) if added else without_drums(recording.piece)
+    changed = _window(replace(recording, piece=piece), start, seconds, same_chance)
+    return DrumChange(original.audio, changed.audio, added)
 
 
 def prompt(split: str, index: int) -> str:
@@ -119,6 +146,14 @@ def _generator(split: str, index: int) -> np.random.Generator:
     if index < 0:
         raise ValueError(f"index is {index}: expected 0 or more")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS[split], index])))
+
+
+def _starts(rng: np.random.Generator, n: int, seconds: float) -> list[float]:
+    """Where ``n`` windows that do not overlap begin, in seconds and in random order."""
+    if not 1 <= n <= 16.0 / seconds:
+        raise ValueError(f"{n} windows of {seconds} s do not fit into a piece of 16 s: ask for fewer or shorter ones")
+    starts = np.sort(rng.uniform(0.0, 16.0 - n * seconds, n)) + np.arange(n) * seconds
+    return [float(starts[i]) for i in rng.permutation(n)]
 
 
 def _latest_start(seconds: float) -> float:

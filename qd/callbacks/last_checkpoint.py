@@ -51,6 +51,8 @@ class GracefulInterrupt(StepCallback):
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Ctrl-C reaches the ranks at different moments: they stop together, at the first step that one of them ends so.
+        self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
         trainer.should_stop = trainer.should_stop or self.requested
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

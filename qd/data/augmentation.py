@@ -1,9 +1,137 @@
-"""Changes of the sound that an embedding should not hear, on whole batches and on the device of the audio."""
+"""Changes of the sound that an embedding should not hear, on whole batches and on the device of the audio.
+
+Whatever is random is drawn for each clip from a generator, and only there. Of the libraries for this, audiomentations
+works clip by clip on the CPU; torch-audiomentations has no change of tempo, shifts pitch in a loop over the batch and
+to a few ratios only, and draws from the global random numbers.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+from qd.builtin.timbres import SAMPLE_RATE
+from qd.data.drum_loops import draw_drums, drum_loops
+from qd.data.phase_vocoder import change_tempo_and_pitch, pitch_ratio, samples_read, stretch
+
+QUIET = 1e-12
+"""Root mean square below which drums are not there, and are not made louder."""
+
+
+class AugmentationRanges(Protocol):
+    """From where to where each change is drawn, lowest and highest included; see :class:`Augmentation`."""
+
+    snr_db_min: float
+    snr_db_max: float
+    gain_db_min: float
+    gain_db_max: float
+    tempo_min: float
+    tempo_max: float
+    pitch_semitones_min: float
+    pitch_semitones_max: float
+    drums_share: float
+    drums_snr_db_min: float
+    drums_snr_db_max: float
+
+
+def needed_samples(ranges: AugmentationRanges, samples_out: int) -> int:
+    """How many samples an output of ``samples_out`` is made of, where every draw is the greediest."""
+    if not (_changes_tempo(ranges) or _changes_pitch(ranges)):
+        return samples_out
+    return samples_read(samples_out, ranges.tempo_max, 2 ** (ranges.pitch_semitones_min / 12))
+
+
+class Augmentation:
+    """Tempo, pitch, drums, noise and gain, in this order, each clip with numbers of its own.
+
+    Tempo is drawn uniformly in its logarithm, so that twice and half as fast are as likely; pitch in semitones; drums,
+    noise and gain in decibels. A ``drums_share`` of the clips of each batch is layered with drums.
+
+    Args:
+        ranges: of the changes. A tempo of 1 to 1, a pitch of 0 to 0 and a share of 0 are off, and touch no sample.
+        sample_rate: of the audio, in Hz.
+    """
+
+    def __init__(self, ranges: AugmentationRanges, sample_rate: int = SAMPLE_RATE) -> None:
+        self.ranges = ranges
+        self.sample_rate = sample_rate
+
+    def needed_samples(self, samples_out: int) -> int:
+        """:func:`needed_samples` of these ranges."""
+        return needed_samples(self.ranges, samples_out)
+
+    def __call__(self, audio: Tensor, samples_out: int, generator: torch.Generator) -> Tensor:
+        """The audio as another player, engineer and listener might have it.
+
+        Args:
+            audio: ``(batch, samples)`` float32, at least :meth:`needed_samples` long; the rest is not used.
+            samples_out: length of the output.
+            generator: on the audio's device.
+
+        Returns:
+            ``(batch, samples_out)`` float32; silence stays silent.
+
+        Raises:
+            ValueError: the audio is too short.
+        """
+        ranges, needed = self.ranges, self.needed_samples(samples_out)
+        if audio.shape[1] < needed:
+            raise ValueError(
+                f"audio of {audio.shape[1]} samples; expected {needed}, of which tempo and pitch make {samples_out}: "
+                "load longer clips (needed_samples), or narrow the ranges"
+            )
+        audio = self._play(audio[:, :needed], samples_out, generator)
+        audio = self._layer(audio, generator)
+        audio = add_noise(audio, (ranges.snr_db_min, ranges.snr_db_max), generator)
+        return change_gain(audio, (ranges.gain_db_min, ranges.gain_db_max), generator)
+
+    def _play(self, audio: Tensor, samples_out: int, generator: torch.Generator) -> Tensor:
+        """Tempo and pitch: ``(batch, needed_samples)`` → ``(batch, samples_out)``."""
+        ranges = self.ranges
+        if not (_changes_tempo(ranges) or _changes_pitch(ranges)):
+            return audio
+        octaves = (math.log2(ranges.tempo_min), math.log2(ranges.tempo_max))
+        tempo = 2.0 ** _uniform(audio, octaves, generator)[:, 0]
+        if not _changes_pitch(ranges):
+            return stretch(audio, tempo, samples_out)
+        semitones = _uniform(audio, (ranges.pitch_semitones_min, ranges.pitch_semitones_max), generator)[:, 0]
+        highest = 2 ** (ranges.pitch_semitones_max / 12)
+        return change_tempo_and_pitch(audio, tempo, pitch_ratio(semitones), samples_out, highest)
+
+    def _layer(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        """Drums under a random share of the clips."""
+        count = round(self.ranges.drums_share * len(audio))
+        if count == 0:
+            return audio
+        loops = drum_loops(self.sample_rate, audio.device)
+        chosen = torch.randperm(len(audio), generator=generator, device=audio.device)[:count]
+        music = audio[chosen]
+        drums = draw_drums(loops, count, audio.shape[1], generator)
+        snr_db = _uniform(music, (self.ranges.drums_snr_db_min, self.ranges.drums_snr_db_max), generator)[:, 0]
+        return audio.index_copy(0, chosen, layer_drums(music, drums, snr_db))
+
+
+def layer_drums(audio: Tensor, drums: Tensor, snr_db: Tensor) -> Tensor:
+    """Music with drums, brought to a ratio of music to drums; silence stays silent.
+
+    Args:
+        audio: ``(batch, samples)``.
+        drums: ``(batch, samples)``.
+        snr_db: ``(batch,)``, ratio of mean powers, in dB.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    if drums.shape != audio.shape or snr_db.shape != audio.shape[:1]:
+        raise ValueError(
+            f"drums of shape {tuple(drums.shape)} and ratios of shape {tuple(snr_db.shape)} for audio of shape "
+            f"{tuple(audio.shape)}: expected the audio's, and one ratio a clip"
+        )
+    gain = _level(audio) / _level(drums).clamp_min(QUIET)
+    return audio + drums * gain * _amplitude(-snr_db[:, None])
 
 
 def add_noise(audio: Tensor, snr_db: tuple[float, float], generator: torch.Generator) -> Tensor:
@@ -15,13 +143,25 @@ def add_noise(audio: Tensor, snr_db: tuple[float, float], generator: torch.Gener
         generator: on the audio's device.
     """
     noise = torch.randn(audio.shape, generator=generator, device=audio.device)
-    level = audio.square().mean(dim=1, keepdim=True).sqrt()
-    return audio + noise * level * _amplitude(-_uniform(audio, snr_db, generator))
+    return audio + noise * _level(audio) * _amplitude(-_uniform(audio, snr_db, generator))
 
 
 def change_gain(audio: Tensor, gain_db: tuple[float, float], generator: torch.Generator) -> Tensor:
     """Multiplies each clip by a gain drawn uniformly in decibels. Shapes as in :func:`add_noise`."""
     return audio * _amplitude(_uniform(audio, gain_db, generator))
+
+
+def _changes_tempo(ranges: AugmentationRanges) -> bool:
+    return (ranges.tempo_min, ranges.tempo_max) != (1, 1)
+
+
+def _changes_pitch(ranges: AugmentationRanges) -> bool:
+    return (ranges.pitch_semitones_min, ranges.pitch_semitones_max) != (0, 0)
+
+
+def _level(audio: Tensor) -> Tensor:
+    """Root mean square of each clip, ``(batch, 1)``."""
+    return audio.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def _uniform(audio: Tensor, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:

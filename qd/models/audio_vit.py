@@ -57,7 +57,11 @@ class AudioViTConfig:
         positive = ("sample_rate", "clip_seconds", "n_fft", "window_length", "hop_length", "n_mels", "mel_std")
         positive += ("layers", "width", "heads", "head_dim", "mlp_width", "embedding_width")
         values = {name: getattr(self, name) for name in positive}
-        found = [f"{name} is {value}; expected more than 0" for name, value in values.items() if not value > 0]
+        found = [
+            f"{name} is {value}; expected a finite number above 0"
+            for name, value in values.items()
+            if not 0 < value < math.inf
+        ]
         if self.window_length > self.n_fft:
             found.append(f"window_length is {self.window_length}; expected at most n_fft={self.n_fft}")
         if self.head_dim % 2:

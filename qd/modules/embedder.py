@@ -1,7 +1,8 @@
 """Trains an embedder to tell recordings apart (Appendix D.1): semi-hard triplets over pairs of clips.
 
-One step, top to bottom: a seeded half of the clips passes through the codec, noise and gain are changed, the audio
-transformer embeds them all, and the triplet loss draws clips of one recording together.
+One step, top to bottom: a seeded half of the clips passes through the codec, the sound is changed, the audio
+transformer embeds all clips, the ranks share their embeddings, and the triplet loss draws clips of one recording
+together.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qd.data.augmentation import add_noise, change_gain
+from qd.data.augmentation import Augmentation
 from qd.data.recordings import PairBatch
 from qd.metrics.retrieval import PairRetrieval
 from qd.models.audio_vit import AudioViT
+from qd.modules.cached_gradients import embed_with_cached_gradients, in_chunks
+from qd.modules.collective import gather_rows, gather_rows_with_gradient
 from qd.modules.embedder_config import EmbedderTrainConfig
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.triplet import semi_hard_triplet
@@ -62,6 +65,7 @@ class EmbedderModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.config, self.round_trip = model, config, round_trip
+        self.augmentation = Augmentation(config.augmentation, config.model.sample_rate)
         self.retrieval = torch.nn.ModuleDict({"raw": PairRetrieval()})
         if round_trip is not None:
             self.retrieval["codec"] = PairRetrieval()
@@ -73,33 +77,34 @@ class EmbedderModule(pl.LightningModule):
         return self.model(audio)
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
-        """Loss of one batch."""
-        generator = self._generator()
+        """Loss of one batch: of all ranks' clips, or of this rank's."""
+        objective, generator = self.config.objective, self._generator()
         audio = self._through_codec(batch.audio.flatten(0, 1), generator)
-        audio = self._augment(audio, generator)
-        embeddings = self.model(audio)
-        result = semi_hard_triplet(
-            embeddings,
-            batch.labels.repeat_interleave(2),
-            self.config.objective.margin,
-            self.config.objective.negatives,
-            self.config.objective.fallback,
-        )
-        self._guard(result.loss, embeddings.detach())
+        audio = self._augment(audio, generator)  # once, so that both passes of cached gradients hear the same
+        own = embed_with_cached_gradients(self.model, audio, objective.chunk_clips)
+        embeddings, labels = own, batch.labels.repeat_interleave(2)
+        if objective.gather:
+            embeddings, labels = gather_rows_with_gradient(own), gather_rows(labels)
+        result = semi_hard_triplet(embeddings, labels, objective.margin, objective.negatives, objective.fallback)
+        self._guard(result.loss, gather_rows(own.detach()))
         self.log("train/loss", result.loss, prog_bar=True)
         self.log("train/active_share", result.active_share, prog_bar=True)
         self.log("train/positive_distance", result.positive_distance)
         self.log("train/negative_distance", result.negative_distance)
+        self.log("train/hard_negative_distance", result.hard_negative_distance)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
         return result.loss
 
-    def validation_step(self, batch: PairBatch, batch_index: int) -> None:
-        """Embeds held-out pairs, raw and after the codec."""
+    def validation_step(self, batch: PairBatch, batch_index: int) -> dict[str, Tensor]:
+        """Embeddings ``(pairs, 2, embedding_width)`` of held-out pairs, raw and after the codec."""
         pairs, clips, _ = batch.audio.shape
+        embeddings = {}
         for variant, metric in self.retrieval.items():
             audio = batch.audio.flatten(0, 1)
-            audio = self.round_trip(audio) if variant == "codec" else audio
-            metric.update(self.model(audio).unflatten(0, (pairs, clips)))
+            audio = self._codec_audio(audio) if variant == "codec" else audio
+            embeddings[variant] = self._in_chunks(self.model, audio).unflatten(0, (pairs, clips))
+            metric.update(embeddings[variant])
+        return embeddings
 
     def on_validation_epoch_end(self) -> None:
         """Logs each variant's metrics, and the mean recall@1 over the variants by which the best step is chosen."""
@@ -108,8 +113,8 @@ class EmbedderModule(pl.LightningModule):
             values = metric.compute()
             metric.reset()
             recalls.append(values["recall@1"])
-            self.log_dict({f"validation/{variant}/{name}": value for name, value in values.items()})
-        self.log("validation/recall@1", torch.stack(recalls).mean(), prog_bar=True)
+            self.log_dict({f"validation/{variant}/{name}": value for name, value in values.items()}, sync_dist=True)
+        self.log("validation/recall@1", torch.stack(recalls).mean(), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW under :func:`qd.modules.schedules.warmup_cosine`."""
@@ -130,12 +135,21 @@ class EmbedderModule(pl.LightningModule):
             return audio
         count = round(self.config.codec.share * len(audio))
         chosen = torch.randperm(len(audio), generator=generator, device=audio.device)[:count]
-        return audio.index_copy(0, chosen, self.round_trip(audio[chosen]))
+        return audio.index_copy(0, chosen, self._codec_audio(audio[chosen]))
+
+    def _codec_audio(self, audio: Tensor) -> Tensor:
+        """In float32 whatever the precision of training: the codec ends in an inverse transform."""
+        with torch.autocast(audio.device.type, enabled=False):
+            return self._in_chunks(self.round_trip, audio)
 
     def _augment(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        ranges = self.config.augmentation
-        audio = add_noise(audio, (ranges.snr_db_min, ranges.snr_db_max), generator)
-        return change_gain(audio, (ranges.gain_db_min, ranges.gain_db_max), generator)
+        """Training clips, which are longer, → clips of the model's length."""
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.augmentation(audio, self.config.model.clip_samples, generator)
+
+    def _in_chunks(self, function: Callable[[Tensor], Tensor], audio: Tensor) -> Tensor:
+        """What does not fit into memory with gradients may not fit without, either."""
+        return in_chunks(function, audio, self.config.objective.chunk_clips)
 
     def _guard(self, loss: Tensor, embeddings: Tensor) -> None:
         """Stops a run that has nothing left to learn from.

@@ -13,7 +13,7 @@ FALLBACKS = ("none", "easiest")
 
 @dataclass(frozen=True)
 class TripletResult:
-    """The loss, and three scalars without gradient that tell how the training goes."""
+    """The loss, and four scalars without gradient that tell how the training goes."""
 
     loss: Tensor
     active_share: Tensor
@@ -22,6 +22,8 @@ class TripletResult:
     """Mean squared distance of the positive pairs; 0 if there are none."""
     negative_distance: Tensor
     """Mean squared distance of the negative pairs; 0 if there are none."""
+    hard_negative_distance: Tensor
+    """Mean squared distance of each clip's closest negative; 0 if there are none."""
 
 
 def semi_hard_triplet(
@@ -60,6 +62,7 @@ def semi_hard_triplet(
         active_share=(weight > 0).sum() / positive.sum().clamp_min(1),
         positive_distance=_mean_where(distance.detach(), positive),
         negative_distance=_mean_where(distance.detach(), ~same),
+        hard_negative_distance=_closest_mean(distance.detach(), same),
     )
 
 
@@ -98,6 +101,11 @@ def _squared_distances(embeddings: Tensor) -> Tensor:
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
     return values.where(mask, 0.0).sum() / mask.sum().clamp_min(1)
+
+
+def _closest_mean(distance: Tensor, same: Tensor) -> Tensor:
+    closest = distance.masked_fill(same, torch.inf).amin(1)
+    return _mean_where(closest, closest.isfinite())
 
 
 def _check(embeddings: Tensor, labels: Tensor, margin: float, negatives: str, fallback: str) -> None:

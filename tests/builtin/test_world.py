@@ -101,6 +101,27 @@ def test_chunks_come_from_one_recording_and_do_not_overlap():
         world.chunks("embedder", 3, n=5, seconds=4.0)
 
 
+def test_a_change_of_drums_changes_nothing_but_drums():
+    added, degraded = set(), set()
+    for index in range(24):
+        first = world.chunks("validation", index, 2, 1.0)[0]
+        change = world.change_drums("validation", index, 2, 1.0)
+        assert np.array_equal(change.original, first.audio)
+        assert change.changed.shape == first.audio.shape and not np.array_equal(change.changed, first.audio)
+        if first.piece.kit is None:
+            assert change.added
+        added.add(change.added)
+        degraded.add(first.degradation)
+    assert added == {True, False} and len(degraded) > 3
+
+
+def test_noise_is_the_same_with_and_without_drums():
+    index = next(i for i in range(200) if world.chunks("validation", i, 2, 0.1)[0].degradation == "dropouts")
+    change = world.change_drums("validation", index, 2, 4.0)
+    np.testing.assert_array_equal(change.original == 0, change.changed == 0)
+    assert (change.original == 0).mean() > 0.01
+
+
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: world.clip("nowhere", 0), "unknown split"),
     (lambda: world.clip("train", -1), "0 or more"),

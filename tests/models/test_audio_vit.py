@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import librosa
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -97,13 +100,32 @@ def test_paper_config_has_the_papers_size():
     attention = 3 * (width * inner + inner) + inner * width + width
     block = attention + (width * mlp + mlp) + (mlp * width + width) + 2 * 2 * width
     expected = 156 * width + 12 * block + 2 * width + (width * 192 + 192)
+    # 79,872 + 12 · 2,102,784 + 1,024 + 98,496
+    assert expected == 25_412_800
     with torch.device("meta"):
         assert sum(p.numel() for p in AudioViT(config).parameters()) == expected
     assert round(expected / 1e6, 2) == 25.41
     assert config.frames == 251
-    # 376 frames, as the paper has it, are 6 s at 16 kHz or 4 s at 24 kHz.
-    assert AudioViTConfig(hop_length=256, clip_seconds=6.0).frames == 376
     assert AudioViTConfig(hop_length=256, sample_rate=24_000).frames == 376
+
+
+def test_an_overlay_has_the_papers_376_frames_and_differs_in_nothing_else():
+    paper, long = (load_config(EmbedderTrainConfig, "embedder", name) for name in ("paper", "frames376"))
+    assert (paper.model.frames, long.model.frames) == (1 + 4 * 16_000 // 256, 376)
+    assert replace(long, model=replace(long.model, clip_seconds=paper.model.clip_seconds)) == paper
+    assert long.train_samples <= 8 * 16_000  # two fit into a built-in piece of 16 s
+
+
+def test_the_papers_mel_equals_librosas():
+    config = load_config(EmbedderTrainConfig, "embedder", "paper").model
+    audio = 0.1 * noise(2, config.clip_samples)
+    mel = AudioViT(replace(config, layers=1)).mel(audio)
+    assert mel.shape == (2, 156, config.frames)
+    for clip, ours in zip(audio, mel, strict=True):
+        theirs = librosa.feature.melspectrogram(
+            y=clip.numpy(), sr=16_000, n_fft=2048, win_length=512, hop_length=256, n_mels=156, htk=True, norm=None
+        )
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "limit"), [("default", 0.7e6), ("quick", 0.7e6), ("heldout", 0.5e6)])

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qd.config import ConfigError, load_config
+from qd.data.recordings import BuiltinRecordings, PairBatch
 from qd.models.audio_vit import AudioViT, AudioViTConfig
 from qd.models.codec import CodecConfig, FrameCodec
 from qd.models.embedder import load_embedder
@@ -25,6 +32,10 @@ from qd.modules.embedder_config import EmbedderTrainConfig
 from qd.train_embedder import train_embedder
 
 TINY = [
+    "augmentation.tempo_min=0.8",
+    "augmentation.tempo_max=1.25",
+    "augmentation.pitch_semitones_min=-3",
+    "augmentation.pitch_semitones_max=3",
     "model.clip_seconds=0.32",
     "model.layers=1",
     "model.width=16",
@@ -144,12 +155,164 @@ def test_all_problems_are_told_at_once(tmp_path):
     config.optimizer.warmup_steps = 9
     config.augmentation.snr_db_min = 60.0
     config.model.sample_rate = 24_000
-    named = ("pairs is 1", "'trian'", "share is 1.5", "'some'", "rate is nan", "warmup_steps is 9", "snr_db_min is 60")
+    config.augmentation.tempo_min = -1.0
+    config.augmentation.drums_share = 2.0
+    config.objective.chunk_clips = 0
+    config.trainer.devices = 0
+    config.data.max_bad_share = -0.1
+    config.data.streaming = True
+    named = (
+        "pairs is 1", "'trian'", "share is 1.5", "'some'", "rate is nan", "warmup_steps is 9", "snr_db_min is 60",
+        "sample_rate is 24000", "tempo_min is -1", "drums_share is 2", "chunk_clips is 0", "devices is 0",
+        "max_bad_share is -0.1", "streaming is for datasets:",
+    )  # fmt: skip
     with pytest.raises(ConfigError) as caught:
         train_embedder(config)
-    assert len(caught.value.problems) == len(named) + 1
-    assert all(name in str(caught.value) for name in (*named, "sample_rate is 24000"))
+    assert len(caught.value.problems) == len(named)
+    assert all(name in str(caught.value) for name in named)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["data.source=music", "data.validation_share=0"], "data.validation_share is 0"),
+        (["data.source=music", "data.validation_share=1"], "data.validation_share is 1.0"),
+        (["data.source=''"], "data.source is empty"),
+        (
+            ["model.clip_seconds=7", "augmentation.tempo_max=1.25"],
+            "model.clip_seconds is 7.0, and augmentation makes such a clip of 8.",
+        ),
+        (["model.clip_seconds=.inf"], "model.clip_seconds is inf"),
+        (["augmentation.pitch_semitones_max=.inf"], "augmentation.pitch_semitones_min is 0.0"),
+        (["augmentation.drums_snr_db_min=13"], "augmentation.drums_snr_db_min is 13.0"),
+        (["trainer.devices=3"], "data.batch_pairs is 64; expected a multiple of trainer.devices=3"),
+        (["trainer.devices=2", "trainer.device=cuda:0"], "'cuda:0' is one device"),
+        (["trainer.devices=2", "trainer.device=mps"], "this machine has 1 of trainer.device='mps'"),
+    ],
+)
+def test_a_bad_value_is_named(overrides, named):
+    with pytest.raises(ConfigError) as caught:
+        load_config(EmbedderTrainConfig, "embedder", None, overrides)
+    assert any(named in problem for problem in caught.value.problems)
+
+
+def test_a_library_may_have_any_sample_rate_and_length():
+    library = ["data.source=music", "model.sample_rate=24000", "model.clip_seconds=10", "data.train_split=none"]
+    library += ["augmentation.tempo_max=1.25"]
+    assert load_config(EmbedderTrainConfig, "embedder", None, library).train_samples > 10 * 24_000
+
+
+def test_a_training_clip_is_as_long_as_augmentation_needs(tmp_path):
+    off = [f"augmentation.{name}" for name in ("tempo_min=1", "tempo_max=1")]
+    off += [f"augmentation.pitch_semitones_{end}=0" for end in ("min", "max")]
+    assert tiny_config(tmp_path, "off", *off).train_samples == 0.32 * 16_000
+    config = tiny_config(tmp_path, "on")
+    module = bare_module(config)
+    assert config.train_samples == module.augmentation.needed_samples(config.model.clip_samples) > 1.25 * 0.32 * 16_000
+    heard = module._augment(torch.randn(3, config.train_samples), torch.Generator().manual_seed(0))
+    assert heard.shape == (3, config.model.clip_samples)
+
+
+def test_chunks_change_neither_what_is_heard_nor_what_is_learned(tmp_path):
+    """Codec, augmentation and loss as in training; the chunks do not divide the batch."""
+    audio = torch.randn(4, 2, 9000, generator=torch.Generator().manual_seed(0))
+    batch = PairBatch(audio, torch.arange(4))
+    gradients = []
+    for chunk_clips in ("null", "3"):
+        config = tiny_config(tmp_path, "chunks", f"objective.chunk_clips={chunk_clips}", "objective.margin=2")
+        module = bare_module(config, round_trip=lambda audio: audio.tanh())
+        module.log = lambda *arguments, **options: None
+        module.lr_schedulers = lambda: SimpleNamespace(get_last_lr=lambda: [0.0])
+        module._generator = lambda: torch.Generator().manual_seed(7)
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        gradients.append([loss.detach(), *(parameter.grad for parameter in module.parameters())])
+    assert gradients[0][0] > 0
+    for direct, cached in zip(*gradients, strict=True):
+        torch.testing.assert_close(cached, direct, rtol=1e-4, atol=1e-6)
+
+
+def test_histograms_and_projector_are_logged(tmp_path):
+    train_embedder(tiny_config(tmp_path, "logged", "trainer.log_every=1", "objective.chunk_clips=3"))
+    run = tmp_path / "logged"
+    events = EventAccumulator(str(run)).Reload()
+    names = {f"cosine_raw/{kind}_recording" for kind in ("same", "different")}
+    assert set(events.Tags()["histograms"]) == names
+    assert [event.step for event in events.Histograms("cosine_raw/same_recording")] == [3]
+    assert events.Histograms("cosine_raw/different_recording")[0].histogram_value.num == 6 * 5
+    assert {"train/hard_negative_distance", "validation/raw/recall@5", "validation/raw/auc"} <= set(
+        events.Tags()["scalars"]
+    )
+    (metadata,) = run.glob("*/raw/metadata.tsv")
+    rows = [line.split("\t") for line in metadata.read_text().splitlines()]
+    recordings = BuiltinRecordings("validation", 0, 0.32)
+    assert rows == [["genre", "recording"], *([recordings.genre(i), str(i)] for i in range(6) for _ in range(2))]
+    embeddings = np.loadtxt(metadata.with_name("tensors.tsv"))
+    assert embeddings.shape == (12, 8)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4)
+    assert (run / "projector_config.pbtxt").is_file()
+
+
+def test_recordings_that_cannot_be_used_leave_no_run(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty"):
+        train_embedder(tiny_config(tmp_path / "runs", "none", f"data.source={tmp_path / 'empty'}"))
+    assert not (tmp_path / "runs" / "none").exists()
+
+
+def test_every_process_needs_held_out_recordings(tmp_path):
+    config = tiny_config(tmp_path, "few", "trainer.devices=2", "data.batch_pairs=12")
+    with pytest.raises(ValueError, match="6 held-out recordings, and trainer.devices=2 take turns of 6; .*more than 6"):
+        train_embedder(config)
+    assert not (tmp_path / "few").exists()
+
+
+def test_a_folder_of_files_is_a_source(tmp_path):
+    music = tmp_path / "music"
+    music.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        soundfile.write(music / f"{number}.wav", 0.1 * rng.standard_normal(4 * 16_000), 16_000)
+    (music / "broken.wav").write_bytes(b"RIFF")
+    source = [f"data.source={music}", "data.validation_share=0.4", "data.validation_pairs=99"]
+    folder = train_embedder(tiny_config(tmp_path, "library", *source))
+    assert (folder / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "library" / "skipped.jsonl").read_text())["path"].endswith("broken.wav")
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    """With nothing drawn but the recordings, since every rank draws its own noise."""
+    (tmp_path / "run.py").write_text("import sys\nfrom qd.cli import main\nsys.exit(main())\n")
+    quiet = ["snr_db_min=200", "snr_db_max=200", "gain_db_min=0", "gain_db_max=0", "tempo_min=1", "tempo_max=1"]
+    quiet += ["pitch_semitones_min=0", "pitch_semitones_max=0"]
+    changes = [*TINY, *(f"augmentation.{setting}" for setting in quiet), "codec.model=null", f"trainer.runs={tmp_path}"]
+    changes += ["objective.chunk_clips=3", "data.batch_pairs=8"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment.pop("LOCAL_RANK", None)
+    for devices in ("1", "2"):
+        command = [sys.executable, tmp_path / "run.py", "train-embedder", f"--name={devices}", *changes]
+        command.append(f"trainer.devices={devices}")
+        subprocess.run(command, env=environment, check=True, timeout=500)
+    one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("1", "2"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+    one, two = (json.loads((tmp_path / name / "embedder" / "metrics.json").read_text()) for name in ("1", "2"))
+    assert one | {"train_seconds": 0} == two | {"train_seconds": 0}
+
+
+@pytest.mark.slow
+def test_compiled_and_uncompiled_models_learn_the_same(tmp_path):
+    runs = [
+        train_embedder(tiny_config(tmp_path, name, f"trainer.compile={name}", "objective.chunk_clips=3"))
+        for name in ("false", "true")
+    ]
+    states = [torch.load(run.parent / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_a_seeded_half_of_the_clips_goes_through_the_codec(tmp_path):

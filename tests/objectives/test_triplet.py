@@ -85,7 +85,9 @@ def test_degenerate_batches_give_zero_and_still_backpropagate(labels, negatives,
     assert result.loss.item() == 0
     assert result.active_share.item() == 0
     assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
-    assert all(value.isfinite() for value in (result.positive_distance, result.negative_distance))
+    distances = (result.positive_distance, result.negative_distance, result.hard_negative_distance)
+    assert all(value.isfinite() for value in distances)
+    assert (result.hard_negative_distance == 0) == (len(set(labels)) == 1)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
@@ -109,6 +111,17 @@ def test_diagnostics_are_the_mean_distances_and_carry_no_graph():
     assert result.positive_distance.item() == pytest.approx(sum(near) / len(near))
     assert result.negative_distance.item() == pytest.approx(sum(far) / len(far))
     assert not result.positive_distance.requires_grad and not result.negative_distance.requires_grad
+
+
+def test_hard_negatives_are_the_closest_ones():
+    embeddings, labels = draw(7).requires_grad_(), torch.tensor([0, 0, 1, 1, 2, 2, 3])
+    closest = [
+        min((embeddings[i] - embeddings[j]).square().sum().item() for j in range(7) if labels[j] != labels[i])
+        for i in range(7)
+    ]
+    result = semi_hard_triplet(embeddings, labels)
+    assert result.hard_negative_distance.item() == pytest.approx(sum(closest) / 7)
+    assert not result.hard_negative_distance.requires_grad
 
 
 def test_autocast_leaves_the_distances_in_float32():

@@ -1,0 +1,101 @@
+"""What each command of the command line does: build the config, run, tell what stopped it.
+
+Each imports what it needs when it runs, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """``qd train``."""
+    from qd.callbacks.guards import NonFiniteError
+    from qd.config_schema import TrainConfig
+    from qd.train import train
+
+    settings = {
+        "beta": options.beta,
+        "reward.embedder": options.embedder,
+        "data.prompts": [_prompt_source(options.prompts)] if options.prompts else None,
+    }
+    config, run = _config(options, TrainConfig, "train", settings)
+    try:
+        train(config, resume=run, dry_run=options.dry_run)
+    except NonFiniteError as error:
+        sys.exit(f"qd train: {error}")
+
+
+def run_train_embedder(options: argparse.Namespace) -> None:
+    """``qd train-embedder``."""
+    from qd.modules.embedder import CollapseError
+    from qd.modules.embedder_config import EmbedderTrainConfig
+    from qd.train_embedder import train_embedder
+
+    config, run = _config(options, EmbedderTrainConfig, "embedder", {"data.source": options.data})
+    try:
+        folder = train_embedder(config, resume=run)
+    except (FloatingPointError, CollapseError) as error:
+        sys.exit(f"qd train-embedder: {error}")
+    if _first_process():
+        print(folder)
+
+
+def run_embedder_report(options: argparse.Namespace) -> None:
+    """``qd embedder-report``."""
+    from qd.evaluation.embedder_report import embedder_report
+
+    print(embedder_report(**_given(options)))
+
+
+def run_sample(options: argparse.Namespace) -> None:
+    """``qd sample``."""
+    from qd.sample import sample
+
+    print(sample(**_given(options)))
+
+
+def run_base(options: argparse.Namespace) -> None:
+    """``qd base``."""
+    from qd.builtin.pretrain.base import build
+
+    build(options.stage, options.config, options.install)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a command that is one function."""
+    return {key: value for key, value in vars(options).items() if key not in ("command", "run")}
+
+
+def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:
+    """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
+    from qd.config import load_config
+    from qd.runs import find_run, resumed_config, taken
+
+    settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}
+    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items() if value is not None]
+    overrides = [*given, *options.overrides]
+    if options.resume:
+        run = find_run(options.resume)
+        return resumed_config(schema, kind, run, overrides, options.config), str(run)
+    checks = [lambda config: taken(config.trainer.runs, config.name)] if _first_process() else []
+    return load_config(schema, kind, options.config, overrides, checks), None
+
+
+def _first_process() -> bool:
+    """False in the other processes of a data-parallel run, which are started with the same arguments when its folder is
+    there."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _prompt_source(text: str) -> dict[str, str]:
+    """``prompts.txt``, or ``prompts.csv:column``."""
+    file, colon, column = text.rpartition(":")
+    if colon and Path(file).suffix.lower() == ".csv":
+        return {"kind": "csv", "path": file, "column": column}
+    return {"kind": "csv" if Path(text).suffix.lower() == ".csv" else "text", "path": text}

@@ -1,0 +1,179 @@
+"""Pairs of clips out of audio files: only the needed part is decoded, mixed to mono and resampled.
+
+libsndfile reads WAV, FLAC, OGG (Vorbis and Opus) and MP3, but version 1.2.2 does not always find a position exactly. In
+Vorbis files only the first seek after opening is exact (libsndfile issue 885), so each clip opens its file anew. After
+a seek in an MP3 file up to 0.35 s were garbage, because a frame may use bits that earlier ones have left over, so
+decoding begins earlier. Read in this way, a clip equals the same samples of the whole file decoded at once.
+
+Two things remain. An MP3 file without a Xing or Info header has no length but an estimate from its first frame's rate;
+where that is too long, the file looks truncated. And mpg123 tells of damaged MP3 files on stderr by itself.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+
+ENDINGS = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
+SILENCE = 1e-3
+"""Peak of full scale, −60 dB: a clip that stays below tells nothing about its recording."""
+DRAWS = 5
+"""A recording with a pause in it is no silent one: positions are drawn so many times before it counts as silent."""
+MARGIN_SECONDS = 0.02
+"""Read on both sides of a clip that is resampled, so that the filter does not see the cut."""
+MP3_LEAD_SECONDS = 0.5
+TAIL_SECONDS = 0.5
+UNKNOWN_SIZE = 0x7FFF_0000
+"""Sizes above are what writers put into the header of a WAV file whose length they do not know yet."""
+
+
+class BadAudioError(ValueError):
+    """A recording that cannot be used.
+
+    Args:
+        cause: ``unreadable``, ``too short``, ``truncated``, ``corrupt`` or ``silent``.
+        detail: what was found, for a human.
+    """
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(cause, detail)
+        self.cause, self.detail = cause, detail
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.detail}"
+
+
+class ClipShape(NamedTuple):
+    """What every clip is turned into."""
+
+    samples: int
+    sample_rate: int
+
+    def frames(self, source_rate: int) -> int:
+        """Frames of a file of ``source_rate`` Hz that a clip needs."""
+        return math.ceil(self.samples * source_rate / self.sample_rate)
+
+
+def check(source: Path | bytes, shape: ClipShape) -> None:
+    """Looks at a file's header and at its end, without decoding the rest.
+
+    Raises:
+        BadAudioError: it cannot be opened, is too short for two clips, or ends before its header says.
+    """
+    with _opened(source) as file:
+        _check_end(file, source)
+        _slack(file, shape)
+
+
+def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Generator) -> np.ndarray:
+    """Two clips of one file that do not overlap, in random order: ``(2, samples)`` float32, mono.
+
+    Args:
+        source: the path of a file, or all its bytes.
+        shape: of a clip. Files of any sample rate and number of channels are turned into it.
+        generator: draws the positions, uniformly over all that fit.
+
+    Raises:
+        BadAudioError: the file cannot be used.
+    """
+    with _opened(source) as file:
+        slack, length = _slack(file, shape), shape.frames(file.samplerate)
+    for _ in range(DRAWS):
+        starts = np.sort(generator.integers(0, slack, 2, endpoint=True)) + (0, length)
+        pair = np.stack([_read_clip(source, int(start), shape) for start in generator.permutation(starts)])
+        if (np.abs(pair).max(axis=1) >= SILENCE).all():
+            return pair
+    raise BadAudioError("silent", f"below {20 * math.log10(SILENCE):.0f} dB of full scale at {DRAWS} random positions")
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
+    try:
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise BadAudioError("unreadable", getattr(error, "error_string", None) or str(error)) from error
+    with file:
+        yield file
+
+
+def _slack(file: soundfile.SoundFile, shape: ClipShape) -> int:
+    """Frames that two clips leave over."""
+    slack = file.frames - 2 * shape.frames(file.samplerate)
+    if slack < 0:
+        need = 2 * shape.samples / shape.sample_rate
+        raise BadAudioError("too short", f"{file.frames / file.samplerate:.2f} s, where two clips need {need:.2f} s")
+    return slack
+
+
+def _check_end(file: soundfile.SoundFile, source: Path | bytes) -> None:
+    """libsndfile corrects the length of WAV and OGG files that were cut, and believes the header of FLAC and MP3."""
+    if sizes := re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
+        promised, present = map(int, sizes.groups())
+        if present < promised < UNKNOWN_SIZE:
+            raise BadAudioError("truncated", f"{present:,} of {promised:,} bytes are there")
+    if file.format == "OGG" and not _has_last_page(source):
+        raise BadAudioError(
+            "truncated", f"the stream stops after {file.frames / file.samplerate:.2f} s without its last page"
+        )
+    tail = min(file.frames, math.ceil(TAIL_SECONDS * file.samplerate))
+    try:
+        file.seek(file.frames - tail)
+        complete = len(file.read(tail, dtype="float32")) >= 0.5 * tail
+    except soundfile.SoundFileError:
+        complete = False
+    if not complete:
+        raise BadAudioError(
+            "truncated", f"ends before the {file.frames / file.samplerate:.2f} s that its header promises"
+        )
+
+
+def _has_last_page(source: Path | bytes) -> bool:
+    """Whether the last page of an OGG file, which is no longer than 65,307 bytes, says that it is the last."""
+    if isinstance(source, bytes):
+        end = source[-(1 << 17) :]
+    else:
+        with open(source, "rb") as file:
+            file.seek(max(0, file.seek(0, io.SEEK_END) - (1 << 17)))
+            end = file.read()
+    page = end.rfind(b"OggS")
+    return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
+
+
+def _read_clip(source: Path | bytes, start: int, shape: ClipShape) -> np.ndarray:
+    """``(samples,)`` float32 from frame ``start`` on."""
+    with _opened(source) as file:
+        rate, length = file.samplerate, shape.frames(file.samplerate)
+        margin = 0 if rate == shape.sample_rate else math.ceil(MARGIN_SECONDS * rate)
+        before = min(margin, start)
+        clip = _read_mono(file, start - before, before + length, margin)
+    if margin:
+        clip = soxr.resample(clip, rate, shape.sample_rate)[round(before * shape.sample_rate / rate) :]
+    clip = clip[: shape.samples]
+    return np.pad(clip, (0, shape.samples - len(clip)))  # where the file ends with the clip, a sample may lack
+
+
+def _read_mono(file: soundfile.SoundFile, start: int, frames: int, more: int) -> np.ndarray:
+    """The mean over the channels of ``frames`` frames, and of ``more`` if the file has them."""
+    where = f"at {start / file.samplerate:.2f} s"
+    lead = min(start, math.ceil(MP3_LEAD_SECONDS * file.samplerate)) if file.format == "MP3" else 0
+    try:
+        found = file.seek(start - lead)
+        audio = file.read(lead + frames + more, dtype="float32", always_2d=True)[lead:]
+    except soundfile.SoundFileError as error:
+        raise BadAudioError("corrupt", f"{where}: {getattr(error, 'error_string', error)}") from error
+    if found != start - lead:  # a damaged OGG file
+        raise BadAudioError("corrupt", f"{where}: the decoder cannot find that position")
+    if len(audio) < frames:
+        raise BadAudioError("truncated", f"{where}: {len(audio):,} of {frames:,} frames can be decoded")
+    if not np.isfinite(audio).all():
+        raise BadAudioError("corrupt", f"{where}: samples that are not finite")
+    return audio.mean(axis=1)

@@ -1,0 +1,49 @@
+"""A small bank of drumming without music, by the built-in world's drummers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qd.builtin.composer import compose
+from qd.builtin.drumming import with_drums
+from qd.builtin.synthesiser import render
+from qd.builtin.timbres import SAMPLE_RATE
+from qd.models.resample import resample
+
+LOOPS = 48
+SECONDS = 12.0
+SEED = 20_817
+
+
+@lru_cache(maxsize=2)
+def drum_loops(sample_rate: int, device: torch.device) -> Tensor:
+    """Loops of many genres and tempi, ``(LOOPS, samples)`` float32: always the same, made once, not to be changed."""
+    rng = np.random.default_rng(SEED)
+    loops = np.stack([_loop(rng) for _ in range(LOOPS)])
+    return resample(torch.from_numpy(loops), SAMPLE_RATE, sample_rate).to(device)
+
+
+def _loop(rng: np.random.Generator) -> np.ndarray:
+    piece = with_drums(compose(rng, carelessness=0.0), rng)
+    return render(replace(piece, notes=()), 0.0, SECONDS)
+
+
+def draw_drums(loops: Tensor, clips: int, samples: int, generator: torch.Generator) -> Tensor:
+    """Excerpts ``(clips, samples)`` of random loops from random places on; what is longer than a loop repeats it.
+
+    Args:
+        loops: from :func:`drum_loops`, on the generator's device.
+        clips: how many.
+        samples: length of one.
+        generator: all the chance there is.
+    """
+    count, length = loops.shape
+    device = loops.device
+    which = torch.randint(count, (clips, 1), generator=generator, device=device)
+    start = torch.randint(length, (clips, 1), generator=generator, device=device)
+    return loops[which, (start + torch.arange(samples, device=device)) % length]

@@ -1,0 +1,44 @@
+"""Audio files for tests, whose samples tell where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 16_000
+SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III", ".opus": "OPUS"}
+
+
+def sound(number: int, seconds: float, rate: int = RATE) -> np.ndarray:
+    """A glide whose pitch begins higher for a higher number: ``(samples,)`` in [−0.5, 0.5]."""
+    time = np.arange(round(seconds * rate)) / rate
+    return 0.5 * np.sin(2 * np.pi * (200 + 40 * number + 60 * time) * time)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
+    """``(samples,)`` or ``(samples, channels)`` in the format that the ending names; makes the folder. Samples that are
+    not finite are written to WAV as floating point, which has the time of writing in the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio_format = "OGG" if path.suffix == ".opus" else None
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    subtype = SUBTYPES[path.suffix] if np.isfinite(samples).all() else "FLOAT"
+    with soundfile.SoundFile(path, "w", rate, channels, subtype, format=audio_format) as file:
+        for start in range(0, len(samples), 4096):  # libsndfile's Vorbis encoder overflows its stack on long blocks
+            file.write(samples[start : start + 4096])
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    """Leaves the first ``share`` of the file's bytes."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    return path
+
+
+def library(folder: Path, count: int, seconds: float = 1.0, ending: str = ".wav") -> Path:
+    """A folder of ``count`` different recordings, in two folders."""
+    for number in range(count):
+        write(folder / "ab"[number % 2] / f"{number:03d}{ending}", sound(number, seconds))
+    return folder
