@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from qd import config_schema
 from qd.builtin.pretrain.base import BaseConfig
 from qd.config import ConfigError, config_folder, load_config, to_yaml
 from qd.config_schema import DataConfig, ObjectiveConfig, PromptSource, RolloutConfig, TrainConfig
+from qd.config_schema import train as train_schema
 from qd.modules.embedder_config import EmbedderTrainConfig
 
 SCHEMAS = {"train": TrainConfig, "embedder": EmbedderTrainConfig, "base": BaseConfig}
@@ -45,8 +45,8 @@ def models(monkeypatch):
         if name not in ("base", "builtin", "builtin-heldout"):
             raise ValueError(f"no model {name!r}")
 
-    monkeypatch.setattr(config_schema, "resolve_model", known)
-    monkeypatch.setattr(config_schema, "load_embedder", known)
+    monkeypatch.setattr(train_schema, "resolve_model", known)
+    monkeypatch.setattr(train_schema, "load_embedder", known)
 
 
 @pytest.fixture

@@ -1,0 +1,45 @@
+"""What the reward hears, and how a policy is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qd.config_checks import bounded, one_of, unreadable
+from qd.data.prompt_files import read_prompts
+from qd.evaluation.protocols import PROTOCOLS
+
+
+@dataclass
+class RewardConfig:
+    embedder: str = "builtin"  # what the reward hears: "builtin", or the folder of an embedder or of its run
+    heldout_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
+
+
+@dataclass
+class EvaluationConfig:
+    every: int = 500  # steps between points; there is always one at step 0 and one at the end; ≥ 1
+    protocol: str = "quick"  # a name of qd.evaluation.protocols.PROTOCOLS
+    prompts: str | None = None  # text file, one prompt a line; null = the protocol's own
+    n_prompts: int | None = None  # ≥ 2; null = the protocol's own
+    n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
+    audio_prompts: int = 4  # prompts whose samples can be heard in TensorBoard, ≥ 0
+    siblings: bool = True  # draw the other runs of the runs folder too
+
+    def problems(self) -> list[str]:
+        return [
+            *bounded("evaluation.every", self.every, 1),
+            *one_of("evaluation.protocol", self.protocol, PROTOCOLS),
+            *self._prompt_problems(),
+            *(bounded("evaluation.n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
+            *(bounded("evaluation.n_samples", self.n_samples, 2) if self.n_samples is not None else []),
+            *bounded("evaluation.audio_prompts", self.audio_prompts, 0),
+        ]
+
+    def _prompt_problems(self) -> list[str]:
+        if self.prompts is None:
+            return []
+        if found := unreadable("evaluation.prompts", self.prompts):
+            return found
+        held, needed = len(read_prompts(self.prompts)), self.n_prompts or 2
+        few = f"evaluation.prompts: {self.prompts!r} holds {held} prompts, and {needed} are needed; add lines"
+        return [few] if held < needed else []

@@ -1,0 +1,74 @@
+"""The whole config of `qd train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qd.config_checks import bounded, folder_name
+from qd.config_schema.data import DataConfig
+from qd.config_schema.evaluation import EvaluationConfig, RewardConfig
+from qd.config_schema.objective import ObjectiveConfig, OptimizerConfig
+from qd.config_schema.policy import GuidanceConfig, ModelConfig, RolloutConfig
+from qd.config_schema.trainer import TrainerConfig
+from qd.models.embedder import load_embedder
+from qd.models.resolver import resolve_model
+
+
+@dataclass
+class TrainConfig:
+    """``qd train``: the student of Eq. 5, maximising −KL + β·diversity."""
+
+    name: str | None = None  # of the run folder; null = beta<β>-<date>-<time>
+    seed: int = 0  # of prompts and sampling, ≥ 0
+    beta: float = 15.0  # β, the weight of the diversity reward, ≥ 0; 0 = plain distillation
+    model: ModelConfig = field(default_factory=ModelConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def problems(self) -> list[str]:
+        """One sentence for each thing that stops a run from starting; files are looked at too."""
+        parts = (self.guidance, self.rollout, self.objective, self.optimizer, self.data, self.evaluation, self.trainer)
+        return [
+            *folder_name("name", self.name),
+            *bounded("seed", self.seed, 0),
+            *bounded("beta", self.beta, 0),
+            *(text for part in parts for text in part.problems()),
+            *self._grouping_problems(),
+            *self._missing_models(),
+        ]
+
+    def _grouping_problems(self) -> list[str]:
+        """Of N, the batch and the micro-batch together."""
+        n, batch, micro = self.rollout.samples_per_prompt, self.data.batch_size, self.data.micro_batch_size
+        if min(n, batch, micro) < 1:
+            return []
+        found = [
+            f"data.{name}={size} is no multiple of rollout.samples_per_prompt={n}; all samples of a prompt go together"
+            for name, size in (("batch_size", batch), ("micro_batch_size", micro))
+            if size % n
+        ]
+        if self.objective.baseline == "other_prompts" and micro // n < 2:
+            found.append(
+                f"objective.baseline=other_prompts needs 2 prompts or more in a micro-batch, and "
+                f"data.micro_batch_size={micro} holds {micro // n}; enlarge it or use objective.baseline=moving_average"
+            )
+        return found
+
+    def _missing_models(self) -> list[str]:
+        found = []
+        for path, load, name in (
+            ("model.name", resolve_model, self.model.name),
+            ("reward.embedder", load_embedder, self.reward.embedder),
+            ("reward.heldout_embedder", load_embedder, self.reward.heldout_embedder),
+        ):
+            try:
+                load(name)
+            except (ValueError, OSError) as error:
+                found.append(f"{path}: {error}")
+        return found

@@ -1,0 +1,32 @@
+"""Length, place and rhythm of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qd.config_checks import bounded, one_of, present_device
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass
+class TrainerConfig:
+    max_steps: int = 2000  # optimiser steps, ≥ 1
+    device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
+    precision: str = "32-true"  # Lightning's name: one of PRECISIONS
+    log_every: int = 10  # steps between scalars in TensorBoard, ≥ 1
+    checkpoint_every: int = 100  # steps between writes of last.ckpt, ≥ 1
+    save_weights_every: int = 500  # steps between step folders, ≥ 1
+    keep_weights: int | None = None  # step folders kept, the newest ones, ≥ 1; null = all
+    runs: str = "runs"  # the folder that holds the run folders
+
+    def problems(self) -> list[str]:
+        return [
+            *bounded("trainer.max_steps", self.max_steps, 1),
+            *present_device("trainer.device", self.device),
+            *one_of("trainer.precision", self.precision, PRECISIONS),
+            *bounded("trainer.log_every", self.log_every, 1),
+            *bounded("trainer.checkpoint_every", self.checkpoint_every, 1),
+            *bounded("trainer.save_weights_every", self.save_weights_every, 1),
+            *(bounded("trainer.keep_weights", self.keep_weights, 1) if self.keep_weights is not None else []),
+        ]
