@@ -15,7 +15,8 @@ _CARD = """# {name}: an audio embedder
 
 Embeds {clip_seconds:g} s of audio at {sample_rate} Hz as a unit vector of {embedding_width} numbers; clips of one
 recording lie close together, clips of different recordings apart. Mel spectrogram, {layers} transformer layers of width
-{width}, mean over time, projection. Trained with the semi-hard triplet loss on pairs of clips that do not overlap.
+{width}, mean over time, projection: {parameters:,} parameters. Trained with the semi-hard triplet loss on pairs of
+clips that do not overlap.
 
 - Command: `make train-embedder CONFIG=<this config, below>`
 - Seed: {seed}
@@ -38,13 +39,19 @@ second clips.
 
 
 def write_card(
-    folder: Path, config: EmbedderTrainConfig, best_step: int, seconds: float, metrics: Mapping[str, float]
+    folder: Path,
+    config: EmbedderTrainConfig,
+    parameters: int,
+    best_step: int,
+    seconds: float,
+    metrics: Mapping[str, float],
 ) -> None:
     """Writes ``metrics.json`` and ``README.md`` beside the weights.
 
     Args:
         folder: of the finished embedder.
         config: of the run.
+        parameters: of the model.
         best_step: the step whose weights these are.
         seconds: spent in training.
         metrics: as validation logs them, ``validation/<raw or codec>/<metric>``.
@@ -62,6 +69,7 @@ def write_card(
         "held_out": held_out,
         "name": config.name or folder.parent.name,
         "pairs": config.data.batch_pairs * config.trainer.max_steps,
+        "parameters": parameters,
         "best_step": best_step,
         "minutes": seconds / 60,
         "rows": "\n".join(f"| {' | '.join(row)} |" for row in rows),

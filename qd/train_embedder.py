@@ -71,7 +71,8 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     if _first():
         module.model.save_pretrained(folder / ASSET, half=True)
-        write_card(folder / ASSET, config, _step_of(best), seconds, metrics)
+        parameters = sum(weight.numel() for weight in module.model.parameters())
+        write_card(folder / ASSET, config, parameters, _step_of(best), seconds, metrics)
     return folder / ASSET
 
 

@@ -179,7 +179,8 @@ def _preference(config: BaseConfig, folder: Path) -> None:
 
 def _embedder(config: BaseConfig, folder: Path) -> None:
     stage: EmbedderStageConfig = getattr(config, folder.name)
-    given = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(_codec_folder(config))}
+    codec = _finished(config, "codec") or "base"  # by its name, because the card of the embedder tells it
+    given = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(codec)}
     overrides = [*(f"{key}={json.dumps(value)}" for key, value in given.items()), *stage.overrides]
     begun = (folder / CHECKPOINT).is_file()
     if folder.exists() and not begun:
