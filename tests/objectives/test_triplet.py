@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qd.objectives import triplet
 from qd.objectives.triplet import FALLBACKS, NEGATIVES, semi_hard_triplet
 
 MODES = [pytest.param(n, f, id=f"{n}-{f}") for n in NEGATIVES for f in FALLBACKS]
@@ -133,6 +134,53 @@ def test_autocast_leaves_the_distances_in_float32():
     assert torch.equal(result.loss, expected.loss)
 
 
+@pytest.mark.parametrize(("negatives", "fallback"), MODES)
+def test_many_clips_of_a_recording_in_blocks_that_do_not_divide_the_batch(negatives, fallback, monkeypatch):
+    """16, 16, 16, 12, 3 and 1 clips; blocks of 5 anchors, the last one of 4."""
+    monkeypatch.setattr(triplet, "BLOCK", 5 * 64)
+    labels = torch.tensor([0] * 16 + [1] * 16 + [2] * 16 + [3] * 12 + [4] * 3 + [5])
+    labels = labels[torch.randperm(64, generator=torch.Generator().manual_seed(1))]
+    ours, theirs = draw(64).requires_grad_(), draw(64).requires_grad_()
+    result = semi_hard_triplet(ours, labels, 0.2, negatives, fallback)
+    expected, share = naive(theirs, labels, 0.2, negatives, fallback)
+    result.loss.backward()
+    expected.backward()
+    torch.testing.assert_close(result.loss, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+    assert result.active_share.item() == pytest.approx(share)
+
+
+def test_comparing_and_searching_find_the_same_ranks(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    ordered = torch.randint(9, (5, 7), generator=generator).float().sort(dim=1).values
+    ordered[:, 5:] = torch.inf
+    values = torch.randint(9, (5, 40), generator=generator).float()
+    values[:, 0] = -torch.inf
+    for right, compare in ((False, torch.lt), (True, torch.le)):
+        expected = compare(ordered[:, :, None], values[:, None, :]).sum(1)
+        for few in (0, 7):
+            monkeypatch.setattr(triplet, "FEW", few)
+            assert torch.equal(triplet._rank(ordered, values, right), expected.int())
+
+
+@pytest.mark.parametrize(("negatives", "fallback"), MODES)
+def test_gradient_is_that_of_finite_differences(negatives, fallback):
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3])
+    loss = lambda embeddings: 3 * semi_hard_triplet(embeddings, labels, 0.7, negatives, fallback).loss  # noqa: E731
+    assert torch.autograd.gradcheck(loss, draw(8, width=4).requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_embeddings_are_compared_in_float32_and_get_their_gradient(dtype):
+    half, labels = draw(32, width=16).to(dtype).requires_grad_(), torch.arange(32) // 2
+    full = half.detach().float().requires_grad_()
+    result, expected = semi_hard_triplet(half, labels), semi_hard_triplet(full, labels)
+    result.loss.backward()
+    expected.loss.backward()
+    assert torch.equal(result.loss, expected.loss)
+    assert torch.equal(half.grad, full.grad.to(dtype))
+
+
 @pytest.mark.parametrize("negatives", NEGATIVES)
 def test_no_tensor_is_larger_than_the_square_of_the_batch(negatives):
     batch = 64
@@ -142,6 +190,22 @@ def test_no_tensor_is_larger_than_the_square_of_the_batch(negatives):
     shapes = [shape for event in profile.events() for shape in (event.input_shapes or []) if shape]
     sizes = [torch.Size(shape).numel() for shape in shapes if all(isinstance(n, int) for n in shape)]
     assert max(sizes) == batch**2
+
+
+@pytest.mark.parametrize(("negatives", "fallback"), MODES)
+@pytest.mark.parametrize("recordings", [1, 2, 10, 128], ids="{} recordings".format)
+def test_no_tensor_is_larger_than_a_block(recordings, negatives, fallback, monkeypatch):
+    batch, width, block = 256, 8, 256 * 16
+    monkeypatch.setattr(triplet, "BLOCK", block)
+    labels = torch.arange(batch) % recordings
+    with torch.profiler.profile(record_shapes=True) as profile:
+        embeddings = draw(batch, width=width).requires_grad_()
+        semi_hard_triplet(embeddings, labels, 0.2, negatives, fallback).loss.backward()
+    shapes = [shape for event in profile.events() for shape in (event.input_shapes or []) if shape]
+    sizes = [torch.Size(shape).numel() for shape in shapes if all(isinstance(n, int) for n in shape)]
+    # The histogram has a place more in each row than there are positives.
+    assert block <= max(sizes) <= block + 16
+    assert max(sizes) < batch**2 / 10
 
 
 @pytest.mark.parametrize(
