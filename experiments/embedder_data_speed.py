@@ -37,15 +37,17 @@ from qd.objectives.triplet import semi_hard_triplet
 FILES, FILE_SECONDS, FILE_RATE = 20, 30, 44_100
 
 
-def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+def seconds(
+    work: Callable[[], object], repeats: int, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Median duration of ``work`` after a first time."""
     durations = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        durations.append(time.perf_counter() - start)
+        durations.append(clock() - start)
     return median(durations[1:])
 
 

@@ -42,6 +42,10 @@ def run_train_embedder(options: argparse.Namespace) -> None:
         folder = train_embedder(config, resume=run)
     except (FloatingPointError, CollapseError) as error:
         sys.exit(f"qd train-embedder: {error}")
+    except KeyboardInterrupt:
+        if _first_process():
+            raise
+        return  # in peace: Lightning kills the first process, still saving, when another ends with an error
     if _first_process():
         print(folder)
 

@@ -24,6 +24,7 @@ from qd.models.audio_vit import AudioViT
 from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
+from qd.quiet import quieten_libraries
 from qd.runs import create_run, newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
@@ -53,6 +54,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     new = _first() and not resume
     if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
+    quieten_libraries()
     device = resolve_device(config.trainer.device)
     checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module = _module(config)

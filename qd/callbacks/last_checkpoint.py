@@ -47,7 +47,7 @@ class GracefulInterrupt(StepCallback):
         self._previous: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._process = os.getpid()
+        self._teller = os.getpid() if trainer.is_global_zero else None
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,7 +70,7 @@ class GracefulInterrupt(StepCallback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        if os.getpid() == self._process:  # forked loader workers have inherited this handler
+        if os.getpid() == self._teller:  # forked loader workers have inherited this handler
             print("\nCtrl-C: finishing this step, then saving. Once more stops at once, without saving.", flush=True)
 
 
