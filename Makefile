@@ -16,7 +16,8 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # The shell reads these from its environment (as QD_BETA, …: bash has a SECONDS of its own), so that a value may hold
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
-VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP
+VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP \
+	A B LAMBDA MODELS
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -26,7 +27,7 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder embedder-report train tensorboard sample base test test-slow lint
+.PHONY: help setup train-embedder embedder-report train tensorboard sample merge base test test-slow lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +59,11 @@ sample: $(STAMP) ## sample WAV files and a spectrogram: MODEL=base PROMPT="…" 
 	@$(BIN)/qd sample $(call option,MODEL,model) $(call option,PROMPT,prompt) $(call option,N,n) \
 		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,OUT,out) \
 		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+
+merge: $(STAMP) ## average weights: A=<quality> B=<diverse> LAMBDA=0.5, or MODELS="<name>:<weight> …"; EXTRAPOLATE=1 OUT
+	@$(BIN)/qd merge $(call option,A,a) $(call option,B,b) $(call option,LAMBDA,lambda) \
+		$${QD_MODELS:+--models $$QD_MODELS} $(if $(filter-out 0,$(EXTRAPOLATE)),--extrapolate) \
+		$(call option,OUT,out) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="<command>")
-    for add in (_add_train, _add_train_embedder, _add_embedder_report, _add_sample, _add_base):
+    for add in (_add_train, _add_train_embedder, _add_embedder_report, _add_sample, _add_merge, _add_base):
         add(parsers)
     return parser
 
@@ -153,6 +153,28 @@ def _add_sample(parsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
     parser.add_argument("--out", metavar="FOLDER", help="where the files go (default: runs/samples/<time>)")
+
+
+def _add_merge(parsers: Any) -> None:
+    parser = _command(
+        parsers,
+        "merge",
+        commands.run_merge,
+        "Average the weights of models finetuned from one base: (1 - λ) · A + λ · B, or any number with weights.",
+        "qd merge --a runs/beta0 --b runs/beta15 --lambda 0.5",
+    )
+    name = "base, a run, a folder or a hub name"
+    parser.add_argument("--a", metavar="MODEL", help=f"the quality model: {name}")
+    parser.add_argument("--b", metavar="MODEL", help=f"the diverse model, or the one to merge towards: {name}")
+    parser.add_argument("--lambda", dest="lam", type=float, metavar="λ", help="weight of B, 0 to 1 (default: 0.5)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL[:WEIGHT]",
+        help="instead of A, B and λ: models with weights that add up to 1, or without any for equal shares",
+    )
+    parser.add_argument("--extrapolate", action="store_true", help="allow weights outside 0 to 1")
+    parser.add_argument("--out", metavar="FOLDER", help="to make (default: runs/merged/<what it is>)")
 
 
 def _add_base(parsers: Any) -> None:

@@ -64,6 +64,13 @@ def run_sample(options: argparse.Namespace) -> None:
     print(sample(**_given(options)))
 
 
+def run_merge(options: argparse.Namespace) -> None:
+    """``qd merge``."""
+    from qd.merging.merge import merge
+
+    print(merge(**_given(options)))
+
+
 def run_base(options: argparse.Namespace) -> None:
     """``qd base``."""
     from qd.builtin.pretrain.base import build

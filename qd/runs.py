@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qd.config import load_config, to_yaml
+from qd.disk import free_space
 
 CONFIG = "config.yaml"
 CHECKPOINT = "last.ckpt"
@@ -176,10 +176,7 @@ def check_disk(runs: str | Path, needed: int, run: Path | None = None) -> None:
     """
     held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run else 0
     missing = needed - held
-    folder = Path(runs).resolve()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    folder, free = free_space(runs)
     if free < missing:
         raise ValueError(
             f"the run needs {missing / 2**30:.1f} GiB{' more' if held else ''} and {str(folder)!r} has "

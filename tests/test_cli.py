@@ -13,10 +13,11 @@ import pytest
 from qd import cli
 from qd.callbacks.guards import NonFiniteError
 from qd.evaluation.embedder_report import embedder_report
+from qd.merging.merge import merge
 from qd.modules.embedder import CollapseError
 from qd.sample import sample
 
-COMMANDS = ("train", "train-embedder", "embedder-report", "sample", "base")
+COMMANDS = ("train", "train-embedder", "embedder-report", "sample", "merge", "base")
 
 
 @dataclass
@@ -55,6 +56,7 @@ def calls(monkeypatch):
     stand_in("qd.train_embedder", "train_embedder")
     stand_in("qd.evaluation.embedder_report", "embedder_report")
     stand_in("qd.sample", "sample")
+    stand_in("qd.merging.merge", "merge")
     stand_in("qd.builtin.pretrain.base", "build")
     monkeypatch.setattr("qd.config_schema.TrainConfig", Schema)
     monkeypatch.setattr("qd.modules.embedder_config.EmbedderTrainConfig", Schema)
@@ -166,6 +168,15 @@ def test_embedder_report_passes_what_was_given(calls):
     ((_, _, given),) = calls
     assert given.items() >= {"embedder": "runs/x", "data": "my music", "n": 64, "validation_share": 0.05}.items()
     assert given.keys() == inspect.signature(embedder_report).parameters.keys()
+
+
+def test_merge_passes_what_was_given(calls):
+    assert cli.main(["merge", "--a", "runs/a", "--b=base", "--lambda=-0.5", "--extrapolate", "--out", "x y"]) == 0
+    assert cli.main(["merge", "--models", "runs/a:0.25", "base:0.75"]) == 0
+    (_, _, two), (_, _, several) = calls
+    assert two.items() >= {"a": "runs/a", "b": "base", "lam": -0.5, "extrapolate": True, "out": "x y"}.items()
+    assert several.items() >= {"a": None, "lam": None, "models": ["runs/a:0.25", "base:0.75"]}.items()
+    assert two.keys() == several.keys() == inspect.signature(merge).parameters.keys()
 
 
 def test_base_passes_its_stages(calls):

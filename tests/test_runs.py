@@ -126,7 +126,7 @@ def test_disk_needed_counts_every_copy_of_the_weights():
 
 def test_a_full_disk_is_refused_before_the_folder_is_there(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda folder: usage(100, 0, 2**30))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(100, 0, 2**30))
     runs.check_disk(tmp_path / "not" / "yet", 2**30)
     with pytest.raises(ValueError, match="needs 2.0 GiB and .* has 1.0 GiB free"):
         runs.check_disk(tmp_path / "not" / "yet", 2**31)
@@ -134,7 +134,7 @@ def test_a_full_disk_is_refused_before_the_folder_is_there(tmp_path, monkeypatch
 
 def test_a_run_that_goes_on_needs_only_the_rest_of_its_bytes(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda folder: usage(100, 0, 100))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(100, 0, 100))
     (tmp_path / "mine" / "step-000001").mkdir(parents=True)
     (tmp_path / "mine" / "last.ckpt").write_bytes(bytes(30))
     (tmp_path / "mine" / "step-000001" / "model.safetensors").write_bytes(bytes(20))

@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import qd.evaluation.evaluator
-import qd.runs
 from qd.config import ConfigError, load_config, to_yaml
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptStream
@@ -234,7 +233,7 @@ def test_a_run_that_exists_is_not_overwritten(run_config: TrainConfig, reference
 
 
 def test_a_full_disk_is_told_before_the_run_is_made(run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qd.runs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**20))
     with pytest.raises(ValueError, match="make room"):
         train(run_config)
     assert not Path(run_config.trainer.runs).exists()
@@ -318,6 +317,6 @@ def test_a_run_that_goes_on_needs_only_the_rest_of_its_bytes(
     stopped: tuple[TrainConfig, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run = stopped
-    monkeypatch.setattr(qd.runs.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**20))
     with pytest.raises(ValueError, match="GiB more"):
         train(config, resume=run)

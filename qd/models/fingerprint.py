@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from qd.models.safetensors_files import StoredTensor
 
 
 def fingerprint(module: nn.Module) -> str:
     """Hexadecimal SHA-256 of a module's names, shapes, types and values, wherever they lie."""
+    return _digest((name, weight, [weight.detach()]) for name, weight in module.state_dict().items())
+
+
+def stored_fingerprint(tensors: Mapping[str, StoredTensor]) -> str:
+    """:func:`fingerprint` of a module with these weights, read piece by piece; however they are cut into files."""
+    return _digest((name, tensor, tensor.pieces()) for name, tensor in tensors.items())
+
+
+def _digest(weights: Iterable[tuple[str, Tensor | StoredTensor, Iterable[Tensor]]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor, pieces in sorted(weights, key=lambda weight: weight[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for piece in pieces:
+            digest.update(piece.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

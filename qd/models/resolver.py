@@ -12,6 +12,14 @@ from safetensors import SafetensorError, safe_open
 ASSETS = Path(__file__).resolve().parents[1] / "builtin" / "assets"
 ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
 WEIGHTS = "model.safetensors"
+INDEX = ".index.json"
+"""Ending of the file that tells which tensor is in which shard, where there are several."""
+
+PARTS = ("decoder", "text_encoder", "codec")
+"""Folders of a checkpoint in the built-in layout."""
+
+PROJECTION = "projection.safetensors"
+"""Beside them, where decoder and text encoder are of different widths."""
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _STEP = re.compile(r"step-(\d{6,})")
@@ -64,6 +72,14 @@ def step_folders(run: Path) -> list[Path]:
     return [path for _, path in sorted(steps)]
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights, whether they exist or not: one, or the shards that its index names."""
+    index = folder / f"{WEIGHTS}{INDEX}"
+    if index.is_file() and not (folder / WEIGHTS).is_file():
+        return [folder / shard for shard in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+    return [folder / WEIGHTS]
+
+
 def checkpoint_problems(folder: Path) -> list[str]:
     """What keeps a folder from being a complete MusicGen checkpoint, in words; empty if it is one.
 
@@ -77,12 +93,11 @@ def checkpoint_problems(folder: Path) -> list[str]:
         if kind != "musicgen":
             problems.append(f"config.json has model_type '{kind}', expected 'musicgen'")
         return problems
-    parts = ("decoder", "text_encoder", "codec")
-    problems = [f"{part}/{problem}" for part in parts for problem in _model_problems(folder / part)]
+    problems = [f"{part}/{problem}" for part in PARTS for problem in _model_problems(folder / part)]
     problems += [f"text_encoder/{problem}" for problem in _tokenizer_problems(folder / "text_encoder")]
     widths = _width(folder / "decoder", "hidden_size"), _width(folder / "text_encoder", "d_model")
     if None not in widths and widths[0] != widths[1]:
-        problems += _weight_file_problems(folder / "projection.safetensors")
+        problems += _weight_file_problems(folder / PROJECTION)
     return problems
 
 
@@ -99,13 +114,10 @@ def _raise_if(problems: list[str], folder: Path, fix: str) -> None:
 def _model_problems(folder: Path) -> list[str]:
     """Missing config, missing or cut weight files, and shards that the index names but the folder lacks."""
     problems = [] if (folder / "config.json").is_file() else ["config.json is missing"]
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file() and not (folder / WEIGHTS).is_file():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        if not shards:
-            problems.append(f"{index.name} names no weight file")
-        return problems + [problem for shard in shards for problem in _weight_file_problems(folder / shard)]
-    return problems + _weight_file_problems(folder / WEIGHTS)
+    files = weight_files(folder)
+    if not files:
+        problems.append(f"{WEIGHTS}{INDEX} names no weight file")
+    return problems + [problem for file in files for problem in _weight_file_problems(file)]
 
 
 def _weight_file_problems(path: Path) -> list[str]:

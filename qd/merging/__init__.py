@@ -1,0 +1,1 @@
+"""Averages of models: sources, weights, and the folder that comes of them."""

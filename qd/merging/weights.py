@@ -1,0 +1,92 @@
+"""What the user says of a merge: which models, with which weights; and what it is called if nobody says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+DEFAULT_LAMBDA = 0.5
+SUM_TOLERANCE = 1e-6
+
+
+class Weighted(NamedTuple):
+    """The name of a model, and its weight in the sum."""
+
+    name: str
+    weight: float
+
+
+def interpolation(a: str, b: str, lam: float = DEFAULT_LAMBDA) -> list[Weighted]:
+    """(1 − λ) · A + λ · B (Eq. 6): A the quality model, B the diverse one."""
+    return [Weighted(a, 1 - lam), Weighted(b, lam)]
+
+
+def soup(models: Sequence[str]) -> list[Weighted]:
+    """Models given as ``name:weight``, or as names alone, which share the whole equally.
+
+    Raises:
+        ValueError: some have a weight and some have none.
+
+    Example:
+        >>> soup(["runs/a:0.25", "runs/b:0.75"])
+        [Weighted(name='runs/a', weight=0.25), Weighted(name='runs/b', weight=0.75)]
+        >>> soup(["runs/a", "base"])
+        [Weighted(name='runs/a', weight=0.5), Weighted(name='base', weight=0.5)]
+    """
+    parsed = [_name_and_weight(text) for text in models]
+    bare = [name for name, weight in parsed if weight is None]
+    if len(bare) == len(parsed):
+        return [Weighted(name, 1 / len(parsed)) for name in bare]
+    if bare:
+        raise ValueError(
+            f"no weight for {', '.join(bare)}; write name:weight for every model, or for none (equal shares)"
+        )
+    return [Weighted(*pair) for pair in parsed]
+
+
+def weight_problems(weights: Sequence[Weighted], extrapolate: bool) -> list[str]:
+    """What keeps the weights from making an average, one sentence each."""
+    values = [weight for _, weight in weights]
+    if not all(map(math.isfinite, values)):
+        return [f"weights are {_listed(values)}; expected finite numbers"]
+    problems = []
+    if len(weights) < 2:
+        problems.append(f"{len(weights)} model is given; expected 2 or more")
+    if abs(sum(values) - 1) > SUM_TOLERANCE:
+        problems.append(
+            f"weights {_listed(values)} add up to {sum(values):g}; expected 1 (leave all out for equal shares)"
+        )
+    if not extrapolate and not all(0 <= value <= 1 for value in values):
+        problems.append(
+            f"weights {_listed(values)} leave [0, 1], which extrapolates beyond the models; ask for that with "
+            "EXTRAPOLATE=1 (--extrapolate), or take λ between 0 and 1"
+        )
+    return problems
+
+
+def default_folder(weights: Sequence[Weighted], interpolated: bool) -> Path:
+    """``runs/merged/beta0-beta15-lambda0.5``; a soup's name would be too long, and tells its size and the time."""
+    if not interpolated:
+        return Path("runs") / "merged" / f"soup{len(weights)}-{datetime.now():%Y%m%d-%H%M%S}"
+    (a, _), (b, lam) = weights
+    return Path("runs") / "merged" / f"{_short(a)}-{_short(b)}-lambda{lam:g}"
+
+
+def _name_and_weight(text: str) -> tuple[str, float | None]:
+    name, colon, weight = text.rpartition(":")
+    try:
+        return (name, float(weight)) if colon else (text, None)
+    except ValueError:
+        return text, None  # the colon belongs to the name
+
+
+def _short(name: str) -> str:
+    path = Path(name)
+    return "-".join(part for part in path.parts[-2:] if part not in ("runs", path.anchor))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
