@@ -154,11 +154,16 @@ def _config_differences(first: Source, other: Source) -> Iterator[str]:
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the library's defaults, where it is of a kind that the library knows."""
+    """The config with the library's defaults, where the library knows its kind and accepts it."""
     from transformers import CONFIG_MAPPING
 
     kind = config.get("model_type")
-    return CONFIG_MAPPING[kind].from_dict(config).to_dict() if kind in CONFIG_MAPPING else config
+    if kind not in CONFIG_MAPPING:
+        return config
+    try:
+        return CONFIG_MAPPING[kind].from_dict(config).to_dict()
+    except Exception:  # its validation has errors of many kinds, and any of them is a difference, told as it stands
+        return config
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -257,6 +257,31 @@ def test_defaults_that_another_version_left_out_are_no_difference(siblings, tmp_
             merge(str(a), str(old), out=tmp_path / "never")
 
 
+def test_a_config_that_the_library_refuses_is_compared_as_it_stands(siblings, tmp_path):
+    other = shutil.copytree(siblings["builtin"][1], tmp_path / "other")
+    file = other / "decoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"ffn_dim": "wide"}))
+    with pytest.raises(ValueError, match="decoder/config.json: ffn_dim is 64 in .*, 'wide' in "):
+        merge(str(siblings["builtin"][0]), str(other), out=tmp_path / "never")
+
+
+def test_names_of_older_library_versions_survive_a_run(siblings, tmp_path):
+    """Checkpoints on the hub name the parts of normalised weights otherwise; the library saves as it has loaded."""
+    old = shutil.copytree(siblings["library"][0], tmp_path / "old")
+    names = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+    weights = load_file(old / "model.safetensors")
+    for new, former in names.items():
+        weights = {name.replace(new, former): weight for name, weight in weights.items()}
+    save_file(weights, old / "model.safetensors", {"format": "pt"})
+    music = MusicGen.load(old)
+    with torch.no_grad():
+        music.lm.decoder.lm_heads[0].weight += 1
+    music.save(tmp_path / "run")
+    out = merge(str(old), str(tmp_path / "run"), lam=0.5, out=tmp_path / "merged")
+    expected = weights["decoder.lm_heads.0.weight"] + 0.5
+    torch.testing.assert_close(MusicGen.load(out).lm.decoder.lm_heads[0].weight, expected)
+
+
 def test_how_a_tokenizer_was_used_last_is_no_difference(siblings, tmp_path):
     a, b, _ = siblings["builtin"]
     used = shutil.copytree(b, tmp_path / "used")
@@ -397,16 +422,22 @@ def test_a_recipe_that_is_no_yaml_is_told(siblings, tmp_path):
 
 
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from qd.merging.merge import merge
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # of this process alone: that of getrusage begins with the memory of the parent
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+before = peak()
 merge(sys.argv[1], sys.argv[2], lam=0.5, out=sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "darwin", reason="ru_maxrss is in other units")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_is_less_than_the_largest_tensor(tmp_path):
     for number, name in enumerate("ab"):
         (tmp_path / name).mkdir()
@@ -419,7 +450,7 @@ def test_memory_is_less_than_the_largest_tensor(tmp_path):
             (tmp_path / name / file).write_text("{}")
     command = [sys.executable, "-c", PEAK, *(str(tmp_path / name) for name in ("a", "b", "out"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 0 <= int(done.stdout) / 1024 < 48  # MiB; the models are of 192 MiB, the largest tensor of 96
+    assert 4 < float(done.stdout) < 48  # MiB; the models are of 192 MiB, the largest tensor of 96
     merged = load_file(tmp_path / "out" / "model.safetensors")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert torch.equal(merged["decoder.large"], 0.5 * first["decoder.large"] + 0.5 * second["decoder.large"])
