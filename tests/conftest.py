@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, T5Config, T5EncoderModel
+from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    MusicgenDecoderConfig,
+    MusicgenForCausalLM,
+    RobertaTokenizer,
+    T5Config,
+    T5EncoderModel,
+)
 
 from qd.builtin.pretrain.tokenizer import train_tokenizer
 from qd.config import load_config
@@ -84,6 +94,39 @@ def tiny_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "embedder"
     build_tiny_embedder().save_pretrained(folder)
     return folder
+
+
+def build_tiny_clap(folder: Path, truncation: str = "rand_trunc") -> Path:
+    """A CLAP of random weights as the hub has one: the published models' values but for width, depth and vocabulary."""
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text |= {"vocab_size": 261, "max_position_embeddings": 514}
+    audio = {"patch_embeds_hidden_size": 8, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 16}
+    audio |= {"enable_fusion": truncation == "fusion"}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12)).eval()
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                nn.init.normal_(weight, std=1.5 / weight.shape[1:].numel() ** 0.5)
+    model.save_pretrained(folder)
+    ClapFeatureExtractor(truncation=truncation, frequency_min=50).save_pretrained(folder)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    letters = sorted(ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *letters, "<mask>"])}
+    RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=512).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a CLAP model that fuses nothing, as the published one for music."""
+    return build_tiny_clap(tmp_path_factory.mktemp("models") / "clap")
+
+
+@pytest.fixture(scope="session")
+def fusing_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a CLAP model that can fuse crops of long audio."""
+    return build_tiny_clap(tmp_path_factory.mktemp("models") / "fusing-clap", "fusion")
 
 
 @pytest.fixture

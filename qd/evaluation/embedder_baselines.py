@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import librosa
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from qd.models.audio_vit import windows
+from qd.models.clap import CLAP, ClapEmbedder
+from qd.models.clip_embedder import check_audio
 
 COEFFICIENTS = 20
 MFCC_WINDOW, MFCC_HOP = 2048, 512
-CLAP = "laion/larger_clap_music"
 HOW_TO_GET_CLAP = (
     f"CLAP is left out: its weights are not on this machine. Get them (about 0.8 GB) with `hf download {CLAP}`, or "
     "name a folder that holds them: `CLAP=folder`."
@@ -40,6 +41,11 @@ class MfccStatistics:
         """Length of an embedding."""
         return len(self.mean)
 
+    @property
+    def clip_seconds(self) -> float:
+        """No limit: audio of any length is heard as a whole."""
+        return math.inf
+
     @classmethod
     def fit(cls, audio: Tensor, sample_rate: int) -> MfccStatistics:
         """Standardised over the clips ``(clips, samples)``, which should be others than those to be measured.
@@ -56,9 +62,9 @@ class MfccStatistics:
         """Unit-norm embeddings ``(batch, embedding_width)`` of ``audio`` ``(batch, samples)``.
 
         Raises:
-            ValueError: ``sample_rate`` is not the one it was fitted at.
+            ValueError: the audio is empty, or ``sample_rate`` is not the one that the statistics were fitted at.
         """
-        _check_rate(self, sample_rate)
+        check_audio(audio, sample_rate, self.sample_rate)
         standard = (mfcc_statistics(audio, self.sample_rate) - self.mean) / self.deviation
         return F.normalize(standard, dim=-1).to(audio.device)
 
@@ -74,47 +80,6 @@ def mfcc_statistics(audio: Tensor, sample_rate: int) -> Tensor:
     return torch.from_numpy(np.concatenate(statistics, axis=-1).astype(np.float32))
 
 
-class ClapEmbedder(nn.Module):
-    """The audio half of a CLAP model of the ``transformers`` format.
-
-    Clips longer than the model's own length (10 s) get the normalised mean over windows.
-
-    Args:
-        model: a ``ClapModel``.
-        extractor: its ``ClapFeatureExtractor``, which repeats a short clip until it has the model's length.
-    """
-
-    def __init__(self, model: nn.Module, extractor: object) -> None:
-        super().__init__()
-        self.model, self.extractor = model.eval().requires_grad_(False), extractor
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz; 48,000 for the published models."""
-        return self.extractor.sampling_rate
-
-    @property
-    def embedding_width(self) -> int:
-        """Length of an embedding."""
-        return self.model.config.projection_dim
-
-    def forward(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Unit-norm embeddings ``(batch, embedding_width)`` of ``audio`` ``(batch, samples)``.
-
-        Raises:
-            ValueError: ``sample_rate`` is not the model's.
-        """
-        _check_rate(self, sample_rate)
-        longest = self.extractor.nb_max_samples
-        clips = windows(audio, longest) if audio.shape[1] > longest else audio[:, None]
-        heard = list(clips.flatten(0, 1).float().cpu().numpy())
-        features = self.extractor(heard, sampling_rate=self.sample_rate, return_tensors="pt")["input_features"]
-        # No clip is longer than the model's window. The extractor of a fusing model calls one of them so by chance.
-        is_longer = torch.zeros(len(features), 1, dtype=torch.bool, device=audio.device)
-        pooled = self.model.get_audio_features(features.to(audio.device), is_longer=is_longer).pooler_output
-        return F.normalize(F.normalize(pooled, dim=-1).unflatten(0, clips.shape[:2]).mean(dim=1), dim=-1)
-
-
 def find_clap(folder: str | Path | None = None) -> ClapEmbedder | None:
     """CLAP from a folder, or from the Hugging Face cache; nothing is downloaded.
 
@@ -127,23 +92,9 @@ def find_clap(folder: str | Path | None = None) -> ClapEmbedder | None:
     Raises:
         ValueError: the folder named does not hold a CLAP model with its feature extractor.
     """
-    from transformers import ClapFeatureExtractor, ClapModel
-
-    source = str(folder) if folder else CLAP
-    if folder and not Path(folder).is_dir():
-        raise ValueError(f"CLAP folder {source!r} does not exist; leave it out to look in the Hugging Face cache")
+    if folder:
+        return ClapEmbedder.from_pretrained(str(folder), local_files_only=True)
     try:
-        extractor = ClapFeatureExtractor.from_pretrained(source, local_files_only=True)
-        model, report = ClapModel.from_pretrained(source, local_files_only=True, output_loading_info=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        if folder is None:
-            return None
-        raise ValueError(f"CLAP folder {source!r} cannot be loaded: {error}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{source!r} is no CLAP model: {len(missing)} weights are missing, {missing[0]} among them")
-    return ClapEmbedder(model, extractor)
-
-
-def _check_rate(embedder: MfccStatistics | ClapEmbedder, sample_rate: int | None) -> None:
-    if sample_rate is not None and sample_rate != embedder.sample_rate:
-        raise ValueError(f"audio at {sample_rate} Hz, the embedder hears {embedder.sample_rate} Hz: resample it first")
+        return ClapEmbedder.from_pretrained(CLAP, local_files_only=True)
+    except ValueError:
+        return None

@@ -17,9 +17,9 @@ from qd.evaluation.embedder_baselines import CLAP, HOW_TO_GET_CLAP, MfccStatisti
 from qd.evaluation.embedder_figure import report_figure
 from qd.evaluation.embedder_measurement import EmbedderMeasurement, measure
 from qd.evaluation.embedder_tables import calibration_table, invariance_table, relative_table, retrieval_table
-from qd.evaluation.heldout import BUILTIN, HeldOut, open_heldout
+from qd.evaluation.heldout import BUILTIN, LONGEST_BUILTIN, HeldOut, open_heldout
 from qd.evaluation.invariance import codec_round_trip
-from qd.models.audio_vit import AudioViT
+from qd.models.clip_embedder import ClipEmbedder
 from qd.models.codec import load_codec
 from qd.models.embedder import Embedder, load_embedder
 from qd.modules.embedder import CodecRoundTrip
@@ -109,7 +109,8 @@ def embedder_report(
         )
     where = resolve_device(device)
     model, beside = load_embedder(embedder), find_clap(clap)
-    heldout = open_heldout(data, n, model.sample_rate, model.config.clip_seconds, validation_share)
+    seconds = min(model.clip_seconds, LONGEST_BUILTIN) if data == BUILTIN else model.clip_seconds
+    heldout = open_heldout(data, n, model.sample_rate, seconds, validation_share)
     if len(heldout) < MIN_RECORDINGS:
         raise ValueError(
             f"data={data!r} has {len(heldout)} held-out recordings; expected {MIN_RECORDINGS} or more: name more audio "
@@ -136,7 +137,7 @@ def embedder_report(
 def _write(
     folder: Path,
     name: str,
-    model: AudioViT,
+    model: ClipEmbedder,
     heldout: HeldOut,
     measured: Mapping[str, EmbedderMeasurement],
     facts: dict[str, object],
@@ -147,7 +148,7 @@ def _write(
         **facts,
         "name": name,
         "parameters": sum(weight.numel() for weight in model.parameters()) / 1e6,
-        "seconds": model.config.clip_seconds,
+        "seconds": model.clip_seconds,
         "rate": model.sample_rate,
         "width": model.embedding_width,
         "recordings": heldout.description,

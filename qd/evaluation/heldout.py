@@ -17,6 +17,8 @@ LONGER = 1.25
 DRUMS_DB = 6.0
 """How far drums that are layered on a library's clips lie below the music, as a ratio of mean powers."""
 BUILTIN = "builtin"
+LONGEST_BUILTIN = 8.0
+"""Seconds of a clip of which a built-in piece of 16 s holds two."""
 SPLIT, TRAINING_SPLIT = "validation", "embedder"
 
 _DRUMS = (
@@ -88,7 +90,7 @@ class BuiltinHeldOut:
         self.n, self.seconds = n, seconds
         self.recordings = BuiltinRecordings(SPLIT, 0, seconds)
         self.recordings.pair(0)
-        self.longer = BuiltinRecordings(SPLIT, 0, seconds * LONGER) if 2 * LONGER * seconds <= 16 else None
+        self.longer = BuiltinRecordings(SPLIT, 0, seconds * LONGER) if LONGER * seconds <= LONGEST_BUILTIN else None
         self.sample_rate = world.SAMPLE_RATE
         self.description = f"built-in world, split `{SPLIT}`, {n} recordings"
         self.notes = [_DRUMS, *([] if self.longer else [_no_tempo(seconds)])]

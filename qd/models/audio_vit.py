@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from qd.models.clip_embedder import ClipEmbedder
 from qd.models.mel import MelSpectrogram
 
 ROTARY_BASE = 10_000.0
@@ -125,12 +126,11 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-class AudioViT(nn.Module):
+class AudioViT(ClipEmbedder):
     """Mel spectrogram → one token a frame → transformer → mean over time → projection → unit norm.
 
-    Audio ``(batch, samples)`` → embeddings ``(batch, embedding_width)``. A clip shorter than ``clip_seconds`` is
-    followed by zeros; a longer one is cut into the fewest windows that cover it, spread evenly, and gets the
-    normalised mean of their embeddings. Silence embeds like any other sound: finite, of unit norm.
+    A clip shorter than ``clip_seconds`` is followed by zeros. Silence embeds like any other sound: finite, of unit
+    norm.
     """
 
     def __init__(self, config: AudioViTConfig) -> None:
@@ -162,27 +162,19 @@ class AudioViT(nn.Module):
         """Length of an embedding."""
         return self.config.embedding_width
 
-    def forward(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Unit-norm float32 embeddings ``(batch, embedding_width)`` of ``audio`` ``(batch, samples)``.
+    @property
+    def clip_seconds(self) -> float:
+        """Length of a window."""
+        return self.config.clip_seconds
 
-        Raises:
-            ValueError: the audio is empty or not ``(batch, samples)``, or ``sample_rate`` is not the model's.
-        """
-        if audio.ndim != 2 or audio.shape[1] == 0:
-            raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (batch, samples), at least one sample")
-        if sample_rate is not None and sample_rate != self.sample_rate:
-            raise ValueError(f"audio at {sample_rate} Hz, the embedder hears {self.sample_rate} Hz: resample it first")
-        clips = windows(audio, self.config.clip_samples)
-        embeddings = self._embed(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
-        return F.normalize(embeddings.mean(dim=1), dim=-1)
-
-    def _embed(self, clips: Tensor) -> Tensor:
-        """One window each, ``(batch, clip_samples)`` → unit-norm ``(batch, embedding_width)``."""
+    def embed_clips(self, clips: Tensor) -> Tensor:
+        """``(batch, samples)``, at most one window each → ``(batch, embedding_width)``."""
+        clips = F.pad(clips, (0, self.config.clip_samples - clips.shape[1]))
         mel = (self.mel(clips) - self.config.mel_mean) / self.config.mel_std
         x = self.embed_frame(mel.transpose(1, 2))
         for block in self.blocks:
             x = block(x, self.rotary)
-        return F.normalize(self.projection(self.norm(x).mean(dim=1)).float(), dim=-1)
+        return self.projection(self.norm(x).mean(dim=1))
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
         """Writes ``config.json`` and ``model.safetensors`` (float16 if ``half``) into the folder."""
@@ -218,14 +210,3 @@ class AudioViT(nn.Module):
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"embedder folder {folder}: weights do not fit config.json: {error}") from None
         return model.eval()
-
-
-def windows(audio: Tensor, length: int) -> Tensor:
-    """Cuts ``(batch, samples)`` into the fewest windows that cover it, ``(batch, windows, length)``: evenly spread,
-    overlapping where they must; zeros follow audio that is shorter than one window."""
-    samples = audio.shape[1]
-    if samples <= length:
-        return F.pad(audio, (0, length - samples))[:, None]
-    count = math.ceil(samples / length)
-    starts = [round(i * (samples - length) / (count - 1)) for i in range(count)]
-    return torch.stack([audio[:, start : start + length] for start in starts], dim=1)

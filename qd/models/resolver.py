@@ -21,7 +21,8 @@ PARTS = ("decoder", "text_encoder", "codec")
 PROJECTION = "projection.safetensors"
 """Beside them, where decoder and text encoder are of different widths."""
 
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""``owner/name``."""
 _STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -40,7 +41,7 @@ def resolve_model(name: str | Path) -> str:
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
         return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
-    if _HUB_NAME.fullmatch(str(name)) and not folder.parent.is_dir() and folder.parts[0] != "runs":
+    if HUB_NAME.fullmatch(str(name)) and not folder.parent.is_dir() and folder.parts[0] != "runs":
         return str(name)
     raise ValueError(
         f"model '{name}': no such folder{_nearest(folder)}. Expected `base`, a checkpoint folder, a run such as "

@@ -1,0 +1,134 @@
+"""Other people's models by name: ``kind:<hub name or folder>``, and what to say where one cannot be had."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from qd.models.resolver import HUB_NAME
+
+_FILES = ["config.json", "model.safetensors", "pytorch_model.bin"]
+"""What a hub repository of a model outside the transformers library consists of."""
+_NO_NETWORK = (
+    " — without a network, fetch it elsewhere with `hf download <owner/name> --local-dir <folder>` and name that "
+    "folder instead"
+)
+
+
+def split_name(name: str | Path, defaults: Mapping[str, str]) -> tuple[str, str]:
+    """``kind:source`` or ``kind`` → (kind, source); any other name comes back as ("", name).
+
+    Args:
+        name: as a config holds it.
+        defaults: the hub name that each kind stands for where no source is given.
+
+    Example:
+        >>> split_name("clap:runs/my-clap", {"clap": "laion/larger_clap_music"})
+        ('clap', 'runs/my-clap')
+        >>> split_name("clap", {"clap": "laion/larger_clap_music"})
+        ('clap', 'laion/larger_clap_music')
+        >>> split_name("runs/x", {"clap": "laion/larger_clap_music"})
+        ('', 'runs/x')
+    """
+    kind, _, source = str(name).partition(":")
+    return (kind, source or defaults[kind]) if kind in defaults else ("", str(name))
+
+
+def check_source(source: str, model_type: str | None = None) -> str:
+    """The source as the libraries take it, looked at but not loaded: a folder must hold a model of that type; whether a
+    hub name can be had shows when it is loaded.
+
+    Raises:
+        ValueError: the folder does not exist, or holds something else.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if HUB_NAME.fullmatch(source) and not folder.parent.is_dir():
+            return source
+        raise ValueError(f"folder {source!r} does not exist; expected a folder or a hub name `owner/name`")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
+    found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    if model_type and found != model_type:
+        raise ValueError(f"folder {source!r} holds a model of type {found!r}; expected {model_type!r}")
+    return str(folder)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports a module of an optional package.
+
+    Raises:
+        ValueError: it cannot be imported; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a compiled part that does not fit this torch
+        package = module.partition(".")[0]
+        raise ValueError(f"the package {package!r} is needed: pip install 'qd[{extra}]' ({error})") from error
+
+
+def load_transformers(kind: Any, source: str, local_files_only: bool = False) -> Any:
+    """``kind.from_pretrained(source)``; of a model in float32, which lacks no weight, frozen and in eval mode.
+
+    Args:
+        kind: a model, tokenizer or feature extractor class of the transformers library.
+        source: hub name or folder.
+        local_files_only: look in the folder and in the Hugging Face cache alone.
+
+    Raises:
+        ValueError: it cannot be had, or the weights are another model's.
+    """
+    source = check_source(source)
+    options: dict[str, Any] = {"local_files_only": local_files_only}
+    with _explained(source):
+        if not issubclass(kind, nn.Module):
+            return kind.from_pretrained(source, **options)
+        model, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
+    _refuse_missing(report["missing_keys"], source)
+    return model.eval().requires_grad_(False)
+
+
+def load_hub_mixin(kind: Any, source: str) -> Any:
+    """``kind.from_pretrained`` for a model of ``huggingface_hub.PyTorchModelHubMixin``, which draws weights at random
+    without a word where they are missing; frozen and in eval mode.
+
+    Raises:
+        ValueError: it cannot be had, or a weight is missing.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = Path(check_source(source))
+    with _explained(source):
+        if not folder.is_dir():
+            folder = Path(snapshot_download(source, allow_patterns=_FILES))
+        model = kind.from_pretrained(str(folder))
+    if (weights := folder / "model.safetensors").is_file():
+        with safe_open(weights, framework="pt") as file:
+            _refuse_missing(model.state_dict().keys() - set(file.keys()), source)
+    return model.float().eval().requires_grad_(False)
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turns what the libraries raise for a model that cannot be had into one ``ValueError``."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "" if Path(source).is_dir() else _NO_NETWORK
+        raise ValueError(f"{source!r} cannot be loaded: {reason}{hint}") from error
+
+
+def _refuse_missing(keys: Iterable[str], source: str) -> None:
+    if missing := sorted(keys):
+        raise ValueError(f"{source!r} lacks {len(missing)} weights of this model, {missing[0]} among them")
