@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 from qd.data.prompt_files import read_prompts
@@ -58,5 +58,14 @@ def unreadable(path: str, file: str, column: str | None = None) -> list[str]:
     try:
         read_prompts(file, column)
     except ValueError as error:
+        return [f"{path}: {error}"]
+    return []
+
+
+def unavailable(path: str, check: Callable[[str], object], name: str) -> list[str]:
+    """A model that ``check`` raises no error for."""
+    try:
+        check(name)
+    except (ValueError, OSError) as error:
         return [f"{path}: {error}"]
     return []

@@ -7,6 +7,7 @@ import pytest
 from qd.builtin.pretrain.base import BaseConfig
 from qd.config import ConfigError, config_folder, load_config, to_yaml
 from qd.config_schema import DataConfig, ObjectiveConfig, PromptSource, RolloutConfig, TrainConfig
+from qd.config_schema import evaluation as evaluation_schema
 from qd.config_schema import train as train_schema
 from qd.modules.embedder_config import EmbedderTrainConfig
 
@@ -46,7 +47,7 @@ def models(monkeypatch):
             raise ValueError(f"no model {name!r}")
 
     monkeypatch.setattr(train_schema, "resolve_model", known)
-    monkeypatch.setattr(train_schema, "load_embedder", known)
+    monkeypatch.setattr(evaluation_schema, "check_embedder", known)
 
 
 @pytest.fixture
@@ -190,6 +191,17 @@ def test_defaults_have_no_problem():
         (["evaluation.protocol=fast"], "evaluation.protocol is 'fast'"),
         (["evaluation.n_samples=1"], "evaluation.n_samples is 1"),
         (["evaluation.prompts=/no/such.txt"], "evaluation.prompts: prompt file '/no/such.txt' cannot be read"),
+        (
+            ["evaluation.adherence=clip"],
+            "evaluation.adherence: adherence scorer 'clip': expected builtin, clap:<hub name",
+        ),
+        (["evaluation.adherence=clap:/no/such"], "evaluation.adherence: folder '/no/such' does not exist"),
+        (
+            ["evaluation.preference=mos"],
+            "evaluation.preference: preference scorer 'mos': expected builtin, audiobox:<hub",
+        ),
+        (["evaluation.adherence_weight=-1"], "evaluation.adherence_weight is -1.0"),
+        (["evaluation.adherence_weight=.nan"], "evaluation.adherence_weight is nan"),
         (["trainer.max_steps=0"], "trainer.max_steps is 0"),
         (["trainer.keep_weights=0"], "trainer.keep_weights is 0"),
         (["trainer.device=gpu"], "trainer.device: device='gpu'"),

@@ -277,7 +277,7 @@ def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
 ) -> None:
     config, run = stopped
     before = state_of(run)
-    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", lambda: Quality(Loudness("louder"), Loudness()))
+    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", lambda *names: Quality(Loudness("louder"), Loudness()))
     with pytest.raises(ValueError, match="'x' was measured by scorers 'loudness@1 .*', now 'louder@1 .*put back"):
         train(config, resume=run)
     fewer = replace(config, evaluation=replace(config.evaluation, n_samples=3))

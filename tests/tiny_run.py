@@ -25,12 +25,13 @@ class Loudness:
 
     name: str = "loudness"
     version: str = "1"
+    sample_rate: int = 16_000
 
     def __call__(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
         return audio.square().mean(dim=1)
 
 
-def stand_in_quality() -> Quality:
+def stand_in_quality(*names: object) -> Quality:
     return Quality(Loudness(), Loudness())
 
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qd.config_checks import bounded, one_of, unreadable
+from qd.config_checks import bounded, one_of, unavailable, unreadable
 from qd.data.prompt_files import read_prompts
 from qd.evaluation.protocols import PROTOCOLS
+from qd.models.embedder import check_embedder
+from qd.scorers.loading import check_adherence, check_preference
+from qd.scorers.protocol import ADHERENCE_WEIGHT
 
 
 @dataclass
 class RewardConfig:
-    embedder: str = "builtin"  # what the reward hears: "builtin", or the folder of an embedder or of its run
+    embedder: str = "builtin"  # what the reward hears: any name of qd.models.embedder.load_embedder
     heldout_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
+
+    def problems(self) -> list[str]:
+        return [
+            *unavailable("reward.embedder", check_embedder, self.embedder),
+            *unavailable("reward.heldout_embedder", check_embedder, self.heldout_embedder),
+        ]
 
 
 @dataclass
@@ -24,6 +33,9 @@ class EvaluationConfig:
     n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
     audio_prompts: int = 4  # prompts whose samples can be heard in TensorBoard, ≥ 0
     siblings: bool = True  # draw the other runs of the runs folder too
+    adherence: str = "builtin"  # or clap:<hub name or folder>, muq-mulan:<hub name or folder>: how far a prompt is met
+    preference: str = "builtin"  # or audiobox:<hub name or folder>, or the folder of a trained preference scorer
+    adherence_weight: float = ADHERENCE_WEIGHT  # ω of quality = ω · adherence + preference, ≥ 0; see `qd scorer-ranges`
 
     def problems(self) -> list[str]:
         return [
@@ -33,6 +45,9 @@ class EvaluationConfig:
             *(bounded("evaluation.n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
             *(bounded("evaluation.n_samples", self.n_samples, 2) if self.n_samples is not None else []),
             *bounded("evaluation.audio_prompts", self.audio_prompts, 0),
+            *bounded("evaluation.adherence_weight", self.adherence_weight, 0),
+            *unavailable("evaluation.adherence", check_adherence, self.adherence),
+            *unavailable("evaluation.preference", check_preference, self.preference),
         ]
 
     def _prompt_problems(self) -> list[str]:

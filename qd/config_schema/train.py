@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qd.config_checks import bounded, folder_name
+from qd.config_checks import bounded, folder_name, unavailable
 from qd.config_schema.data import DataConfig
 from qd.config_schema.evaluation import EvaluationConfig, RewardConfig
 from qd.config_schema.objective import ObjectiveConfig, OptimizerConfig
 from qd.config_schema.policy import GuidanceConfig, ModelConfig, RolloutConfig
 from qd.config_schema.trainer import TrainerConfig
-from qd.models.embedder import load_embedder
 from qd.models.resolver import resolve_model
 
 
@@ -40,7 +39,8 @@ class TrainConfig:
             *bounded("beta", self.beta, 0),
             *(text for part in parts for text in part.problems()),
             *self._grouping_problems(),
-            *self._missing_models(),
+            *unavailable("model.name", resolve_model, self.model.name),
+            *self.reward.problems(),
         ]
 
     def _grouping_problems(self) -> list[str]:
@@ -58,17 +58,4 @@ class TrainConfig:
                 f"objective.baseline=other_prompts needs 2 prompts or more in a micro-batch, and "
                 f"data.micro_batch_size={micro} holds {micro // n}; enlarge it or use objective.baseline=moving_average"
             )
-        return found
-
-    def _missing_models(self) -> list[str]:
-        found = []
-        for path, load, name in (
-            ("model.name", resolve_model, self.model.name),
-            ("reward.embedder", load_embedder, self.reward.embedder),
-            ("reward.heldout_embedder", load_embedder, self.reward.heldout_embedder),
-        ):
-            try:
-                load(name)
-            except (ValueError, OSError) as error:
-                found.append(f"{path}: {error}")
         return found

@@ -23,7 +23,7 @@ from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms
 from qd.objectives.diversity import pairwise_dissimilarity
-from qd.scorers.protocol import Quality, quality
+from qd.scorers.protocol import Quality
 
 EVALUATION_STREAM = 2**62
 """The step that evaluation hands to the counter: no training step reaches it, so no training draw is repeated."""
@@ -39,10 +39,9 @@ class Instruments:
 
     @cached_property
     def description(self) -> str:
-        """Names and versions in one line. Points of other instruments are never compared."""
-        scorers = [f"{s.name}@{s.version}" for s in (self.quality.adherence, self.quality.preference)]
+        """ω, names and versions in one line. Points of other instruments are never compared."""
         embedders = [f"embedder@{fingerprint(self.embedder)[:8]}", f"heldout@{fingerprint(self.heldout_embedder)[:8]}"]
-        return " ".join(scorers + embedders)
+        return " ".join([self.quality.description, *embedders])
 
 
 @dataclass(frozen=True)
@@ -133,14 +132,16 @@ def _generate(
 
 def _listen(instruments: Instruments, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> dict[str, Tensor]:
     """What each instrument says of each clip: scores ``(rows,)`` and embeddings ``(rows, width)``."""
-    adherence = instruments.quality.adherence(audio, sample_rate, prompts)
-    preference = instruments.quality.preference(audio, sample_rate, prompts)
+    quality = instruments.quality
+    scorers = {"adherence": quality.adherence, "preference": quality.preference}
     embedders = {"embedding": instruments.embedder, "heldout_embedding": instruments.heldout_embedder}
+    rates = {listener.sample_rate for listener in (*scorers.values(), *embedders.values())}
+    heard = {rate: resample(audio, sample_rate, rate) for rate in rates}  # once for all that listen at a rate
+    scores = {name: scorer(heard[scorer.sample_rate], scorer.sample_rate, prompts) for name, scorer in scorers.items()}
     return {
-        "quality": quality(adherence, preference),
-        "adherence": adherence,
-        "preference": preference,
-        **{name: embed(resample(audio, sample_rate, embed.sample_rate)) for name, embed in embedders.items()},
+        "quality": quality.combine(**scores),
+        **scores,
+        **{name: embed(heard[embed.sample_rate]) for name, embed in embedders.items()},
     }
 
 

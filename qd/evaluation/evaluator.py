@@ -16,7 +16,7 @@ from qd.evaluation.protocols import Protocol, build_protocol
 from qd.models.embedder import Embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
-from qd.scorers.builtin import load_quality
+from qd.scorers.loading import load_quality
 
 if TYPE_CHECKING:
     from qd.config_schema import TrainConfig
@@ -128,7 +128,7 @@ class Evaluator:
 
 
 def build_evaluator(config: TrainConfig, music: MusicGen, embedder: Embedder, heldout_embedder: Embedder) -> Evaluator:
-    """What ``config.evaluation`` asks for, with the shipped scorers, on the model's device."""
+    """What ``config.evaluation`` asks for, on the model's device."""
     settings = config.evaluation
     protocol = build_protocol(
         settings.protocol,
@@ -137,7 +137,7 @@ def build_evaluator(config: TrainConfig, music: MusicGen, embedder: Embedder, he
         seconds=config.rollout.seconds,
         prompts_file=settings.prompts,
     )
-    scorers = load_quality()
+    scorers = load_quality(settings.adherence, settings.preference, settings.adherence_weight)
     for scorer in (scorers.adherence, scorers.preference):
         if isinstance(scorer, nn.Module):
             scorer.to(music.device)

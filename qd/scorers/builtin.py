@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from qd.models.audio_vit import AudioViT, AudioViTConfig
 from qd.models.resample import resample
-from qd.models.resolver import resolve_asset
-from qd.scorers.protocol import Quality
+from qd.scorers.cosine import prompt_cosine
+from qd.scorers.protocol import check_rows
 
 # 25 frames a second; mean and standard deviation of the log-mel power of the world's clips, measured once
 _MEL = {"hop_length": 640, "n_mels": 96, "mel_mean": -1.4, "mel_std": 4.9}
@@ -107,16 +107,19 @@ class AdherenceScorer(nn.Module):
         self.text = TextTower(config.text, tokenizer)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
 
+    @property
+    def sample_rate(self) -> int:
+        """In Hz; other rates are resampled."""
+        return self.audio.sample_rate
+
     def cosine(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
         """The score before its affine map, ``(batch,)`` in [−1, 1]."""
-        row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-        text = self.text(list(row))[[row[prompt] for prompt in prompts]]
-        return (self.audio(resample(audio, sample_rate, self.audio.sample_rate)) * text).sum(dim=-1)
+        return prompt_cosine(self.audio(resample(audio, sample_rate, self.sample_rate)), prompts, self.text)
 
     @torch.no_grad()
     def forward(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
         """Scores ``(batch,)``. Raises ``ValueError`` when rows and prompts do not match."""
-        _check_rows(audio, prompts)
+        check_rows(audio, prompts)
         return self.config.scale * self.cosine(audio, sample_rate, prompts) + self.config.offset
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
@@ -150,14 +153,19 @@ class PreferenceScorer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, config.head_width), nn.GELU(), nn.Linear(config.head_width, 1)
         )
 
+    @property
+    def sample_rate(self) -> int:
+        """In Hz; other rates are resampled."""
+        return self.audio.sample_rate
+
     def logit(self, audio: Tensor, sample_rate: int) -> Tensor:
         """The score before its affine map, ``(batch,)``."""
-        return self.head(self.audio(resample(audio, sample_rate, self.audio.sample_rate))).squeeze(-1).float()
+        return self.head(self.audio(resample(audio, sample_rate, self.sample_rate))).squeeze(-1).float()
 
     @torch.no_grad()
     def forward(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
         """Scores ``(batch,)``; the prompts are not looked at."""
-        _check_rows(audio, prompts)
+        check_rows(audio, prompts)
         return self.config.scale * self.logit(audio, sample_rate) + self.config.offset
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
@@ -170,17 +178,6 @@ class PreferenceScorer(nn.Module):
         content = _read(Path(folder), cls.name, ("config.json", "model.safetensors"))
         audio = AudioViTConfig(**content.pop("audio"))
         return _restore(cls(PreferenceConfig(audio, **content)), Path(folder))
-
-
-def load_quality() -> Quality:
-    """The shipped scorers. Raises ``ValueError`` when they have not been built."""
-    adherence = AdherenceScorer.from_pretrained(resolve_asset("adherence"))
-    return Quality(adherence, PreferenceScorer.from_pretrained(resolve_asset("preference")))
-
-
-def _check_rows(audio: Tensor, prompts: Sequence[str]) -> None:
-    if len(audio) != len(prompts):
-        raise ValueError(f"{len(audio)} clips but {len(prompts)} prompts; give one prompt a clip")
 
 
 def _save(scorer: AdherenceScorer | PreferenceScorer, folder: Path, half: bool) -> None:

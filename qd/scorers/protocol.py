@@ -17,10 +17,14 @@ class Scorer(Protocol):
 
     Attributes:
         name: which judge. version: changes whenever its scores could.
+        sample_rate: at which it listens, in Hz; audio at another rate it resamples.
     """
 
     name: str
     version: str
+
+    @property
+    def sample_rate(self) -> int: ...
 
     def __call__(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
         """Scores ``(batch,)`` of ``audio`` ``(batch, samples)``, row i asked for by ``prompts[i]``."""
@@ -28,27 +32,25 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Quality:
-    """s_quality = 5 · s_adherence + s_preference (Section 3.1), itself a :class:`Scorer`."""
+    """s_quality = ω · s_adherence + s_preference (Section 3.1)."""
 
     adherence: Scorer
     preference: Scorer
+    adherence_weight: float = ADHERENCE_WEIGHT
 
     @property
-    def name(self) -> str:
-        """Both names: what :attr:`Point.scorers <qd.evaluation.points.Point>` begins with."""
-        return f"5*{self.adherence.name}+{self.preference.name}"
+    def description(self) -> str:
+        """ω, names and versions: ``5*clap@0123abcd+audiobox@CE+PQ-4567cdef``, what
+        :attr:`Point.scorers <qd.evaluation.points.Point>` begins with."""
+        adherence, preference = (f"{scorer.name}@{scorer.version}" for scorer in (self.adherence, self.preference))
+        return f"{self.adherence_weight:g}*{adherence}+{preference}"
 
-    @property
-    def version(self) -> str:
-        """Both versions."""
-        return f"{self.adherence.version}+{self.preference.version}"
-
-    def __call__(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        """Quality ``(batch,)``."""
-        adherence = self.adherence(audio, sample_rate, prompts)
-        return quality(adherence, self.preference(audio, sample_rate, prompts))
+    def combine(self, adherence: Tensor, preference: Tensor) -> Tensor:
+        """ω · adherence + preference, elementwise."""
+        return self.adherence_weight * adherence + preference
 
 
-def quality(adherence: Tensor, preference: Tensor) -> Tensor:
-    """5 · adherence + preference, elementwise."""
-    return ADHERENCE_WEIGHT * adherence + preference
+def check_rows(audio: Tensor, prompts: Sequence[str]) -> None:
+    """Raises ``ValueError`` unless there is one prompt for each clip of ``audio`` ``(batch, samples)``."""
+    if len(audio) != len(prompts):
+        raise ValueError(f"{len(audio)} clips but {len(prompts)} prompts; give one prompt a clip")

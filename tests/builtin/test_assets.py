@@ -9,7 +9,7 @@ from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import ASSETS
 from qd.models.sampler import Sampler, counter_uniforms
-from qd.scorers.builtin import load_quality
+from qd.scorers.loading import load_quality
 
 CARDS = ("base", "base/codec", "adherence", "preference", "embedder", "embedder_heldout")
 

@@ -26,6 +26,7 @@ from qd.scorers.protocol import Quality
 class Loud:
     name: str
     version: str = "1"
+    sample_rate: int = 16_000
 
     def __call__(self, audio, sample_rate, prompts):
         return audio.square().mean(dim=1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from qd.evaluation import evaluate
 from qd.evaluation.evaluate import Instruments, Sampling, evaluate_policy
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
@@ -15,6 +16,7 @@ from qd.evaluation.protocols import Protocol
 from qd.metrics.bootstrap import bootstrap_interval
 from qd.models.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
+from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms
 from qd.scorers.protocol import Quality
 
@@ -28,6 +30,7 @@ class Loud:
 
     name: str
     version: str = "1"
+    sample_rate: int = 16_000
 
     def __call__(self, audio, sample_rate, prompts):
         return audio.square().mean(dim=1) + torch.tensor([float(len(prompt)) for prompt in prompts])
@@ -91,6 +94,26 @@ def test_values_against_a_loop_over_prompts(music, instruments, measured):
     ]  # fmt: skip
     assert measured.cross_prompt_bound == pytest.approx(np.mean(across), rel=1e-3)
     assert measured.audio.shape == (2, 8 * music.codec.samples_per_frame)
+
+
+def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, instruments, measured, monkeypatch):
+    """Of four listeners one hears another rate."""
+    quality = Quality(Loud("adherence", sample_rate=24_000), Loud("preference"), 2.0)
+    made = []
+
+    def counted(audio, source_rate, target_rate):
+        made.append(target_rate)
+        return resample(audio, source_rate, target_rate)
+
+    monkeypatch.setattr(evaluate, "resample", counted)
+    others = replace(instruments, quality=quality)
+    found = evaluate_policy(music, PROMPTS, others, SAMPLING, n_samples=3, batch_rows=9).per_prompt
+    assert sorted(made) == [16_000, 24_000]
+    np.testing.assert_allclose(found["quality"], 2 * found["adherence"] + found["preference"], rtol=1e-5)
+    np.testing.assert_array_equal(found["preference"], measured.per_prompt["preference"])
+    np.testing.assert_array_equal(found["diversity"], measured.per_prompt["diversity"])
+    assert (found["adherence"] != measured.per_prompt["adherence"]).all()
+    assert others.description.startswith("2*adherence@1+preference@1 embedder@")
 
 
 def test_seed_guidance_and_weights_matter(music, instruments, measured):

@@ -23,7 +23,7 @@ from qd.evaluation.protocols import PROTOCOLS, Protocol
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
-from qd.scorers.builtin import load_quality
+from qd.scorers.loading import load_quality
 
 HEADING = "## The gate"
 COMPARED = ("quality", "adherence", "preference", "diversity", "diversity_heldout")

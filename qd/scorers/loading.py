@@ -1,0 +1,79 @@
+"""The two judges of a measurement, by the names that a config gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qd.models.clap import CLAP
+from qd.models.pretrained import check_source, require, split_name
+from qd.models.resolver import resolve_asset
+from qd.scorers.audiobox import AUDIOBOX, AudioboxScorer
+from qd.scorers.builtin import AdherenceScorer, PreferenceScorer
+from qd.scorers.clap import load_clap_scorer
+from qd.scorers.muq_mulan import MUQ_MULAN, load_muq_mulan
+from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
+
+BUILTIN = "builtin"
+ADHERENCE = {"clap": CLAP, "muq-mulan": MUQ_MULAN}
+PREFERENCE = {"audiobox": AUDIOBOX}
+"""Kinds of other people's scorers, and which model a kind alone stands for."""
+
+
+def load_quality(
+    adherence: str = BUILTIN, preference: str = BUILTIN, adherence_weight: float = ADHERENCE_WEIGHT
+) -> Quality:
+    """s_quality = ω · s_adherence + s_preference of the scorers of these names, frozen and in eval mode.
+
+    Raises:
+        ValueError: a scorer is unknown or cannot be had, or an extra is missing.
+    """
+    return Quality(load_adherence(adherence), load_preference(preference), adherence_weight)
+
+
+def load_adherence(name: str) -> Scorer:
+    """``builtin``, ``clap[:<hub name or folder>]`` or ``muq-mulan[:<hub name or folder>]``."""
+    kind, source = split_name(name, ADHERENCE)
+    if kind == "clap":
+        return load_clap_scorer(source)
+    if kind == "muq-mulan":
+        return load_muq_mulan(source)
+    check_adherence(name)
+    return AdherenceScorer.from_pretrained(resolve_asset("adherence"))
+
+
+def load_preference(name: str) -> Scorer:
+    """``builtin``, ``audiobox[:<hub name or folder>]``, or the folder of a trained preference scorer."""
+    kind, source = split_name(name, PREFERENCE)
+    if kind == "audiobox":
+        return AudioboxScorer.from_pretrained(source)
+    check_preference(name)
+    return PreferenceScorer.from_pretrained(resolve_asset("preference") if name == BUILTIN else name)
+
+
+def check_adherence(name: str) -> None:
+    """Raises what :func:`load_adherence` would raise, as far as that shows without loading a model."""
+    kind, source = split_name(name, ADHERENCE)
+    if kind == "muq-mulan":
+        require("muq", "muq")
+    if kind:
+        check_source(source, "clap" if kind == "clap" else None)
+    elif name != BUILTIN:
+        raise ValueError(
+            f"adherence scorer {name!r}: expected {BUILTIN}, clap:<hub name or folder> or "
+            "muq-mulan:<hub name or folder>"
+        )
+
+
+def check_preference(name: str) -> None:
+    """Raises what :func:`load_preference` would raise, as far as that shows without loading a model."""
+    kind, source = split_name(name, PREFERENCE)
+    if kind:
+        require("audiobox_aesthetics.model.aes", "audiobox")
+        check_source(source)
+    elif name != BUILTIN and not Path(name).is_dir():
+        raise ValueError(
+            f"preference scorer {name!r}: expected {BUILTIN}, audiobox:<hub name or folder>, or the folder of a "
+            "trained preference scorer"
+        )
+    elif name != BUILTIN:
+        check_source(name, PreferenceScorer.name)
