@@ -17,7 +17,7 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
 VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP \
-	A B LAMBDA MODELS
+	A B LAMBDA MODELS ADHERENCE PREFERENCE
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -27,7 +27,7 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder embedder-report train tensorboard sample merge base test test-slow lint
+.PHONY: help setup train-embedder embedder-report train scorer-ranges tensorboard sample merge base test test-slow lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,12 @@ train: $(STAMP) ## train a model: BETA=15 CONFIG NAME RESUME EMBEDDER SEED PROMP
 
 tensorboard: $(STAMP) ## look at all runs: ARGS="--port 6006"
 	@$(BIN)/tensorboard --logdir runs $(ARGS)
+
+scorer-ranges: $(STAMP) ## how far two scorers range, and the ω they need: ADHERENCE PREFERENCE MODEL N GUIDANCE SEED ARGS
+	@$(BIN)/qd scorer-ranges $(call option,MODEL,model) $(call option,ADHERENCE,adherence) \
+		$(call option,PREFERENCE,preference) $(call option,PROMPTS,prompts) $(call option,N,n) \
+		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,SEED,seed) \
+		$(call option,DEVICE,device) $(ARGS)
 
 sample: $(STAMP) ## sample WAV files and a spectrogram: MODEL=base PROMPT="…" N GUIDANCE SECONDS OUT SEED DEVICE ARGS
 	@$(BIN)/qd sample $(call option,MODEL,model) $(call option,PROMPT,prompt) $(call option,N,n) \

@@ -37,7 +37,15 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="<command>")
-    for add in (_add_train, _add_train_embedder, _add_embedder_report, _add_sample, _add_merge, _add_base):
+    for add in (
+        _add_train,
+        _add_train_embedder,
+        _add_embedder_report,
+        _add_scorer_ranges,
+        _add_sample,
+        _add_merge,
+        _add_base,
+    ):
         add(parsers)
     return parser
 
@@ -87,7 +95,9 @@ def _add_train(parsers: Any) -> None:
     )
     parser.add_argument("--beta", help="weight of the diversity reward, 0 or more; 0 is plain distillation")
     parser.add_argument(
-        "--embedder", metavar="FOLDER", help="what the reward hears: builtin, a folder, or a run of train-embedder"
+        "--embedder",
+        metavar="NAME",
+        help="what the reward hears: builtin, a folder, a run, clap:<…> or muq:<…>",
     )
     parser.add_argument(
         "--prompts", metavar="FILE", help="one prompt a line, or <file>.csv:<column>; replaces the built-in prompts"
@@ -122,13 +132,38 @@ def _add_embedder_report(parsers: Any) -> None:
         "Measure how well an embedder tells recordings apart. Writes report.md and report.png.",
         "qd embedder-report --embedder runs/my-embedder --data my-music",
     )
-    parser.add_argument("--embedder", default="builtin", help="builtin, a folder or a run (default: %(default)s)")
+    parser.add_argument("--embedder", default="builtin", help="builtin, a run, clap:<…> or muq:<…> (default: builtin)")
     parser.add_argument("--data", default="builtin", help="folder, manifest or datasets:<name> (default: %(default)s)")
     parser.add_argument("--n", type=int, default=256, help="held-out recordings, at most (default: %(default)s)")
     parser.add_argument("--validation-share", type=float, default=0.05, help="of a library, held out (default: 0.05)")
     parser.add_argument("--clap", metavar="FOLDER", help="a CLAP model to measure beside it (default: if it is cached)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
     parser.add_argument("--out", metavar="FOLDER", help="where the files go (default: runs/reports/<embedder>-<time>)")
+
+
+def _add_scorer_ranges(parsers: Any) -> None:
+    parser = _command(
+        parsers,
+        "scorer-ranges",
+        commands.run_scorer_ranges,
+        "Measure how far two scorers range over a model's samples, and the weight of adherence that makes them alike.",
+        "qd scorer-ranges --adherence clap --preference audiobox --model facebook/musicgen-small",
+    )
+    parser.add_argument("--model", default="base", help="base, a run, a folder or a hub name (default: base)")
+    parser.add_argument("--adherence", default="builtin", help="builtin, clap:<…> or muq-mulan:<…> (default: builtin)")
+    parser.add_argument("--preference", default="builtin", help="builtin, audiobox:<…> or a folder (default: builtin)")
+    parser.add_argument("--prompts", metavar="FILE", help="one prompt a line (default: built-in development prompts)")
+    parser.add_argument("--n", type=int, default=32, help="prompts, with 4 samples each (default: 32)")
+    parser.add_argument("--guidance", type=float, default=3.0, help="scale of the guided half (default: 3)")
+    parser.add_argument(
+        "--negative-prompt",
+        default="Bad audio quality.",
+        help="of the guidance; '' is unconditional (default: %(default)r)",
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
+    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
+    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
 
 
 def _add_sample(parsers: Any) -> None:

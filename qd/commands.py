@@ -57,6 +57,13 @@ def run_embedder_report(options: argparse.Namespace) -> None:
     print(embedder_report(**_given(options)))
 
 
+def run_scorer_ranges(options: argparse.Namespace) -> None:
+    """``qd scorer-ranges``."""
+    from qd.evaluation.scorer_ranges import scorer_ranges
+
+    print(scorer_ranges(**_given(options)))
+
+
 def run_sample(options: argparse.Namespace) -> None:
     """``qd sample``."""
     from qd.sample import sample

@@ -13,11 +13,12 @@ import pytest
 from qd import cli
 from qd.callbacks.guards import NonFiniteError
 from qd.evaluation.embedder_report import embedder_report
+from qd.evaluation.scorer_ranges import scorer_ranges
 from qd.merging.merge import merge
 from qd.modules.embedder import CollapseError
 from qd.sample import sample
 
-COMMANDS = ("train", "train-embedder", "embedder-report", "sample", "merge", "base")
+COMMANDS = ("train", "train-embedder", "embedder-report", "scorer-ranges", "sample", "merge", "base")
 
 
 @dataclass
@@ -55,6 +56,7 @@ def calls(monkeypatch):
     stand_in("qd.train", "train")
     stand_in("qd.train_embedder", "train_embedder")
     stand_in("qd.evaluation.embedder_report", "embedder_report")
+    stand_in("qd.evaluation.scorer_ranges", "scorer_ranges")
     stand_in("qd.sample", "sample")
     stand_in("qd.merging.merge", "merge")
     stand_in("qd.builtin.pretrain.base", "build")
@@ -177,6 +179,14 @@ def test_merge_passes_what_was_given(calls):
     assert two.items() >= {"a": "runs/a", "b": "base", "lam": -0.5, "extrapolate": True, "out": "x y"}.items()
     assert several.items() >= {"a": None, "lam": None, "models": ["runs/a:0.25", "base:0.75"]}.items()
     assert two.keys() == several.keys() == inspect.signature(merge).parameters.keys()
+
+
+def test_scorer_ranges_passes_what_was_given(calls):
+    assert cli.main(["scorer-ranges", "--adherence", "clap:my clap", "--preference=audiobox", "--n", "8"]) == 0
+    ((_, _, given),) = calls
+    assert given.items() >= {"adherence": "clap:my clap", "preference": "audiobox", "n": 8, "guidance": 3.0}.items()
+    defaults = {name: parameter.default for name, parameter in inspect.signature(scorer_ranges).parameters.items()}
+    assert given == {**defaults, "adherence": "clap:my clap", "preference": "audiobox", "n": 8}
 
 
 def test_base_passes_its_stages(calls):

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
-    "setup", "train-embedder", "embedder-report", "train", "tensorboard", "sample", "merge", "base", "test",
-    "test-slow", "lint", "help",
+    "setup", "train-embedder", "embedder-report", "train", "scorer-ranges", "tensorboard", "sample", "merge", "base",
+    "test", "test-slow", "lint", "help",
 )  # fmt: skip
 AWKWARD = """it's "50 $HOME" $(shell echo x) `id` \\ * ;# ü"""
 
@@ -100,6 +100,13 @@ def test_merge_passes_two_models_or_several(make):
     assert arguments_of(given) == ["merge", "--a=my runs/a", "--b=base", "--lambda=-0.5", "--extrapolate", "--out=a b"]
     given = make("merge", "MODELS=runs/a:0.25 runs/b:0.75", "EXTRAPOLATE=0")
     assert arguments_of(given) == ["merge", "--models", "runs/a:0.25", "runs/b:0.75"]
+
+
+def test_scorer_ranges_passes_the_variables_that_are_set(make):
+    given = make("scorer-ranges", "MODEL=runs/x", "ADHERENCE=clap:my clap", "PREFERENCE=p", "N=8", "PROMPTS=a")
+    assert arguments_of(given) == [
+        "scorer-ranges", "--model=runs/x", "--adherence=clap:my clap", "--preference=p", "--prompts=a", "--n=8",
+    ]  # fmt: skip
 
 
 def test_variables_may_come_from_the_environment_but_not_the_name_of_the_machine(make):
