@@ -242,7 +242,7 @@ def test_a_full_disk_is_told_before_the_run_is_made(run_config: TrainConfig, mon
 def test_scorers_that_are_not_there_are_told_before_the_run_is_made(
     run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> None:
+    def missing(*names: object) -> None:
         raise ValueError("checkpoint folder 'adherence' is incomplete")
 
     monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", missing)
@@ -278,7 +278,7 @@ def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
     config, run = stopped
     before = state_of(run)
     monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", lambda *names: Quality(Loudness("louder"), Loudness()))
-    with pytest.raises(ValueError, match="'x' was measured by scorers 'loudness@1 .*', now 'louder@1 .*put back"):
+    with pytest.raises(ValueError, match="'x' was measured by scorers '5.loudness@1.*', now '5.louder@1.*put back"):
         train(config, resume=run)
     fewer = replace(config, evaluation=replace(config.evaluation, n_samples=3))
     with pytest.raises(ValueError, match="protocol 'quick-2x2.*', now 'quick-2x3.*; scorers "):
