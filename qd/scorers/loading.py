@@ -7,10 +7,11 @@ from pathlib import Path
 from qd.models.clap import CLAP
 from qd.models.pretrained import check_source, require, split_name
 from qd.models.resolver import resolve_asset
+from qd.scorers.adherence import AdherenceScorer
 from qd.scorers.audiobox import AUDIOBOX, AudioboxScorer
-from qd.scorers.builtin import AdherenceScorer, PreferenceScorer
 from qd.scorers.clap import load_clap_scorer
 from qd.scorers.muq_mulan import MUQ_MULAN, load_muq_mulan
+from qd.scorers.preference import PreferenceScorer
 from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
 
 BUILTIN = "builtin"

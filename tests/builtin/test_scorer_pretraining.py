@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from qd.builtin import world
 from qd.builtin.pretrain import adherence, preference
-from qd.builtin.pretrain.calibration import DEVIATIONS, affine, calibrate, scores
+from qd.builtin.pretrain.calibration import DEVIATIONS, calibrate, scores
 from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, shuffled_example
 from qd.models.audio_vit import AudioViTConfig
 from qd.models.codec import CodecConfig, FrameCodec
-from qd.scorers.builtin import AdherenceConfig, AdherenceScorer, PreferenceConfig, PreferenceScorer, TextTowerConfig
+from qd.scorers.adherence import AdherenceConfig, AdherenceScorer, TextTowerConfig
+from qd.scorers.affine import affine
+from qd.scorers.preference import PreferenceConfig, PreferenceScorer
 
 SECONDS = 0.32
 AUDIO = AudioViTConfig(
@@ -56,13 +58,6 @@ def test_info_nce_holds_the_temperature():
     audio, text = unit(4, 3, 0), unit(4, 3, 1)
     coldest = adherence.info_nce(audio, text, torch.tensor(-math.log(100.0)))
     torch.testing.assert_close(adherence.info_nce(audio, text, torch.tensor(-9.0)), coldest)
-
-
-def test_bradley_terry_loss_by_hand():
-    first, second = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([0.0, 3.0, 2.0])
-    loss = preference.bradley_terry_loss(first, second, torch.tensor([True, True, False]))
-    expected = (math.log(1 + math.exp(-1.0)) + math.log(1 + math.exp(3.0)) + math.log(2.0)) / 3
-    assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
 def test_ring_pairs_are_fair_and_distinct():

@@ -28,7 +28,7 @@ from qd.config_checks import bounded
 from qd.metrics.retrieval import recall_at
 from qd.models.codec import load_codec
 from qd.modules.schedules import scheduled, warmup_cosine
-from qd.scorers.builtin import AdherenceConfig, AdherenceScorer
+from qd.scorers.adherence import AdherenceConfig, AdherenceScorer
 
 DESCRIPTION = """Two-tower contrastive model of audio and text, in the role of MuLan: scale · cosine + offset. For
 evaluation only: never trained on a policy's output, never used in policy training. Half of the clips that it was

@@ -12,26 +12,14 @@ from torch import Tensor
 
 from qd.builtin import world
 from qd.builtin.pretrain.clip_bank import ClipBank
-from qd.scorers.builtin import AdherenceScorer, PreferenceScorer
+from qd.scorers.adherence import AdherenceScorer
+from qd.scorers.affine import affine
+from qd.scorers.preference import PreferenceScorer
 from qd.scorers.protocol import ADHERENCE_WEIGHT
 
 DEVIATIONS = {"adherence": 1.0 / ADHERENCE_WEIGHT, "preference": 1.0}
 CALIBRATION_CLIPS = 1024
 _BATCH = 64
-
-
-def affine(raw: Tensor, deviation: float) -> tuple[float, float]:
-    """Scale and offset that give ``raw`` ``(clips,)`` mean 0 and the standard deviation asked for.
-
-    Raises:
-        ValueError: the raw scores do not vary.
-    """
-    raw = raw.double()
-    spread = float(raw.std())
-    if not spread > 1e-6:
-        raise ValueError(f"raw scores have standard deviation {spread:g}; a scorer that tells clips apart is expected")
-    scale = deviation / spread
-    return scale, -scale * float(raw.mean())
 
 
 def calibrate(scorer: AdherenceScorer | PreferenceScorer, bank: ClipBank) -> dict[str, float]:

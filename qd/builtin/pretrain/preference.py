@@ -15,7 +15,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qd.builtin import rater, world
@@ -26,7 +25,8 @@ from qd.builtin.pretrain.stage_checks import clip_length, fit_problems
 from qd.config_checks import bounded
 from qd.models.codec import load_codec
 from qd.modules.schedules import scheduled, warmup_cosine
-from qd.scorers.builtin import PreferenceConfig, PreferenceScorer
+from qd.objectives.bradley_terry import bradley_terry_loss
+from qd.scorers.preference import PreferenceConfig, PreferenceScorer
 
 DESCRIPTION = """Bradley–Terry model over an audio tower, trained on comparisons by a simulated rater
 (`qd/builtin/rater.py`) who dislikes degraded recordings, wrong notes and unsteady rhythm: scale · logit + offset. For
@@ -79,9 +79,12 @@ class PreferenceStageConfig:
             *bounded("validation_comparisons", self.validation_comparisons, 1),
             *bounded("weight_decay", self.weight_decay, 0),
             *bounded("workers", self.workers, 0),
-            *(f"model.audio.{problem}" for problem in self.model.audio.problems()),
             *bounded("model.head_width", self.model.head_width, 1),
         ]
+        if self.model.audio is None or self.model.embedder is not None:
+            problems.append("model.audio is null or model.embedder is given; the stage trains an embedder of its own")
+        else:
+            problems += [f"model.audio.{problem}" for problem in self.model.audio.problems()]
         most = max(1, (self.batch_size - 1) // 2)
         if not 1 <= self.comparisons <= most:
             problems.append(f"comparisons is {self.comparisons}; expected 1 to {most}, half of the others of a batch")
@@ -115,16 +118,6 @@ class PreferencePretraining(pl.LightningModule):
         return scheduled(
             optimizer, partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
         )
-
-
-def bradley_terry_loss(first: Tensor, second: Tensor, preferred: Tensor) -> Tensor:
-    """Mean of −log σ(±(first − second)), + where the first was preferred.
-
-    Args:
-        first, second: logits of the two clips, ``(comparisons,)``.
-        preferred: True where the first was preferred, ``(comparisons,)``.
-    """
-    return F.binary_cross_entropy_with_logits(first - second, preferred.to(first.dtype))
 
 
 def ring_pairs(clips: int, comparisons: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,130 @@
+"""The shipped judge of adherence to the prompt: two towers, audio and text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from qd.models.audio_vit import AudioViT, AudioViTConfig
+from qd.models.resample import resample
+from qd.scorers.cosine import prompt_cosine
+from qd.scorers.folder import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    load_weights,
+    read_config,
+    save_scorer,
+    tower_config,
+)
+from qd.scorers.protocol import check_rows
+
+
+@dataclass
+class TextTowerConfig:
+    """Shape of a :class:`TextTower`. Texts are cut after ``max_tokens``."""
+
+    vocabulary: int = 768
+    max_tokens: int = 96
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    mlp_width: int = 256
+    embedding_width: int = 128
+
+
+@dataclass
+class AdherenceConfig:
+    """Both towers, and the affine map of the score; by default 0.96 M parameters."""
+
+    audio: AudioViTConfig = field(default_factory=tower_config)
+    text: TextTowerConfig = field(default_factory=TextTowerConfig)
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class TextTower(nn.Module):
+    """Byte-level BPE tokens → pre-norm transformer → mean over the tokens → unit norm. It accepts any text."""
+
+    def __init__(self, config: TextTowerConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.tokenizer.enable_truncation(config.max_tokens)
+        self.tokenizer.enable_padding()
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Parameter(0.02 * torch.randn(config.max_tokens, config.width))
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                config.width, config.heads, config.mlp_width, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.projection = nn.Linear(config.width, config.embedding_width)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Unit-norm embeddings ``(batch, embedding_width)``."""
+        encodings = self.tokenizer.encode_batch(list(texts))
+        device = self.positions.device
+        ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
+        real = torch.tensor([encoding.attention_mask for encoding in encodings], device=device, dtype=torch.bool)
+        x = self.tokens(ids) + self.positions[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, src_key_padding_mask=~real)
+        weights = real[..., None] / real.sum(dim=1)[:, None, None]
+        return F.normalize(self.projection((self.norm(x) * weights).sum(dim=1)).float(), dim=-1)
+
+
+class AdherenceScorer(nn.Module):
+    """How well the audio does what the prompt says: scale · cos(audio embedding, text embedding) + offset.
+
+    A contrastive audio–text model in the role of MuLan (Section 3.1). Prompts are encoded once a call however often
+    they repeat.
+    """
+
+    name = "adherence"
+
+    def __init__(self, config: AdherenceConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config, self.version = config, "unsaved"
+        self.audio = AudioViT(config.audio)
+        self.text = TextTower(config.text, tokenizer)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz; other rates are resampled."""
+        return self.audio.sample_rate
+
+    def cosine(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
+        """The score before its affine map, ``(batch,)`` in [−1, 1]."""
+        return prompt_cosine(self.audio(resample(audio, sample_rate, self.sample_rate)), prompts, self.text)
+
+    @torch.no_grad()
+    def forward(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
+        """Scores ``(batch,)``. Raises ``ValueError`` when rows and prompts do not match."""
+        check_rows(audio, prompts)
+        return self.config.scale * self.cosine(audio, sample_rate, prompts) + self.config.offset
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        """Writes ``config.json``, ``model.safetensors`` (float16 if ``half``) and ``tokenizer.json``."""
+        folder = save_scorer(folder, self.name, self.config, self.state_dict(), half)
+        self.text.tokenizer.save(str(folder / TOKENIZER))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> AdherenceScorer:
+        """The saved scorer, float32, frozen, in eval mode. Raises ``ValueError`` for a folder that holds none."""
+        folder = Path(folder)
+        content = read_config(folder, cls.name, (CONFIG, WEIGHTS, TOKENIZER))
+        audio, text = AudioViTConfig(**content.pop("audio")), TextTowerConfig(**content.pop("text"))
+        scorer = cls(AdherenceConfig(audio, text, **content), Tokenizer.from_file(str(folder / TOKENIZER)))
+        scorer.version = load_weights(scorer, folder)
+        return scorer.eval().requires_grad_(False)
