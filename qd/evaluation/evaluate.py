@@ -97,7 +97,7 @@ def evaluate_policy(
     kept: list[Tensor] = []
     for first in range(0, len(texts), batch_rows):
         rows = range(first, min(first + batch_rows, len(texts)))
-        audio, entropy = _generate(music, lm or music.lm, condition, rows, sampling)
+        audio, entropy = generate(music, lm or music.lm, condition, rows, sampling)
         heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts[first : rows.stop])})
         kept += [audio[row - first].cpu() for row in rows if row % n_samples == 0 and row < audio_prompts * n_samples]
     samples = {name: torch.cat([batch[name] for batch in heard]) for name in heard[0]}
@@ -112,7 +112,7 @@ def evaluate_policy(
     )
 
 
-def _generate(
+def generate(
     music: MusicGen, lm: LanguageModel, condition: Condition, rows: range, sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
     """Audio ``(rows, samples)`` and mean entropy per token ``(rows,)`` of some rows of ``condition``."""

@@ -1,0 +1,229 @@
+"""``make fad``: how far generations are from reference recordings, as an embedder hears both."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from qd.builtin import world
+from qd.builtin.degradation import CLEAN
+from qd.config import ConfigError
+from qd.config_checks import bounded, one_of, positive, present_device
+from qd.data.manifest import list_recordings
+from qd.devices import resolve_device
+from qd.embed_files import embed_files
+from qd.evaluation.evaluate import Sampling, generate
+from qd.evaluation.protocols import PROTOCOLS, build_protocol
+from qd.metrics.frechet import LEAST, FrechetAudioDistance
+from qd.models.audio_vit import windows
+from qd.models.embedder import Embedder, load_embedder
+from qd.models.fingerprint import fingerprint
+from qd.models.musicgen import MusicGen
+from qd.models.resample import resample
+from qd.models.vggish import VGGish
+from qd.quiet import quieten_libraries
+
+BUILTIN = "builtin"
+SPLIT = "validation"
+VGGISH = "vggish:"
+BATCH = 32
+SECONDS = 4.0
+"""Length of a clip of the built-in reference."""
+
+
+@dataclass(frozen=True)
+class Generations:
+    """How a model is asked, where it is measured without a folder of its audio.
+
+    Attributes:
+        protocol: of the evaluation, which names the prompts and how many samples each gets.
+        guidance: γ; 1 is no guidance.
+        negative_prompt: of the guidance; None is unconditional, or no guidance.
+        seed: of the tokens drawn.
+    """
+
+    protocol: str
+    guidance: float
+    negative_prompt: str | None
+    seed: int
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        return [*one_of("protocol", self.protocol, PROTOCOLS), *positive("guidance", self.guidance)]
+
+
+def fad(
+    audio: str | Path | None = None,
+    *,
+    model: str | None = None,
+    reference: str | Path = BUILTIN,
+    embedder: str = BUILTIN,
+    n_reference: int = 512,
+    protocol: str = "full",
+    guidance: float = 1.0,
+    negative_prompt: str | None = "Bad audio quality.",
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+) -> Path:
+    """Fréchet audio distance and FAD∞ of generations; prints them, and writes them to a JSON file.
+
+    One embedding is heard a window of the embedder's own length (a patch of 0.96 s for VGGish, 4 s for the built-in
+    one), and not an average a clip.
+
+    Args:
+        audio: folder or manifest of generations.
+        model: instead of ``audio``, what generates them; any name that ``qd.models.resolver.resolve_model`` knows.
+        reference: folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
+        embedder: ``vggish:<weights file>``, or any name that ``qd.models.embedder.load_embedder`` knows.
+        n_reference: pieces of the built-in reference.
+        protocol, guidance, negative_prompt: how ``model`` is asked.
+        seed: of the model's tokens and of the subsets of FAD∞.
+        device: see ``qd.devices.resolve_device``.
+        out: the JSON file, which must not exist yet; ``runs/fad/<time>.json`` if None.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: settings are out of range or contradict each other; all are named.
+        ValueError: the audio, the model or the embedder cannot be used, or there is too little audio.
+    """
+    started = time.perf_counter()
+    asked = Generations(protocol, guidance, (negative_prompt or None) if guidance != 1.0 else None, seed)
+    file = Path(out) if out else Path("runs") / "fad" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
+    if problems := [*_problems(audio, model, n_reference, seed, device, file), *asked.problems()]:
+        raise ConfigError(problems)
+    quieten_libraries()
+    where = resolve_device(device)
+    # Whatever cannot be found is told before anything is heard.
+    source = MusicGen.load(model).to(where) if model else _paths(audio)
+    recordings = None if str(reference) == BUILTIN else _paths(reference)
+    hearing = load_listener(embedder).to(where)
+    known = _files(hearing, recordings, where, "reference") if recordings else _builtin(hearing, n_reference, where)
+    heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where, "generations")
+    facts = {
+        "audio": str(audio) if audio else None, "model": model, **(vars(asked) if model else {"seed": seed}),
+        "reference": str(reference), "embedder": embedder, "fingerprint": fingerprint(hearing),
+    }  # fmt: skip
+    measured = _measure(heard, known, seed)
+    print("\n".join(_told(measured)), flush=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {**measured, **facts, "seconds": round(time.perf_counter() - started, 1)}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def load_listener(name: str) -> Embedder:
+    """VGGish by its weights, ``vggish:<file>``, or any other embedder by its name."""
+    return VGGish.from_file(name.removeprefix(VGGISH)) if name.startswith(VGGISH) else load_embedder(name)
+
+
+def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor:
+    """Embeddings ``(batch · windows, width)`` of the windows of ``audio`` ``(batch, samples)``, each on its own."""
+    audio = resample(audio, sample_rate, embedder.sample_rate)
+    if isinstance(embedder, VGGish):
+        return embedder.embed_windows(audio).flatten(0, 1)
+    clips = windows(audio, round(embedder.clip_seconds * embedder.sample_rate))
+    return embedder(clips.flatten(0, 1))
+
+
+def _problems(
+    audio: str | Path | None, model: str | None, n_reference: int, seed: int, device: str, file: Path
+) -> list[str]:
+    problems = [
+        *bounded("n_reference", n_reference, 2),
+        *bounded("seed", seed, 0),
+        *present_device("device", device),
+    ]
+    if bool(audio) == bool(model):
+        problems.append(
+            f"audio is {audio!r} and model is {model!r}; expected one of them: AUDIO=<folder> or MODEL=<name>"
+        )
+    if file.exists():
+        problems.append(f"out: {str(file)!r} exists already; choose another OUT, or remove it")
+    return problems
+
+
+def _paths(source: str | Path) -> list[Path]:
+    return [entry.path for entry in list_recordings(source)]
+
+
+def _files(embedder: Embedder, paths: list[Path], device: torch.device, what: str) -> Tensor:
+    return torch.cat(embed_files(paths, partial(embed_windows, embedder), device, what))
+
+
+def _builtin(embedder: Embedder, count: int, device: torch.device) -> Tensor:
+    pieces = track(_clean_pieces(count), "hearing the reference", count, console=Console(stderr=True), transient=True)
+    return _hear(embedder, (piece.to(device) for piece in pieces), world.SAMPLE_RATE)
+
+
+def _clean_pieces(count: int) -> Iterator[Tensor]:
+    """The first clips of the held-out split whose recording is not degraded, ``(1, samples)`` each."""
+    index = found = 0
+    while found < count:
+        clip = world.clip(SPLIT, index, SECONDS)
+        index += 1
+        if clip.degradation == CLEAN:
+            found += 1
+            yield torch.from_numpy(clip.audio)[None]
+
+
+@torch.inference_mode()
+def _hear(embedder: Embedder, audio: Iterator[Tensor], sample_rate: int) -> Tensor:
+    return torch.cat([embed_windows(embedder, batch, sample_rate).float().cpu() for batch in audio])
+
+
+def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor:
+    """The embeddings of what the model plays to the protocol's prompts; no audio is kept."""
+    protocol = build_protocol(asked.protocol)
+    texts = protocol.prompts()
+    condition = music.condition(texts).repeat_interleave(protocol.n_samples)
+    sampling = Sampling(
+        guidance_scale=asked.guidance, negative=asked.negative_prompt, seconds=protocol.seconds, seed=asked.seed
+    )
+    total = len(texts) * protocol.n_samples
+    rows = [range(start, min(start + BATCH, total)) for start in range(0, total, BATCH)]
+    played = (
+        generate(music, music.lm, condition, batch, sampling)[0]
+        for batch in track(rows, "sampling", console=Console(stderr=True), transient=True)
+    )
+    return _hear(embedder, played, music.sample_rate)
+
+
+def _measure(heard: Tensor, known: Tensor, seed: int) -> dict[str, Any]:
+    """The distances, and of how many embeddings."""
+    for what, embeddings in {"generations": heard, "reference": known}.items():
+        if len(embeddings) < LEAST:
+            raise ValueError(f"the {what} give {len(embeddings)} embeddings; expected {LEAST} or more: name more audio")
+    metric = FrechetAudioDistance(seed)
+    metric.update(heard, real=False)
+    metric.update(known, real=True)
+    counts = {"n": len(heard), "n_reference": len(known), "width": heard.shape[1]}
+    return {**{name: float(value) for name, value in metric.compute().items()}, **counts}
+
+
+def _told(measured: dict[str, Any]) -> list[str]:
+    """What is printed."""
+    lines = [
+        f"FAD {measured['fad']:.4f} of n = {measured['n']:,} embeddings of width {measured['width']} against "
+        f"{measured['n_reference']:,}",
+        f"FAD∞ {measured['fad_inf']:.4f}, the line over 1/n explains R² = {measured['r2']:.3f}",
+    ]
+    if min(measured["n"], measured["n_reference"]) <= 2 * measured["width"]:
+        lines.append(
+            "few embeddings for so wide an embedder: the bias is large, and no line over 1/n; compare with other FADs "
+            "of the same n only"
+        )
+    return lines

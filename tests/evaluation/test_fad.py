@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from qd.builtin import world
+from qd.cli import main
+from qd.evaluation.fad import _clean_pieces, embed_windows, fad, load_listener
+from qd.evaluation.protocols import PROTOCOLS, Protocol
+from qd.metrics.frechet import frechet_distance, gaussian
+from qd.models.embedder import load_embedder
+from qd.models.vggish import VGGish
+from tests.data.sounds import RATE, sound, write
+
+SECONDS = 0.32
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Twelve recordings of a kind: glides, and the same under noise; the second half lie in a folder of their own."""
+    root, rng = tmp_path_factory.mktemp("fad"), np.random.default_rng(0)
+    for number in range(12):
+        tone = sound(number, SECONDS)
+        for kind, noise in {"clean": 0.0, "noisy": 0.3}.items():
+            write(root / kind / "ab"[number // 6] / f"{number}.wav", tone + noise * rng.normal(size=len(tone)))
+    return {kind: root / kind for kind in ("clean", "noisy")}
+
+
+def result(file: Path) -> dict:
+    return json.loads(file.read_text())
+
+
+def embeddings(folder: Path, embedder: Path) -> torch.Tensor:
+    """By hand: one window each, in the order of their paths."""
+    audio = [soundfile.read(path, dtype="float32")[0] for path in sorted(folder.rglob("*.wav"))]
+    return load_embedder(embedder)(torch.from_numpy(np.stack(audio)))
+
+
+def test_of_two_folders(folders, tiny_embedder, tmp_path, capsys):
+    file = fad(
+        folders["noisy"], reference=folders["clean"], embedder=str(tiny_embedder), out=tmp_path / "new" / "a.json"
+    )
+    found = result(file)
+    a, b = (gaussian(embeddings(folders[kind], tiny_embedder)) for kind in ("noisy", "clean"))
+    assert found["fad"] == pytest.approx(float(frechet_distance(a, b)), rel=1e-3)
+    assert (found["n"], found["n_reference"], found["width"], found["model"]) == (12, 12, 8, None)
+    printed = capsys.readouterr().out
+    assert f"FAD {found['fad']:.4f} of n = 12 embeddings" in printed and f"FAD∞ {found['fad_inf']:.4f}" in printed
+    assert "few embeddings for so wide an embedder" in printed
+
+
+def test_of_a_folder_to_itself(folders, tiny_embedder, tmp_path):
+    same = fad(folders["clean"], reference=folders["clean"], embedder=str(tiny_embedder), out=tmp_path / "a.json")
+    assert result(same)["fad"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_every_window_of_a_longer_file_is_an_embedding(tiny_embedder):
+    embedder = load_embedder(tiny_embedder)
+    long = torch.from_numpy(np.concatenate([sound(i, SECONDS) for i in range(3)])).float()[None]
+    parts = embedder(long.unflatten(1, (3, -1))[0])
+    torch.testing.assert_close(embed_windows(embedder, long, RATE), parts)
+    vggish = VGGish()
+    heard = embed_windows(vggish, torch.zeros(2, 48_000), RATE)
+    assert heard.shape == (2 * 3, 128)
+
+
+def test_of_a_model_against_the_built_in_reference(tiny_model, tiny_embedder, tmp_path, monkeypatch):
+    monkeypatch.setattr("qd.evaluation.fad.SECONDS", SECONDS)
+    settings = {"n_reference": 12, "embedder": str(tiny_embedder), "protocol": "tiny"}
+    monkeypatch.setitem(PROTOCOLS, "tiny", Protocol("tiny", "development", 6, 2, seconds=SECONDS))
+    files = {
+        name: fad(model=str(tiny_model), seed=seed, guidance=guidance, out=tmp_path / f"{name}.json", **settings)
+        for name, (seed, guidance) in {"a": (0, 1.0), "b": (0, 1.0), "seed": (1, 1.0), "guided": (0, 3.0)}.items()
+    }
+    found = {name: result(file) for name, file in files.items()}
+    assert found["a"]["fad"] == found["b"]["fad"] and found["a"]["fad_inf"] == found["b"]["fad_inf"]
+    assert len({values["fad"] for values in found.values()}) == 3
+    assert (found["a"]["n"], found["a"]["n_reference"], found["a"]["model"]) == (12, 12, str(tiny_model))
+    assert (found["a"]["negative_prompt"], found["guided"]["negative_prompt"]) == (None, "Bad audio quality.")
+
+
+def test_the_built_in_reference_is_clean():
+    pieces = list(_clean_pieces(3))
+    clean = [clip.audio for clip in (world.clip("validation", i) for i in range(12)) if clip.degradation == "clean"]
+    assert all(np.array_equal(piece[0].numpy(), audio) for piece, audio in zip(pieces, clean, strict=False))
+
+
+def test_vggish_is_found_by_its_file(tmp_path):
+    with pytest.raises(ValueError, match="VGGish weights .*gone.pth' are not there"):
+        load_listener(f"vggish:{tmp_path / 'gone.pth'}")
+
+
+def test_bad_settings_are_told_at_once(tmp_path, capsys):
+    (tmp_path / "old.json").touch()
+    arguments = ["--out", str(tmp_path / "old.json"), "--n-reference=1", "--protocol=ful", "--guidance=0"]
+    assert main(["fad", *arguments, "--device=tpu"]) == 2
+    error = capsys.readouterr().err
+    assert "6 problems" in error
+    assert "expected one of them: AUDIO=<folder> or MODEL=<name>" in error and "full?" in error
+    assert main(["fad", "--audio=a", "--model=base"]) == 2
+    assert "audio is 'a' and model is 'base'" in capsys.readouterr().err
+
+
+def test_too_little_audio_is_refused(folders, tiny_embedder):
+    with pytest.raises(ValueError, match="the generations give 6 embeddings; expected 10 or more"):
+        fad(folders["noisy"] / "a", reference=folders["clean"], embedder=str(tiny_embedder))
