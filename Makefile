@@ -17,7 +17,7 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
 VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP \
-	A B LAMBDA MODELS ADHERENCE PREFERENCE
+	A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -27,7 +27,8 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder embedder-report train scorer-ranges tensorboard sample merge base test test-slow lint
+.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad base \
+	test test-slow lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +53,10 @@ train: $(STAMP) ## train a model: BETA=15 CONFIG NAME RESUME EMBEDDER SEED PROMP
 	@$(BIN)/qd train $(call option,BETA,beta) $(call option,EMBEDDER,embedder) $(call option,PROMPTS,prompts) \
 		$(RUN_OPTIONS) $(ARGS)
 
+train-preference: $(STAMP) ## a scorer out of listeners' ratings: DATA=ratings.csv EMBEDDER OUT SEED DEVICE ARGS
+	@$(BIN)/qd train-preference $(call option,DATA,data) $(call option,EMBEDDER,embedder) $(call option,OUT,out) \
+		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+
 tensorboard: $(STAMP) ## look at all runs: ARGS="--port 6006"
 	@$(BIN)/tensorboard --logdir runs $(ARGS)
 
@@ -70,6 +75,11 @@ merge: $(STAMP) ## average weights: A=<quality> B=<diverse> LAMBDA=0.5, or MODEL
 	@$(BIN)/qd merge $(call option,A,a) $(call option,B,b) $(call option,LAMBDA,lambda) \
 		$${QD_MODELS:+--models $$QD_MODELS} $(if $(filter-out 0,$(EXTRAPOLATE)),--extrapolate) \
 		$(call option,OUT,out) $(ARGS)
+
+fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base, REFERENCE=folder EMBEDDER GUIDANCE OUT SEED DEVICE ARGS
+	@$(BIN)/qd fad $(call option,AUDIO,audio) $(call option,MODEL,model) $(call option,REFERENCE,reference) \
+		$(call option,EMBEDDER,embedder) $(call option,GUIDANCE,guidance) $(call option,OUT,out) \
+		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qd import commands
+from qd.cli_command import add_command
+from qd.cli_judging import add_fad, add_train_preference
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
@@ -42,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
         _add_train_embedder,
         _add_embedder_report,
         _add_scorer_ranges,
+        add_train_preference,
+        add_fad,
         _add_sample,
         _add_merge,
         _add_base,
@@ -61,19 +65,6 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     return options
 
 
-def _command(parsers: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
-    parser = parsers.add_parser(
-        name,
-        help=summary[0].lower() + summary[1:].split(". ")[0].rstrip("."),
-        description=summary,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_config_options(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument("--config", help=f"overlay: the name of a file in configs/{kind}/, or the path of a YAML file")
     parser.add_argument("--name", help="of the run folder; what the run is and the time if not given")
@@ -86,7 +77,7 @@ def _add_config_options(parser: argparse.ArgumentParser, kind: str) -> None:
 
 
 def _add_train(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "train",
         commands.run_train,
@@ -111,7 +102,7 @@ def _add_train(parsers: Any) -> None:
 
 
 def _add_train_embedder(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "train-embedder",
         commands.run_train_embedder,
@@ -125,7 +116,7 @@ def _add_train_embedder(parsers: Any) -> None:
 
 
 def _add_embedder_report(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "embedder-report",
         commands.run_embedder_report,
@@ -142,7 +133,7 @@ def _add_embedder_report(parsers: Any) -> None:
 
 
 def _add_scorer_ranges(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "scorer-ranges",
         commands.run_scorer_ranges,
@@ -167,7 +158,7 @@ def _add_scorer_ranges(parsers: Any) -> None:
 
 
 def _add_sample(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "sample",
         commands.run_sample,
@@ -191,7 +182,7 @@ def _add_sample(parsers: Any) -> None:
 
 
 def _add_merge(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "merge",
         commands.run_merge,
@@ -213,7 +204,7 @@ def _add_merge(parsers: Any) -> None:
 
 
 def _add_base(parsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         parsers,
         "base",
         commands.run_base,

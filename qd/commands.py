@@ -64,6 +64,20 @@ def run_scorer_ranges(options: argparse.Namespace) -> None:
     print(scorer_ranges(**_given(options)))
 
 
+def run_train_preference(options: argparse.Namespace) -> None:
+    """``qd train-preference``."""
+    from qd.train_preference import train_preference
+
+    print(train_preference(**_given(options)))
+
+
+def run_fad(options: argparse.Namespace) -> None:
+    """``qd fad``."""
+    from qd.evaluation.fad import fad
+
+    print(fad(**_given(options)))
+
+
 def run_sample(options: argparse.Namespace) -> None:
     """``qd sample``."""
     from qd.sample import sample

@@ -13,12 +13,16 @@ import pytest
 from qd import cli
 from qd.callbacks.guards import NonFiniteError
 from qd.evaluation.embedder_report import embedder_report
+from qd.evaluation.fad import fad
 from qd.evaluation.scorer_ranges import scorer_ranges
 from qd.merging.merge import merge
 from qd.modules.embedder import CollapseError
 from qd.sample import sample
+from qd.train_preference import train_preference
 
-COMMANDS = ("train", "train-embedder", "embedder-report", "scorer-ranges", "sample", "merge", "base")
+COMMANDS = (
+    "train", "train-embedder", "embedder-report", "scorer-ranges", "train-preference", "fad", "sample", "merge", "base",
+)  # fmt: skip
 
 
 @dataclass
@@ -57,6 +61,8 @@ def calls(monkeypatch):
     stand_in("qd.train_embedder", "train_embedder")
     stand_in("qd.evaluation.embedder_report", "embedder_report")
     stand_in("qd.evaluation.scorer_ranges", "scorer_ranges")
+    stand_in("qd.train_preference", "train_preference")
+    stand_in("qd.evaluation.fad", "fad")
     stand_in("qd.sample", "sample")
     stand_in("qd.merging.merge", "merge")
     stand_in("qd.builtin.pretrain.base", "build")
@@ -187,6 +193,23 @@ def test_scorer_ranges_passes_what_was_given(calls):
     assert given.items() >= {"adherence": "clap:my clap", "preference": "audiobox", "n": 8, "guidance": 3.0}.items()
     defaults = {name: parameter.default for name, parameter in inspect.signature(scorer_ranges).parameters.items()}
     assert given == {**defaults, "adherence": "clap:my clap", "preference": "audiobox", "n": 8}
+
+
+def test_train_preference_and_fad_pass_what_was_given(calls):
+    assert cli.main(["train-preference", "--data=my ratings.csv", "--embedder", "clap:x", "--weight-decay=0.5"]) == 0
+    assert cli.main(["fad", "--audio", "my audio", "--reference=ref", "--embedder=vggish:w.pth", "--seed=3"]) == 0
+    preference, distance = (given for _, _, given in calls)
+    assert preference.items() >= {"data": "my ratings.csv", "embedder": "clap:x", "weight_decay": 0.5}.items()
+    assert distance.items() >= {"audio": "my audio", "reference": "ref", "embedder": "vggish:w.pth", "seed": 3}.items()
+    for given, function in ((preference, train_preference), (distance, fad)):
+        assert given.keys() == inspect.signature(function).parameters.keys()
+
+
+@pytest.mark.parametrize(("command", "function"), [("train-preference", train_preference), ("fad", fad)])
+def test_the_defaults_of_a_command_are_those_of_its_function(calls, command, function):
+    assert cli.main([command, *(["--data", "x"] if command == "train-preference" else [])]) == 0
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items() if name != "data"}
+    assert {name: value for name, value in calls[0][2].items() if name != "data"} == defaults
 
 
 def test_base_passes_its_stages(calls):

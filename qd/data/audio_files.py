@@ -95,6 +95,28 @@ def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Gener
     raise BadAudioError("silent", f"below {20 * math.log10(SILENCE):.0f} dB of full scale at {DRAWS} random positions")
 
 
+def check_opens(source: Path | bytes) -> None:
+    """Looks at a file's header alone.
+
+    Raises:
+        BadAudioError: it cannot be opened, or holds no sample.
+    """
+    with _opened(source) as file:
+        if file.frames == 0:
+            raise BadAudioError("too short", "it holds no sample")
+
+
+def read_all(source: Path | bytes) -> tuple[np.ndarray, int]:
+    """A whole file as it is: ``(samples,)`` float32, mono, and its sample rate in Hz.
+
+    Raises:
+        BadAudioError: the file cannot be used.
+    """
+    check_opens(source)
+    with _opened(source) as file:
+        return _read_mono(file, 0, file.frames, 0), file.samplerate
+
+
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
     try:

@@ -26,7 +26,7 @@ from qd.embed_files import embed_files
 from qd.evaluation.evaluate import Sampling, generate
 from qd.evaluation.protocols import PROTOCOLS, build_protocol
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
-from qd.models.audio_vit import windows
+from qd.models.clip_embedder import windows
 from qd.models.embedder import Embedder, load_embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen

@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["bootstrap", "diversity", "vendi"])
+@pytest.mark.parametrize("module", ["bootstrap", "diversity", "frechet", "preference", "vendi"])
 def test_examples_are_true(module):
     results = doctest.testmod(importlib.import_module(f"qd.metrics.{module}"))
     assert results.attempted > 0

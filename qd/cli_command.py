@@ -1,0 +1,27 @@
+"""How a command of the command line is declared."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_command(parsers: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+    """The parser of a new command.
+
+    Args:
+        parsers: of all commands.
+        name: of this one. run: what it does with the parsed options.
+        summary: what it is for; its first sentence stands in the list of commands.
+        example: a line that one can type.
+    """
+    parser = parsers.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:].split(". ")[0].rstrip("."),
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser

@@ -1,0 +1,78 @@
+"""The commands that judge audio: training a preference, and the distance to recordings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qd import commands
+from qd.cli_command import add_command
+
+
+def add_train_preference(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "train-preference",
+        commands.run_train_preference,
+        "Train a scorer of preference from listeners' ratings. A small head over a frozen audio embedder, "
+        "fitted by Bradley–Terry.",
+        "qd train-preference --data ratings.csv --embedder builtin --out my-preference",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help=".csv or .jsonl with the columns audio_a, audio_b and preferred (a, b or tie) or difference (positive: a "
+        "is better), or audio and rating (1 to 5); also rater and prompt, if known. Paths are relative to the file",
+    )
+    parser.add_argument(
+        "--embedder",
+        default="builtin-heldout",
+        help="what hears; better not the one that a reward hears, for what fools that one would fool the scorer too "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="of the scorer, a new one (default: runs/preference/<embedder>-<time>)"
+    )
+    parser.add_argument(
+        "--validation-share", type=float, default=0.2, help="of the recordings, held out (default: 0.2)"
+    )
+    parser.add_argument("--head-width", type=int, default=128, help="of the head's hidden layer (default: 128)")
+    parser.add_argument("--max-steps", type=int, default=500, help="of the fit, at most (default: 500)")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="of the fit (default: 0.003)")
+    parser.add_argument("--weight-decay", type=float, default=1.0, help="of the fit (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split and the fit (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+
+
+def add_fad(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "fad",
+        commands.run_fad,
+        "Measure the Fréchet audio distance of generations to recordings. Also as n → ∞.",
+        "qd fad --audio my-generations --reference my-music --embedder vggish:vggish-10086976.pth",
+    )
+    parser.add_argument("--audio", metavar="FOLDER", help="generations: a folder, or a manifest")
+    parser.add_argument("--model", help="instead of --audio, what generates them: base, a run, a folder or a hub name")
+    parser.add_argument(
+        "--reference",
+        metavar="FOLDER",
+        default="builtin",
+        help="recordings: a folder, a manifest, or builtin, clean held-out pieces (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--embedder",
+        default="builtin",
+        help="vggish:<weights file>, or any name that train --embedder takes too (default: %(default)s)",
+    )
+    parser.add_argument("--n-reference", type=int, default=512, help="pieces of the built-in reference (default: 512)")
+    parser.add_argument("--protocol", default="full", help="prompts and samples of --model (default: %(default)s)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of --model; 1 is no guidance (default: 1)")
+    parser.add_argument(
+        "--negative-prompt",
+        default="Bad audio quality.",
+        help="of the guidance; '' is unconditional (default: %(default)r)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn and of FAD∞'s subsets (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    parser.add_argument("--out", metavar="FILE", help="the JSON file, a new one (default: runs/fad/<time>.json)")

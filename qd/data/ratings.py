@@ -1,0 +1,170 @@
+"""Listeners' ratings from a file: which of two recordings was preferred, or how good each one is.
+
+Columns of a CSV file, or keys of JSONL objects:
+
+- **pairwise**: ``audio_a``, ``audio_b``, and either ``preferred`` (``a``, ``b`` or ``tie``) or ``difference``, a number
+  that is positive where a was better, 0 for a tie;
+- **absolute**: ``audio`` and ``rating``, a number from 1 to 5.
+
+Both may have ``rater`` and ``prompt``. Absolute ratings are compared within a rater, and within a prompt where one is
+given, because one rater's 3 is another's 4, and one prompt is easier than another. Audio paths are relative to the
+file's folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from qd.data.audio_files import BadAudioError, check_opens
+from qd.data.tables import Row, read_table, refuse_bad_rows
+
+LOWEST, HIGHEST = 1.0, 5.0
+PREFERRED = {"a": 1.0, "b": -1.0, "tie": 0.0}
+WHAT = "ratings"
+COLUMNS = "audio_a, audio_b and preferred (or difference), or audio and rating"
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Who liked what.
+
+    Attributes:
+        paths: of the recordings, each once.
+        sittings: values that may be compared with each other, by the number of the recording; the larger is the better.
+            One comparison is a sitting of two, the ratings of one rater (for one prompt) are one sitting.
+        rows: of the file.
+        kind: ``pairwise`` or ``absolute``.
+        raters: how many have a name; 0 where the file names none.
+    """
+
+    paths: tuple[Path, ...]
+    sittings: tuple[dict[int, float], ...]
+    rows: int
+    kind: str
+    raters: int
+
+
+def read_ratings(path: str | Path) -> Ratings:
+    """The ratings of a file.
+
+    Raises:
+        ValueError: the file cannot be read, lacks columns, or has rows that cannot be used, all of which are named by
+            line; or no rater has judged two recordings, or all comparisons are ties.
+    """
+    rows = read_table(path, WHAT)
+    columns = set().union(*(row for _, row in rows))
+    kind = _kind(path, columns)
+    reader = _Reader(Path(path).parent)
+    for line, row in rows:
+        (reader.comparison if kind == "pairwise" else reader.rating)(line, row)
+    mend = "correct or remove them (paths are relative to the file's folder)"
+    refuse_bad_rows(path, WHAT, reader.bad, mend)
+    ratings = Ratings(
+        tuple(reader.numbers),
+        tuple(reader.sittings()),
+        len(rows),
+        kind,
+        len({row["rater"] for _, row in rows if "rater" in row}),
+    )
+    if not any(len(sitting) > 1 for sitting in ratings.sittings):
+        raise ValueError(
+            f"{WHAT} {str(path)!r}: no rater has rated two recordings{' of one prompt' * ('prompt' in columns)}, so "
+            "that nothing can be compared; give more ratings"
+        )
+    if all(len(set(sitting.values())) == 1 for sitting in ratings.sittings):
+        raise ValueError(f"{WHAT} {str(path)!r}: all comparisons are ties, from which no preference can be learned")
+    return ratings
+
+
+def _kind(path: str | Path, columns: set[str]) -> str:
+    pairwise = {"audio_a", "audio_b"} <= columns and len({"preferred", "difference"} & columns) == 1
+    absolute = {"audio", "rating"} <= columns
+    if pairwise == absolute:
+        raise ValueError(f"{WHAT} {str(path)!r}: expected the columns {COLUMNS}; present: {', '.join(sorted(columns))}")
+    return "pairwise" if pairwise else "absolute"
+
+
+class _Reader:
+    """Collects what the rows say, and what is wrong with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bad: list[tuple[int, str]] = []
+        self.numbers: dict[Path, int] = {}
+        self._problems: dict[Path, str | None] = {}
+        self._pairs: list[dict[int, float]] = []
+        self._rated: dict[tuple[str | None, str | None], dict[int, list[float]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+
+    def comparison(self, line: int, row: Row) -> None:
+        """Takes a pairwise row."""
+        a, b = self._audio(line, row, "audio_a"), self._audio(line, row, "audio_b")
+        difference = self._difference(line, row)
+        if None in (a, b, difference):
+            return
+        if a == b:
+            self.bad.append((line, f"audio_a and audio_b are both {row['audio_a']!r}"))
+            return
+        self._pairs.append({a: difference, b: 0.0})
+
+    def rating(self, line: int, row: Row) -> None:
+        """Takes an absolute row."""
+        number = self._audio(line, row, "audio")
+        value = _number(row.get("rating"))
+        if value is None or not LOWEST <= value <= HIGHEST:
+            self.bad.append((line, f"rating is {row.get('rating')!r}; expected a number from 1 to 5"))
+        elif number is not None:
+            self._rated[row.get("rater"), row.get("prompt")][number].append(value)
+
+    def sittings(self) -> list[dict[int, float]]:
+        """What may be compared with each other; who has rated a recording twice is taken at the mean."""
+        rated = [{n: sum(values) / len(values) for n, values in each.items()} for each in self._rated.values()]
+        return [*self._pairs, *rated]
+
+    def _difference(self, line: int, row: Row) -> float | None:
+        if "difference" in row:
+            difference = _number(row["difference"])
+            expected = "a number, positive where a was better"
+        else:
+            difference = PREFERRED.get(row.get("preferred", "").lower())
+            expected = "a, b or tie"
+        if difference is None:
+            column = "difference" if "difference" in row else "preferred"
+            self.bad.append((line, f"{column} is {row.get(column)!r}; expected {expected}"))
+        return difference
+
+    def _audio(self, line: int, row: Row, column: str) -> int | None:
+        """The recording's number; None if it cannot be used."""
+        if column not in row:
+            self.bad.append((line, f"{column} is empty"))
+            return None
+        path = Path(os.path.normpath(self.folder / row[column]))
+        if path not in self._problems:
+            self._problems[path] = _problem(path)
+        if problem := self._problems[path]:
+            self.bad.append((line, f"{column} {row[column]!r} {problem}"))
+            return None
+        return self.numbers.setdefault(path, len(self.numbers))
+
+
+def _problem(path: Path) -> str | None:
+    if not path.is_file():
+        return "is not there"
+    try:
+        check_opens(path)
+    except BadAudioError as error:
+        return f"is no audio that can be read ({error})"
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
