@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import lfilter
 
 from qd.audio_io import write_wav
 from qd.cli import main
@@ -16,26 +17,27 @@ from qd.models.embedder import load_embedder
 from qd.models.fingerprint import fingerprint
 from qd.scorers.preference import PreferenceScorer
 from qd.train_preference import train_preference
-from tests.data.sounds import RATE, sound
+from tests.data.sounds import RATE
 
 CLIPS = 40
 
 
-def noisy(number: int, noise: float, seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
-    generator = np.random.default_rng(number)
-    tone = sound(number, seconds, rate)
-    return tone + 0.3 * noise * generator.normal(size=len(tone))
+def muffled(number: int, dullness: float, seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
+    """Noise through a low-pass of one pole: white at a dullness of 0, a rumble at 1."""
+    pole = 0.98 * dullness
+    noise = np.random.default_rng(number).normal(size=round(seconds * rate))
+    return 0.1 * lfilter([(1 - pole**2) ** 0.5], [1, -pole], noise)
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> tuple[Path, np.ndarray]:
-    """WAVs of several rates and lengths, and how noisy each is: the less, the better liked."""
+    """WAVs of several rates and lengths, and how dull each is: the less, the better liked."""
     folder = tmp_path_factory.mktemp("rated")
-    noise = np.random.default_rng(0).permutation(np.linspace(0, 1, CLIPS))
+    dullness = np.random.default_rng(2).permutation(np.linspace(0, 1, CLIPS))
     for number in range(CLIPS):
         rate = (16_000, 22_050)[number % 2]
-        write_wav(folder / f"{number:02d}.wav", noisy(number, noise[number], 1.5 + 0.01 * number, rate), rate)
-    return folder, noise
+        write_wav(folder / f"{number:02d}.wav", muffled(number, dullness[number], 1.5 + 0.01 * number, rate), rate)
+    return folder, dullness
 
 
 def table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
@@ -44,17 +46,17 @@ def table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     return path
 
 
-def pairwise(folder: Path, noise: np.ndarray) -> Path:
+def pairwise(folder: Path, dullness: np.ndarray) -> Path:
     rng = np.random.default_rng(1)
     pairs = [rng.choice(CLIPS, 2, replace=False) for _ in range(400)]
-    rows = [(f"{a:02d}.wav", f"{b:02d}.wav", "a" if noise[a] < noise[b] else "b") for a, b in pairs]
+    rows = [(f"{a:02d}.wav", f"{b:02d}.wav", "a" if dullness[a] < dullness[b] else "b") for a, b in pairs]
     return table(folder / "pairs.csv", ("audio_a", "audio_b", "preferred"), rows)
 
 
-def absolute(folder: Path, noise: np.ndarray) -> Path:
+def absolute(folder: Path, dullness: np.ndarray) -> Path:
     """Two raters, of whom one is stricter: only comparisons within a rater are clean."""
     rows = [
-        (f"{number:02d}.wav", round(5 - 2 * noise[number] - 2 * strict, 1), f"rater {strict}")
+        (f"{number:02d}.wav", round(5 - 2 * dullness[number] - 2 * strict, 1), f"rater {strict}")
         for number in range(CLIPS)
         for strict in (0, 1)
     ]
@@ -63,9 +65,9 @@ def absolute(folder: Path, noise: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("ratings", [pairwise, absolute])
 def test_a_known_preference_is_learned(ratings: Callable, recordings, tmp_path, capsys):
-    """Less noise is better; the shipped embedder that no reward hears."""
-    folder, noise = recordings
-    out = train_preference(ratings(folder, noise), out=tmp_path / "mine", validation_share=0.3, max_steps=150)
+    """Brighter is better; the shipped embedder that no reward hears."""
+    folder, dullness = recordings
+    out = train_preference(ratings(folder, dullness), out=tmp_path / "mine", validation_share=0.3, max_steps=150)
     printed = capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     accuracy = metrics["accuracy"]
@@ -73,15 +75,15 @@ def test_a_known_preference_is_learned(ratings: Callable, recordings, tmp_path, 
     assert metrics["log_loss"] < 0.5
     assert f"held-out accuracy {accuracy['mean']:.3f}" in printed and "chance 0.500" in printed
     scorer = PreferenceScorer.from_pretrained(out)
-    noise = np.linspace(0, 1, 10)
-    unheard = [torch.from_numpy(noisy(100, level)).float() for level in noise]
+    dullness = np.linspace(0, 1, 10)
+    unheard = [torch.from_numpy(muffled(100, level)).float() for level in dullness]
     scores = scorer(torch.stack(unheard), RATE, [""] * 10)
-    assert np.corrcoef(scores.numpy(), noise)[0, 1] < -0.8
+    assert np.corrcoef(scores.numpy(), dullness)[0, 1] < -0.8
 
 
 def test_the_scale_and_the_card(recordings, tiny_embedder, tmp_path):
-    folder, noise = recordings
-    data = absolute(folder, noise)
+    folder, dullness = recordings
+    data = absolute(folder, dullness)
     out = train_preference(data, str(tiny_embedder), out=tmp_path / "mine", max_steps=20, seed=3)
     scorer = PreferenceScorer.from_pretrained(out)
     scores = []
@@ -125,9 +127,9 @@ def test_bad_settings_are_told_before_anything_is_read(tmp_path, capsys):
 
 
 def test_damaged_recordings_are_all_named(recordings, tiny_embedder, tmp_path):
-    folder, noise = recordings
+    folder, dullness = recordings
     for number in range(4):
-        write_wav(tmp_path / f"{number:02d}.wav", noisy(number, 0.1), RATE)
+        write_wav(tmp_path / f"{number:02d}.wav", muffled(number, 0.1), RATE)
     for number in (1, 2):
         whole = (tmp_path / f"{number:02d}.wav").read_bytes()
         (tmp_path / f"{number:02d}.wav").write_bytes(whole[:44] + b"")
