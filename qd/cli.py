@@ -91,7 +91,10 @@ def _add_train(parsers: Any) -> None:
         help="what the reward hears: builtin, a folder, a run, clap:<…> or muq:<…>",
     )
     parser.add_argument(
-        "--prompts", metavar="FILE", help="one prompt a line, or <file>.csv:<column>; replaces the built-in prompts"
+        "--prompts",
+        metavar="FILE",
+        help="a .txt file of one prompt a line, .csv[:column], .jsonl[:key], musiccaps:FILE, song-describer:FILE, or "
+        "generic (a shipped list); replaces the built-in prompts",
     )
     parser.add_argument(
         "--dry-run",

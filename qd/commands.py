@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 
@@ -126,8 +125,7 @@ def _first_process() -> bool:
 
 
 def _prompt_source(text: str) -> dict[str, str]:
-    """``prompts.txt``, or ``prompts.csv:column``."""
-    file, colon, column = text.rpartition(":")
-    if colon and Path(file).suffix.lower() == ".csv":
-        return {"kind": "csv", "path": file, "column": column}
-    return {"kind": "csv" if Path(text).suffix.lower() == ".csv" else "text", "path": text}
+    """The settings of a source that is named on the command line."""
+    from qd.data.prompt_files import PromptFile
+
+    return {key: value for key, value in PromptFile.parse(text)._asdict().items() if value is not None}

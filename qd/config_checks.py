@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-from qd.data.prompt_files import read_prompts
+from qd.data.prompt_files import PromptFile
 from qd.devices import resolve_device
 
 
@@ -53,10 +53,10 @@ def present_device(path: str, value: str) -> list[str]:
     return []
 
 
-def unreadable(path: str, file: str, column: str | None = None) -> list[str]:
+def unreadable(path: str, file: PromptFile) -> list[str]:
     """A file that gives prompts."""
     try:
-        read_prompts(file, column)
+        file.read()
     except ValueError as error:
         return [f"{path}: {error}"]
     return []

@@ -18,6 +18,7 @@ from qd.callbacks.progress import StepProgress
 from qd.callbacks.step_folders import StepFolders
 from qd.config import ConfigError, to_yaml
 from qd.config_schema import TrainConfig
+from qd.data.prompt_lengths import length_problems, prompt_report
 from qd.data.prompts import PromptDataModule
 from qd.devices import resolve_device, trainer_device
 from qd.estimate import disk_bytes, estimate
@@ -57,7 +58,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     checkpoint = newest_checkpoint(folder) if folder else None
     module, data = _build(config)
     if dry_run:
-        print(f"{to_yaml(config)}\n{estimate(module, config, data.accumulation(1), device)}")
+        print(f"{to_yaml(config)}\n{prompt_report(config)}{estimate(module, config, data.accumulation(1), device)}")
         return None
     # Before the folder: what cannot be measured must not take the run's name.
     heldout = load_embedder(config.reward.heldout_embedder).to(device)
@@ -68,7 +69,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     folder = folder or create_run(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder)
     save_config(config, folder)
-    print(f"run folder: {folder}", flush=True)
+    print(f"{prompt_report(config)}run folder: {folder}", flush=True)
     _fit(module, data, evaluator, config, folder, checkpoint)
     print(f"finished: look at {folder / 'pareto.png'} and `make tensorboard`; `make sample MODEL={folder} PROMPT=…`")
     return folder
@@ -78,6 +79,8 @@ def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule
     """What is trained, and what it is trained on."""
     music = MusicGen.load(config.model.name)
     music.frames(config.rollout.seconds)  # a clip of no frame is an error now, not in the run
+    if problems := length_problems(config, music.tokenizer):
+        raise ConfigError(problems)
     objective = config.objective
     width = music.text_encoder.config.hidden_size
     baseline = build_baseline(objective.baseline, decay=objective.baseline_decay, feature_width=width)

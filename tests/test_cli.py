@@ -113,10 +113,13 @@ def test_train_takes_options_and_overrides_in_any_order(calls):
         ("my prompts.txt", {"kind": "text", "path": "my prompts.txt"}),
         ("a.csv:the text", {"kind": "csv", "path": "a.csv", "column": "the text"}),
         ("a.csv", {"kind": "csv", "path": "a.csv"}),
+        ("a.jsonl:text", {"kind": "jsonl", "path": "a.jsonl", "column": "text"}),
+        ("musiccaps:a.csv", {"kind": "musiccaps", "path": "a.csv"}),
+        ("generic", {"kind": "generic"}),
         ("C:\\a.txt", {"kind": "text", "path": "C:\\a.txt"}),
     ],
 )
-def test_prompts_are_a_text_file_or_a_csv_column(calls, given, source):
+def test_prompts_are_a_file_that_its_name_tells_how_to_read(calls, given, source):
     assert cli.main(["train", "--prompts", given, "--embedder", "a: {b}"]) == 0
     config = calls[0][1][0]
     assert config.data == {"prompts": [source]}

@@ -210,7 +210,10 @@ def test_defaults_have_no_problem():
         (["reward.embedder=x"], "reward.embedder: no model 'x'"),
         (["data.prompts=[]"], "data.prompts is empty"),
         (["data.prompts=[{kind: text}]"], "data.prompts[0].path is missing"),
-        (["data.prompts=[{kind: csv, path: x}]"], "data.prompts[0].column is missing"),
+        (["data.prompts=[{kind: jsonl}]"], "data.prompts[0].path is missing; a source of kind 'jsonl' needs it"),
+        (["data.prompts=[{kind: generic, path: x}]"], "data.prompts[0].path is given, and a source of kind 'generic'"),
+        (["data.prompts=[{kind: musiccaps, path: x, column: y}]"], "data.prompts[0].column is given"),
+        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar is no list"),
         (["data.prompts=[{kind: file}]"], "data.prompts[0].kind is 'file'"),
         (["data.prompts=[{path: x.txt}]"], "data.prompts[0].path is given, and a source of kind 'builtin' has none"),
         (["data.prompts=[{kind: text, path: x, column: y}]"], "data.prompts[0].column is given"),
@@ -259,6 +262,7 @@ def test_prompt_files_are_read(tmp_path):
     (tmp_path / "a.txt").write_text("calm piano\n")
     (tmp_path / "b.csv").write_text("id,text\n1,fast drums\n")
     good = [PromptSource("text", str(tmp_path / "a.txt")), PromptSource("csv", str(tmp_path / "b.csv"), "text")]
+    good.append(PromptSource("generic"))
     assert train_problems(data=DataConfig(prompts=good)) == []
     good[1].column = "caption"
     (found,) = train_problems(data=DataConfig(prompts=good))
@@ -274,6 +278,15 @@ def test_evaluation_prompts_must_be_as_many_as_are_asked_for(tmp_path, n_prompts
         load_config(TrainConfig, "train", None, overrides)
     else:
         assert "holds 3 prompts, and 4 are needed" in problems_of(TrainConfig, "train", None, overrides)[0]
+
+
+def test_evaluation_prompts_may_be_of_any_format(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"words": "calm piano"}\n{"words": "fast drums"}\n{"words": "Calm piano"}\n')
+    fine = [f"evaluation.prompts={tmp_path}/a.jsonl:words", "evaluation.prompts=generic"]
+    for override in fine:
+        load_config(TrainConfig, "train", None, [override])
+    (found,) = problems_of(TrainConfig, "train", None, [fine[0], "evaluation.n_prompts=3"])
+    assert "holds 2 prompts, and 3 are needed" in found
 
 
 def test_one_evaluation_prompt_is_too_few_and_no_prompt_is_told(tmp_path):

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import qd.evaluation.evaluator
 from qd.config import ConfigError, load_config, to_yaml
-from qd.config_schema import TrainConfig
+from qd.config_schema import PromptSource, TrainConfig
 from qd.data.prompts import PromptStream
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
@@ -210,6 +210,7 @@ def test_a_dry_run_writes_nothing(run_config: TrainConfig, capsys: pytest.Captur
     assert not Path(run_config.trainer.runs).exists()
     printed = capsys.readouterr().out
     assert "samples_per_prompt: 4" in printed
+    assert f"evaluation.prompts: prompt file {run_config.evaluation.prompts!r}: 2 prompts\n" in printed
     assert all(need in printed for need in ("time: ", "memory: ", "disk: "))
 
 
@@ -224,6 +225,17 @@ def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -
 def test_a_clip_without_a_frame_is_refused_before_the_run_is_made(run_config: TrainConfig) -> None:
     with pytest.raises(ValueError, match="seconds must be finite and at least"):
         train(replace(run_config, rollout=replace(run_config.rollout, seconds=1e-3)))
+    assert not Path(run_config.trainer.runs).exists()
+
+
+def test_prompts_that_the_text_encoder_cannot_read_are_told_before_the_run_is_made(
+    run_config: TrainConfig, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text(f"calm\n{'x' * 600}\n", encoding="utf-8")
+    bad = replace(run_config, data=replace(run_config.data, prompts=[PromptSource("text", str(long))]))
+    with pytest.raises(ConfigError, match=r"data.prompts\[0\]: .*long.txt': 1 too long .* 512 tokens: line 2 \(601\)"):
+        train(bad)
     assert not Path(run_config.trainer.runs).exists()
 
 

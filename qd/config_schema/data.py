@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qd.config_checks import bounded, one_of, positive, unreadable
+from qd.data.prompt_files import FILE_KINDS, PromptFile
 from qd.data.prompts import BLOCK
 
-SOURCE_KINDS = ("builtin", "text", "csv")
+SOURCE_KINDS = ("builtin", "generic", *FILE_KINDS)
 
 
 @dataclass
 class PromptSource:
-    kind: str = "builtin"  # "builtin" (the grammar), "text" (one prompt a line) or "csv" (one prompt a row)
-    path: str | None = None  # of the text or CSV file, UTF-8
-    column: str | None = None  # of the CSV file
+    kind: str = "builtin"  # "builtin" (the grammar), "generic" (the shipped list), or how path is read: "text" (one
+    # prompt a line), "csv", "jsonl", "musiccaps" or "song-describer"
+    path: str | None = None  # of the file, UTF-8
+    column: str | None = None  # of a CSV file, or key of a JSONL file; null = prompt, caption or text
     weight: float = 1.0  # share of the mixture, relative to the other sources, > 0
     size: int | None = None  # use only the first so many prompts, which then repeat; null = all there are
+
+    @property
+    def file(self) -> PromptFile:
+        """The list that is read; of the kind "builtin" there is none."""
+        return PromptFile(self.kind, self.path, self.column)
 
     def problems(self, path: str) -> list[str]:
         found = [
@@ -24,12 +31,14 @@ class PromptSource:
             *positive(f"{path}.weight", self.weight),
             *(bounded(f"{path}.size", self.size, 1) if self.size is not None else []),
         ]
-        needed = {"text": ("path",), "csv": ("path", "column")}.get(self.kind, ())
-        unused = [name for name in ("path", "column") if getattr(self, name) and name not in needed]
+        usable = {"path": FILE_KINDS, "column": ("csv", "jsonl")}
+        unused = [name for name, kinds in usable.items() if getattr(self, name) and self.kind not in kinds]
         found += [f"{path}.{name} is given, and a source of kind {self.kind!r} has none; change one" for name in unused]
-        missing = [name for name in needed if not getattr(self, name)]
-        found += [f"{path}.{name} is missing; a source of kind {self.kind!r} needs it" for name in missing]
-        return found if missing or not needed else found + unreadable(path, self.path, self.column)
+        if self.kind not in FILE_KINDS:
+            return found
+        if not self.path:
+            return [*found, f"{path}.path is missing; a source of kind {self.kind!r} needs it"]
+        return found + unreadable(path, self.file)
 
 
 @dataclass

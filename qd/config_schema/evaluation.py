@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qd.config_checks import bounded, one_of, unavailable, unreadable
-from qd.data.prompt_files import read_prompts
+from qd.data.prompt_files import PromptFile
 from qd.evaluation.protocols import PROTOCOLS
 from qd.models.embedder import check_embedder
 from qd.scorers.loading import check_adherence, check_preference
@@ -28,7 +28,7 @@ class RewardConfig:
 class EvaluationConfig:
     every: int = 500  # steps between points; there is always one at step 0 and one at the end; ≥ 1
     protocol: str = "quick"  # a name of qd.evaluation.protocols.PROTOCOLS
-    prompts: str | None = None  # text file, one prompt a line; null = the protocol's own
+    prompts: str | None = None  # a file in any format of qd.data.prompt_files, or "generic"; null = the protocol's own
     n_prompts: int | None = None  # ≥ 2; null = the protocol's own
     n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
     audio_prompts: int = 4  # prompts whose samples can be heard in TensorBoard, ≥ 0
@@ -53,8 +53,9 @@ class EvaluationConfig:
     def _prompt_problems(self) -> list[str]:
         if self.prompts is None:
             return []
-        if found := unreadable("evaluation.prompts", self.prompts):
+        file = PromptFile.parse(self.prompts)
+        if found := unreadable("evaluation.prompts", file):
             return found
-        held, needed = len(read_prompts(self.prompts)), self.n_prompts or 2
+        held, needed = len(file.read().texts), self.n_prompts or 2
         few = f"evaluation.prompts: {self.prompts!r} holds {held} prompts, and {needed} are needed; add lines"
         return [few] if held < needed else []

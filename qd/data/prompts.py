@@ -17,7 +17,6 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from qd.builtin import world
-from qd.data.prompt_files import read_prompts
 
 if TYPE_CHECKING:
     from qd.config_schema import PromptSource
@@ -71,7 +70,7 @@ class _Shuffled:
     """Item i of one source, endlessly."""
 
     def __init__(self, source: PromptSource, seed: list[int]) -> None:
-        self._texts = None if source.kind == "builtin" else read_prompts(source.path, source.column)[: source.size]
+        self._texts = None if source.kind == "builtin" else source.file.read().first(source.size).texts
         self._size = source.size if self._texts is None else len(self._texts)
         self._seed = seed
         self._start = int(np.random.default_rng(seed).integers(2**40))

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from qd.builtin import world
-from qd.data.prompt_files import read_prompts
+from qd.data.prompt_files import PromptFile
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Protocol:
 
     Attributes:
         name: one of :data:`PROTOCOLS`. split: prompt set of the built-in world. n_prompts: P. n_samples: N a prompt.
-        seconds: clip length. prompts_file: a text file with one prompt a line, instead of the split.
+        seconds: clip length. prompts_file: what ``PromptFile.parse`` understands, instead of the split.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Protocol:
         """The P prompts, in a fixed order. Raises ``ValueError`` when the file cannot give as many."""
         if self.prompts_file is None:
             return list(world.prompt_set(self.split, self.n_prompts))
-        texts = read_prompts(self.prompts_file)
+        texts = PromptFile.parse(self.prompts_file).read().texts
         if len(texts) < self.n_prompts:
             raise ValueError(
                 f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or lower "
@@ -80,6 +80,6 @@ def build_protocol(
     if name not in PROTOCOLS:
         raise ValueError(f"unknown evaluation protocol {name!r}; expected one of {', '.join(PROTOCOLS)}")
     if prompts_file is not None and n_prompts is None:
-        n_prompts = len(read_prompts(prompts_file))
+        n_prompts = len(PromptFile.parse(prompts_file).read().texts)
     changes = {"n_prompts": n_prompts, "n_samples": n_samples, "seconds": seconds, "prompts_file": prompts_file}
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from qd.data.prompt_files import MAX_CHARACTERS, read_prompts
+from qd.data.prompt_files import GENERIC, PromptFile, Prompts
+
+MUSICCAPS = (
+    "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval"
+)
+SONG_DESCRIBER = (
+    "caption_id,track_id,caption,is_valid_subset,familiarity,artist_id,album_id,path,duration,"
+    "genre,instrument,mood/theme"
+)
 
 
 @pytest.fixture
@@ -10,47 +20,138 @@ def write(tmp_path):
     def write(content: bytes | str, name: str = "prompts.txt"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
+        return str(path)
 
     return write
 
 
+def read(path: str, kind: str = "text", column: str | None = None) -> Prompts:
+    return PromptFile(kind, path, column).read()
+
+
 def test_lines_are_stripped_and_blank_ones_skipped(write):
-    assert read_prompts(write("\ufeffcalm piano  \r\n\n  \n\tschöne Geige")) == ["calm piano", "schöne Geige"]
+    prompts = read(write("\ufeffcalm piano  \r\n\n  \n\tschöne Geige"))
+    assert (prompts.texts, prompts.lines, prompts.empty) == (["calm piano", "schöne Geige"], [1, 4], [2, 3])
 
 
 def test_a_column_is_read_with_its_quoting(write):
-    path = write('\ufeffid,text\n1," slow, ""sad"" piano "\n2,\n3,"two\nlines"\n4\n', "a.csv")
-    assert read_prompts(path, "text") == ['slow, "sad" piano', "two\nlines"]
+    path = write('\ufeffid,text\n1," slow, ""sad"" piano "\n\n2,\n3,"two\nlines"\n4\n5,end\n', "a.csv")
+    prompts = read(path, "csv", "text")
+    assert prompts.texts == ['slow, "sad" piano', "two\nlines", "end"]
+    assert (prompts.lines, prompts.empty) == ([2, 5, 8], [4, 7])
+
+
+def test_json_lines_hold_objects_or_texts(write):
+    rows = [{"id": 1, "caption": "calm\u2028piano"}, "fast drums", {"caption": None}, {"caption": " end "}]
+    path = write("\n".join([*(json.dumps(row, ensure_ascii=False) for row in rows), "", ""]), "a.jsonl")
+    prompts = read(path, "jsonl")
+    assert prompts.texts == ["calm\u2028piano", "fast drums", "end"]
+    assert (prompts.lines, prompts.empty) == ([1, 2, 4], [3, 5])
+    assert read(write('{"a": "x", "text": "y"}\n', "b.jsonl"), "jsonl", "a").texts == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"text": "a"}\n{"text": \n', "is no JSONL file: line 2: "),
+        ('{"text": "a"}\n{"title": "b"}\n', r"no column 'prompt' or 'caption' or 'text'; present: title; .*\(line 2\)"),
+        ('"a"\n{"text": 3}\n', "holds 3 in line 2; expected a text"),
+        ("[1]\n", r"holds \[1\] in line 1"),
+    ],
+)
+def test_a_damaged_json_line_is_named(write, content, told):
+    with pytest.raises(ValueError, match=told):
+        read(write(content, "a.jsonl"), "jsonl")
+
+
+def test_of_texts_that_differ_in_case_and_white_space_the_first_is_kept(write):
+    prompts = read(write("Calm Piano\nfast drums\ncalm  piano\nFAST drums \nStraße\nstrasse\n"))
+    assert prompts.texts == ["Calm Piano", "fast drums", "Straße"]
+    assert prompts.repeated == [3, 4, 6]
+
+
+def test_what_was_skipped_is_told_by_line(write):
+    path = write("a\n\nb\n" + "A\n" * 7)
+    assert read(path).summary() == (
+        f"prompt file {path!r}: 2 prompts; 1 empty (line 2); 7 skipped that repeat an earlier one "
+        "(lines 4, 5, 6, 7, 8 and 2 more)"
+    )
+    assert read(write("a\n")).summary().endswith(": 1 prompt")
+
+
+def test_musiccaps_is_read_as_it_is_published(write):
+    rows = '-0Gj8-vB1q4,30,40,"/m/0140xf,/m/02cjck","[\'sad\', \'strings\']","A slow, sad song.",4,False,True\n'
+    path = write(f"{MUSICCAPS}\n{rows}", "musiccaps-public.csv")
+    expected = ["A slow, sad song."]
+    assert read(path, "musiccaps").texts == read(path, "csv").texts == expected
+    with pytest.raises(
+        ValueError, match="is no song-describer file: it has no column 'caption_id', 'track_id', 'is_va"
+    ):
+        read(path, "song-describer")
+
+
+def test_of_song_describer_the_validated_captions_are_taken(write):
+    row = "{n},1004034,{text},{valid},0,artist_1,album_1,34/1004034.mp3,213.4,['rock'],[],[]"
+    rows = [row.format(n=n, text=text, valid=valid) for n, text, valid in [(1, "Calm", True), (2, "Loud", False)]]
+    path = write("\n".join([SONG_DESCRIBER, *rows]), "song_describer.csv")
+    prompts = read(path, "song-describer")
+    assert prompts.texts == ["Calm"] and prompts.summary().endswith("1 prompt; 1 left out that are not validated")
+    assert read(path, "csv").texts == ["Calm", "Loud"]
 
 
 def test_a_missing_column_lists_those_present(write):
-    with pytest.raises(ValueError, match="no column 'caption'; present: id, text"):
-        read_prompts(write("id,text\n1,x\n"), "caption")
+    with pytest.raises(ValueError, match=r"no column 'caption'; present: id, words; name one: <file>:<column>"):
+        read(write("id,words\n1,x\n"), "csv", "caption")
+    with pytest.raises(ValueError, match="no column 'prompt' or 'caption' or 'text'; present: none"):
+        read(write(""), "csv")
+    with pytest.raises(ValueError, match="is no musiccaps file: it has no column 'ytid', 'aspect_list'"):
+        read(write("caption\nx\n"), "musiccaps")
 
 
-@pytest.mark.parametrize(("content", "column"), [("", None), ("\n \n", None), ("text\n\n", "text")])
-def test_a_file_without_prompts_is_refused(write, content, column):
+@pytest.mark.parametrize(("content", "kind"), [("", "text"), ("\n \n", "text"), ("text\n\n", "csv"), ("\n", "jsonl")])
+def test_a_file_without_prompts_is_refused(write, content, kind):
     with pytest.raises(ValueError, match="holds no prompt"):
-        read_prompts(write(content), column)
-
-
-def test_an_empty_csv_has_no_columns(write):
-    with pytest.raises(ValueError, match="present: none"):
-        read_prompts(write(""), "text")
+        read(write(content), kind)
 
 
 def test_what_is_no_text_file_is_refused(write, tmp_path):
-    for path in (write(b"\xff\xfe\x00"), tmp_path / "none.txt", tmp_path):
-        with pytest.raises(ValueError, match=f"{path.name}.*cannot be read"):
-            read_prompts(path)
+    for path in (write(b"\xff\xfe\x00"), str(tmp_path / "none.txt"), str(tmp_path)):
+        with pytest.raises(ValueError, match=r"prompt file .* cannot be read"):
+            read(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read(write(f'text\n"{"x" * 200_000}"\n'), "csv")
 
 
-def test_long_lines_are_named_by_number(write):
-    long = "x" * (MAX_CHARACTERS + 1)
-    with pytest.raises(ValueError, match=r"line 2 \(2,001\), line 4 \(2,001\); shorten"):
-        read_prompts(write(f"ok\n{long}\nok\n{long}\n{'x' * MAX_CHARACTERS}\n"))
-    with pytest.raises(ValueError, match=r"line 3 \(2,001\) and|line 3 \(2,001\);"):
-        read_prompts(write(f"text\nok\n{long}\n", "a.csv"), "text")
-    with pytest.raises(ValueError, match="and 2 more"):
-        read_prompts(write(f"{long}\n" * 7))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.txt", ("text", "a.txt", None)),
+        ("my list", ("text", "my list", None)),
+        ("a.csv", ("csv", "a.csv", None)),
+        ("b/a.CSV:the text", ("csv", "b/a.CSV", "the text")),
+        ("a.jsonl", ("jsonl", "a.jsonl", None)),
+        ("a.jsonl:key", ("jsonl", "a.jsonl", "key")),
+        ("musiccaps:a.csv", ("musiccaps", "a.csv", None)),
+        ("song-describer:a.csv", ("song-describer", "a.csv", None)),
+        ("csv:table", ("csv", "table", None)),
+        ("jsonl:a.jsonl:key", ("jsonl", "a.jsonl", "key")),
+        ("C:\\a.csv", ("csv", "C:\\a.csv", None)),
+        ("C:\\a.csv:words", ("csv", "C:\\a.csv", "words")),
+        ("generic", ("generic", None, None)),
+        ("builtin", ("builtin", None, None)),
+    ],
+)
+def test_what_is_typed_says_how_a_file_is_read(text, expected):
+    assert PromptFile.parse(text) == expected
+
+
+def test_the_generic_prompts_are_short_and_distinct():
+    prompts = PromptFile("generic").read()
+    assert len(prompts.texts) == 104 and prompts.lines[-1] == 104 and not prompts.repeated
+    assert max(len(text) for text in prompts.texts) <= 40
+    assert GENERIC.parent.name == "data"
+
+
+def test_the_grammar_is_no_list():
+    with pytest.raises(ValueError, match="no list of prompts; expected a file or generic"):
+        PromptFile.parse("builtin").read()

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 MAX_VOCABULARY = 768
 MIN_VOCABULARY = 256 + 3  # all bytes and the special tokens
+MAX_TOKENS = 512  # of a text, as T5 has it; the grammar writes no prompt of more than about 30
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -> PreTrainedTokenizerFast:
@@ -52,6 +53,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNKNOWN,
+        model_max_length=MAX_TOKENS,
         split_special_tokens=True,
         clean_up_tokenization_spaces=False,
     )

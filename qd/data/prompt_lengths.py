@@ -1,0 +1,61 @@
+"""Whether a model's text encoder can read the prompts of a run, told before the run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerBase
+
+from qd.data.prompt_files import SHOWN, PromptFile, Prompts
+
+if TYPE_CHECKING:
+    from qd.config_schema import TrainConfig
+
+UNLIMITED = 10**9
+"""A tokenizer whose files state no limit has one of 1e30."""
+
+
+def prompt_lists(config: TrainConfig) -> Iterator[tuple[str, Prompts]]:
+    """The lists of prompts that a run reads, by the path of the setting that names them."""
+    for number, source in enumerate(config.data.prompts):
+        if source.kind != "builtin":
+            yield f"data.prompts[{number}]", source.file.read().first(source.size)
+    if config.evaluation.prompts is not None:
+        yield (
+            "evaluation.prompts",
+            PromptFile.parse(config.evaluation.prompts).read().first(config.evaluation.n_prompts),
+        )
+
+
+def prompt_report(config: TrainConfig) -> str:
+    """A line for each list: how many prompts, and which lines were skipped."""
+    return "".join(f"{path}: {prompts.summary()}\n" for path, prompts in prompt_lists(config))
+
+
+def length_problems(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """One sentence for each list with prompts that are longer than the text encoder reads; their lines are named."""
+    found = ((path, too_long(prompts, tokenizer)) for path, prompts in prompt_lists(config))
+    return [f"{path}: {problem}" for path, problem in found if problem]
+
+
+def too_long(prompts: Prompts, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What is wrong with the length of prompts, if anything.
+
+    Args:
+        prompts: of a file.
+        tokenizer: of the model; its ``model_max_length`` counts all tokens, those that it adds too.
+    """
+    limit = tokenizer.model_max_length
+    if limit >= UNLIMITED:
+        return None
+    lengths = [len(ids) for ids in tokenizer(prompts.texts, verbose=False)["input_ids"]]
+    long = [(line, length) for line, length in zip(prompts.lines, lengths, strict=True) if length > limit]
+    if not long:
+        return None
+    told = ", ".join(f"line {line} ({length:,})" for line, length in long[:SHOWN])
+    more = f" and {len(long) - SHOWN:,} more" if len(long) > SHOWN else ""
+    return (
+        f"{prompts.name}: {len(long):,} too long for the model's text encoder, which reads {limit:,} tokens: "
+        f"{told}{more}; shorten or remove them"
+    )
