@@ -9,15 +9,26 @@ from typing import Any
 
 import lightning.pytorch as pl
 from omegaconf import OmegaConf
+from torch.utils.tensorboard import SummaryWriter
 
+from qd.callbacks.pareto_log import MeasurementListener
 from qd.callbacks.step_callback import StepCallback
+from qd.evaluation.measurement import Measurement
+from qd.evaluation.points import FILE, PointsFile
+from qd.model_card import write_card
 from qd.models.resolver import step_folder, step_folders
+from qd.models.sampling_defaults import save_sampling_defaults
 
 
-class StepFolders(StepCallback):
-    """Saves ``step-000500/`` (the model in float32, ``recipe.yaml``) every ``every`` optimiser steps and at the end.
+class StepFolders(StepCallback, MeasurementListener):
+    """Saves ``step-000500/`` every ``every`` optimiser steps and at the end: the model in float32, ``recipe.yaml``, and
+    its card, which has the measurement of the step whether that comes before or after.
 
     A folder appears under its name only when it is complete. The ``keep`` newest stay; None keeps all.
+
+    Args:
+        folder: of the run.
+        recipe: how the weights are made: ``run`` and its ``config``.
     """
 
     def __init__(self, folder: Path, every: int, keep: int | None, recipe: Mapping[str, Any]) -> None:
@@ -25,6 +36,11 @@ class StepFolders(StepCallback):
         self.every = every
         self.keep = keep
         self.recipe = dict(recipe)
+
+    def on_measurement(self, writer: SummaryWriter | None, step: int, measurement: Measurement) -> None:
+        saved = step_folder(self.folder, step)
+        if saved.is_dir():
+            self._write_card(saved, step)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
@@ -36,11 +52,17 @@ class StepFolders(StepCallback):
         unfinished = self.folder / f"unfinished-{step:06d}"
         shutil.rmtree(unfinished, ignore_errors=True)
         pl_module.music.save(unfinished)
+        rollout = self.recipe["config"]["rollout"]
+        save_sampling_defaults(unfinished, pl_module.music, rollout["temperature"], rollout["seconds"])
         recipe = {"kind": "distillation", "step": step, **self.recipe}
         OmegaConf.save(OmegaConf.create(recipe), unfinished / "recipe.yaml")
+        self._write_card(unfinished, step)
         final = step_folder(self.folder, step)
         shutil.rmtree(final, ignore_errors=True)  # left by a run that was killed after it, and resumed from before it
         unfinished.rename(final)
+
+    def _write_card(self, folder: Path, step: int) -> None:
+        write_card(folder, self.recipe | {"step": step}, PointsFile(self.folder / FILE).read())
 
     def _forget(self) -> None:
         for path in step_folders(self.folder)[: -self.keep] if self.keep else []:

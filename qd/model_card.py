@@ -1,0 +1,177 @@
+"""The card of a trained model: what it is, how it was made, how it scored, how to load it and under which licence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import ModelCard, ModelCardData
+from omegaconf import OmegaConf
+
+from qd.evaluation.points import METRICS, Point, comparable
+from qd.metrics.bootstrap import Interval
+
+README = "README.md"
+_META = re.compile(r"facebook/(musicgen|magnet|audiogen)-")
+_SNAPSHOT = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")
+
+_CARD = """# {run}, step {step}: text to music without guidance
+
+Finetuned from `{base}` by diversity-rewarded distillation of classifier-free guidance (Cideron et al., ICLR 2025): the
+base model under guidance γ = {scale:g} ({negative}) was distilled into its own weights, on its own samples{reward}. It
+is to be sampled **without** guidance, at temperature {temperature:g}, from all tokens.
+
+## Use
+
+In this folder, with the transformers library alone:
+
+```python
+{code}```
+
+{more}
+
+## Measured
+
+{measured}
+
+## How it was made
+
+`make train CONFIG=<this config>`, step {step} of {max_steps}, {batch_size} sequences of {seconds:g} s a step:
+
+```yaml
+{yaml}```
+
+## Licence
+
+{licence} {heard}
+"""
+
+_PIPELINE = """from transformers import pipeline
+
+music = pipeline("text-to-audio", model=".")
+clip = music("A calm piano piece.")
+audio, sample_rate = clip["audio"], clip["sampling_rate"]
+"""
+_PIPELINE_MORE = """The clip is as long as those of the training. `generate_kwargs={"max_new_tokens": …}` changes that:
+one for each codec frame, and one for each codebook after the first."""
+
+_PARTS = """from transformers import AutoTokenizer, MusicgenForCausalLM, T5EncoderModel
+
+decoder = MusicgenForCausalLM.from_pretrained("decoder")
+text_encoder = T5EncoderModel.from_pretrained("text_encoder")
+tokenizer = AutoTokenizer.from_pretrained("text_encoder")
+"""
+_PARTS_MORE = """The codec beside them is `qd`'s own, as is the projection of the text states where there is a
+`projection.safetensors`. With it, `make sample MODEL=<this folder> PROMPT="A calm piano piece."` writes WAV files."""
+
+
+_HEARD = """The models that listened, of the reward and of the table, are no part of these weights but may have stricter
+licences (MuQ and MuQ-MuLan: CC-BY-NC-4.0)."""
+
+
+class Origin(NamedTuple):
+    """Where weights come from.
+
+    Attributes:
+        licence: identifier of the Hugging Face hub; "other" where it is not known.
+        base_model: hub name of the model that they derive from, None if it has none.
+    """
+
+    licence: str
+    base_model: str | None
+
+
+def origin(base: str) -> Origin:
+    """Of the weights that a run began with, named as its config names them; a folder's own card is asked.
+
+    MusicGen's published weights are CC-BY-NC-4.0, and so is what derives from them.
+    """
+    if base == "base":
+        return Origin("apache-2.0", None)
+    folder = Path(base)
+    if (folder / README).is_file():
+        card = ModelCard.load(folder / README, ignore_metadata_errors=True).data
+        if card.license:
+            return Origin(str(card.license), card.base_model if isinstance(card.base_model, str) else None)
+    if snapshot := _SNAPSHOT.search(f"{folder.as_posix()}/"):
+        base = "/".join(snapshot.groups())
+    name = None if Path(base).is_absolute() or folder.is_dir() else base
+    return Origin("cc-by-nc-4.0" if name and _META.match(name) else "other", name)
+
+
+def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point]) -> None:
+    """Writes ``README.md`` into a step folder; once more when the step is measured after it was saved.
+
+    Args:
+        folder: complete but for the card.
+        recipe: what made it: ``run``, ``step`` and the run's ``config``.
+        points: of the run; those of its first step and of this one are shown.
+    """
+    config, step = recipe["config"], recipe["step"]
+    guidance, base = config["guidance"], config["model"]["name"]
+    parts = (folder / "decoder").is_dir()
+    negative, beta = guidance["negative_prompt"], config["beta"]
+    text = _CARD.format(
+        run=recipe["run"],
+        step=step,
+        base=base,
+        scale=guidance["scale"],
+        negative="unconditional" if negative is None else f"negative prompt “{negative}”",
+        reward=f", while samples of one prompt were rewarded, by β = {beta:g}, for being unlike" if beta else "",
+        temperature=config["rollout"]["temperature"],
+        code=_PARTS if parts else _PIPELINE,
+        more=_PARTS_MORE if parts else _PIPELINE_MORE,
+        measured=_measured(step, points),
+        max_steps=config["trainer"]["max_steps"],
+        batch_size=config["data"]["batch_size"],
+        seconds=config["rollout"]["seconds"],
+        yaml=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+        licence=_licence(base),
+        heard=_HEARD,
+    )
+    source = origin(base)
+    data = ModelCardData(
+        license=source.licence,
+        base_model=source.base_model,
+        pipeline_tag="text-to-audio",
+        library_name="transformers",
+        tags=["music", "text-to-music", "musicgen", "distillation", "classifier-free-guidance", "diversity"],
+    )
+    (folder / README).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+
+
+def _measured(step: int, points: Sequence[Point]) -> str:
+    """A table of the step beside the step that the run began with, both without guidance."""
+    here = [point for point in points if point.step == step and point.guidance_scale == 1]
+    if not here:
+        return "Not measured at this step."
+    last = here[-1]
+    first = [point for point in points if point.step == 0 < step and comparable(point, last)][:1]
+    rows = [
+        [f"step {point.step}", *map(_interval, (point.metrics[name] for name in METRICS))] for point in (*first, last)
+    ]
+    lines = [["", *METRICS], ["---"] * (1 + len(METRICS)), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        f"Without guidance, on {last.n_prompts} prompts × {last.n_samples} samples (protocol `{last.protocol}`, seed "
+        f"{last.seed}): means over prompts, with 95 % bootstrap intervals. Step 0 is the base model. Instruments: "
+        f"`{last.scorers}`.\n\n{table}"
+    )
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.lo:.3f}, {interval.hi:.3f}]"
+
+
+def _licence(base: str) -> str:
+    licence, name = origin(base)
+    if base == "base":
+        return "The built-in base model is Apache-2.0, and so are these weights."
+    if licence == "other":
+        return (
+            f"These weights inherit the licence of their base model, `{name or base}`, which was not found here. "
+            "MusicGen's published weights are CC-BY-NC-4.0."
+        )
+    return f"These weights derive from `{name or base}`, and inherit its licence: {licence}."
