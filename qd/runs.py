@@ -18,10 +18,13 @@ CHECKPOINT = "last.ckpt"
 FLOAT32_BYTES = 4
 LOGS_BYTES = 200 * 2**20  # TensorBoard events with audio and figures, generously
 
-_LOOKED_AT = ("trainer.device", "trainer.log_every", "trainer.checkpoint_every")
+_LOOKED_AT = (
+    "trainer.device", "trainer.loggers", "trainer.logger_options", "trainer.log_every", "trainer.checkpoint_every",
+)  # fmt: skip
 _KEPT = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights", "evaluation.siblings")
 RESUMABLE = {"train": _LOOKED_AT + _KEPT, "embedder": _LOOKED_AT}
-"""Settings that may change when a run goes on, by the kind of its config; any other would make it another run.
+"""Settings, and groups of settings, that may change when a run goes on, by the kind of its config; any other would make
+it another run.
 
 An embedder's ``max_steps`` is none of them: its learning rate and its validations follow from it.
 """
@@ -128,7 +131,7 @@ def _changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: Seque
     return [
         f"{key} is {after.get(key)!r}, and this run has {before.get(key)!r}; leave it out, or start a new run"
         for key in before | after
-        if key not in allowed and before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     ]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from qd.callbacks.audio_log import AudioLog
 from qd.callbacks.beta_schedule import BetaSchedule
@@ -24,6 +23,7 @@ from qd.devices import resolve_device, trainer_device
 from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluator import Evaluator, build_evaluator
 from qd.evaluation.points import FILE, PointsFile
+from qd.loggers import build_loggers
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import resolve_model
@@ -165,8 +165,7 @@ def _callbacks(evaluator: Evaluator, config: TrainConfig, folder: Path) -> list[
 def _trainer(
     config: TrainConfig, folder: Path, callbacks: list[pl.Callback], checkpoint: Path | None, accumulation: int
 ) -> pl.Trainer:
-    # What a killed run has logged beyond its checkpoint is hidden: those steps are made again.
-    purge = {"purge_step": _step_of(checkpoint) + 1} if checkpoint else {}
+    resumed_at = _step_of(checkpoint) if checkpoint else None
     return pl.Trainer(
         **trainer_device(resolve_device(config.trainer.device)),
         precision=config.trainer.precision,
@@ -174,7 +173,7 @@ def _trainer(
         max_epochs=-1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=config.optimizer.gradient_clip or None,
-        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **purge),
+        logger=build_loggers(config.trainer.loggers, config.trainer.logger_options, folder, resumed_at),
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -9,7 +9,6 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from qd.callbacks.embedder_log import EmbedderLog
@@ -20,6 +19,7 @@ from qd.config import ConfigError
 from qd.data.recordings import BuiltinRecordings, Recordings, RecordingsDataModule, SequentialRecordings
 from qd.devices import fast_precision, resolve_device, trainer_device
 from qd.embedder_card import write_card
+from qd.loggers import build_loggers
 from qd.models.audio_vit import AudioViT
 from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
@@ -160,7 +160,7 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every,
         gradient_clip_val=config.optimizer.gradient_clip,
-        logger=TensorBoardLogger(folder, name="", version=""),
+        logger=build_loggers(settings.loggers, settings.logger_options, folder),
         callbacks=[*callbacks, EmbedderProgress(settings.log_every), best, last],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -109,7 +109,18 @@ def test_the_steps_of_an_embedder_are_part_of_what_it_is(run):
 
 @pytest.mark.parametrize(("kind", "schema"), [("train", TrainConfig), ("embedder", EmbedderTrainConfig)])
 def test_what_may_change_is_a_setting(kind, schema):
-    assert set(runs.RESUMABLE[kind]) <= {path for path, _ in runs._leaves(asdict(schema()))}
+    config = schema()
+    config.trainer.logger_options["csv"] = {"prefix": "a"}
+    settings = [path for path, _ in runs._leaves(asdict(config))]
+    for allowed in runs.RESUMABLE[kind]:
+        assert any(path == allowed or path.startswith(f"{allowed}.") for path in settings)
+
+
+def test_a_run_may_go_on_with_other_loggers():
+    saved = {"trainer": {"loggers": ["csv"], "logger_options": {}, "log_every_other": 1}}
+    wanted = {"trainer": {"loggers": ["wandb"], "logger_options": {"wandb": {"project": "x"}}, "log_every_other": 2}}
+    (found,) = runs._changes(saved, wanted, runs.RESUMABLE["train"])
+    assert found.startswith("trainer.log_every_other is 2")
 
 
 def test_the_checkpoint_is_found_or_asked_for(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import runpy
@@ -58,6 +59,7 @@ def run_config(tiny_config: Config, tmp_path: Path) -> TrainConfig:
         "evaluation.n_samples=2",
         "evaluation.audio_prompts=1",
         f"trainer.max_steps={STEPS}",
+        "trainer.loggers=[tensorboard,csv]",
         "trainer.log_every=1",
         "trainer.checkpoint_every=2",
         "trainer.save_weights_every=4",
@@ -154,6 +156,20 @@ def test_tensorboard_has_the_numbers_of_each_step(reference: Path) -> None:
     assert {f"train/{name}" for name in names} | {f"train/seconds_{stage}" for stage in stages} <= tags
     beta = {event.step: event.value for event in events.Scalars("train/beta")}
     assert beta == {1: 0, 2: 25, 3: 50, 4: 75, **{step: 100 for step in range(5, STEPS + 1)}}
+
+
+def test_every_logger_has_the_numbers_of_each_step(reference: Path) -> None:
+    with (reference / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train/beta"]) for row in rows if row["train/beta"]] == [0, 25, 50, 75, *[100] * (STEPS - 4)]
+    assert [int(row["step"]) for row in rows if row["eval/quality"]] == [0, 4, 8]
+
+
+def test_the_card_of_the_last_step_has_its_measurement(reference: Path) -> None:
+    card = (reference / f"step-{STEPS:06d}" / "README.md").read_text(encoding="utf-8")
+    measured = outcome(reference)[1][-1]
+    assert f"| step {STEPS} | {measured['quality']:.3f} [{measured['quality_lo']:.3f}, " in card
+    assert "pipeline_tag: text-to-audio" in card
 
 
 def test_the_final_micro_batch_had_the_prompts_of_its_step(run_config: TrainConfig, reference: Path) -> None:

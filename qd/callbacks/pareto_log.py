@@ -33,8 +33,8 @@ class MeasurementListener(pl.Callback):
 class ParetoLog(StepCallback):
     """Measures the student at step 0, every ``every`` steps and at the end.
 
-    Each point goes to ``points.jsonl`` (and its values for each prompt to ``per_prompt/``), to TensorBoard as scalars
-    ``eval/*``, and into the Pareto figure, which is also written to ``pareto.png``. The teacher's points without
+    Each point goes to ``points.jsonl`` (and its values for each prompt to ``per_prompt/``), to the loggers as scalars
+    ``eval/*``, and into the Pareto figure, for TensorBoard and for ``pareto.png``. The teacher's points without
     guidance and with it are measured once for all runs of the runs folder; at step 0 the student still is the former.
     Of the module ``music`` (the student in it) and ``teacher`` are read.
 
@@ -47,7 +47,7 @@ class ParetoLog(StepCallback):
         base: name of the model that is trained.
         beta: of the run.
         siblings: draw the other runs beside this one.
-        hparams: shown with the final metrics on TensorBoard's page of hyperparameters.
+        hparams: handed to the loggers; TensorBoard shows them with the final metrics.
     """
 
     def __init__(
@@ -94,6 +94,8 @@ class ParetoLog(StepCallback):
                 logger.experiment.add_custom_scalars(tensorboard_layout())
                 means = {f"eval/{name}": interval.mean for name, interval in point.metrics.items()}
                 logger.log_hyperparams(self.hparams, means)
+            else:
+                logger.log_hyperparams(self.hparams)
 
     def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> Point:
         step, student = trainer.global_step, pl_module.music.lm
@@ -108,9 +110,9 @@ class ParetoLog(StepCallback):
         )
         measurement.save(self.folder / "per_prompt" / f"step-{step:06d}.npz")
         self.points.append(point)
+        for logger in trainer.loggers:
+            logger.log_metrics(_scalars(point.metrics), step)
         writer = _writer(trainer)
-        if writer is not None:
-            _write_scalars(writer, step, point.metrics)
         for callback in trainer.callbacks:
             if isinstance(callback, MeasurementListener):
                 callback.on_measurement(writer, step, measurement)
@@ -148,8 +150,8 @@ def _writer(trainer: pl.Trainer) -> SummaryWriter | None:
     return next((log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)), None)
 
 
-def _write_scalars(writer: SummaryWriter, step: int, metrics: Mapping[str, Interval]) -> None:
-    for name, (mean, lo, hi) in metrics.items():
-        for suffix, value in {"": mean, "_lo": lo, "_hi": hi}.items():
-            writer.add_scalar(f"eval/{name}{suffix}", value, step)
-    writer.flush()
+def _scalars(metrics: Mapping[str, Interval]) -> dict[str, float]:
+    suffixes = ("", "_lo", "_hi")
+    return {
+        f"eval/{n}{s}": value for n, interval in metrics.items() for s, value in zip(suffixes, interval, strict=True)
+    }

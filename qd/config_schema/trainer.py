@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from qd.config_checks import bounded, one_of, present_device
+from qd.loggers import logger_problems
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -14,7 +16,9 @@ class TrainerConfig:
     max_steps: int = 2000  # optimiser steps, ≥ 1
     device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
     precision: str = "32-true"  # Lightning's name: one of PRECISIONS
-    log_every: int = 10  # steps between scalars in TensorBoard, ≥ 1
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])  # names of qd.loggers.LOGGERS; [] logs nowhere
+    logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each: {wandb: {project: music}}
+    log_every: int = 10  # steps between scalars, ≥ 1
     checkpoint_every: int = 100  # steps between writes of last.ckpt, ≥ 1
     save_weights_every: int = 500  # steps between step folders, ≥ 1
     keep_weights: int | None = None  # step folders kept, the newest ones, ≥ 1; null = all
@@ -25,6 +29,7 @@ class TrainerConfig:
             *bounded("trainer.max_steps", self.max_steps, 1),
             *present_device("trainer.device", self.device),
             *one_of("trainer.precision", self.precision, PRECISIONS),
+            *logger_problems("trainer", self.loggers, self.logger_options),
             *bounded("trainer.log_every", self.log_every, 1),
             *bounded("trainer.checkpoint_every", self.checkpoint_every, 1),
             *bounded("trainer.save_weights_every", self.save_weights_every, 1),

@@ -201,8 +201,9 @@ class DiversityDistillation(pl.LightningModule):
         self.forget()
         diagnosed = self.global_step % DIAGNOSTICS_EVERY == 0
         done = self.global_step + 1  # with this one
-        if self.logger is not None and (diagnosed or done % self.config.trainer.log_every == 0):
-            self.logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, done)
+        if diagnosed or done % self.config.trainer.log_every == 0:
+            for logger in self.loggers:
+                logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, done)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from qd.builtin.world import SAMPLE_RATE, SPLITS
 from qd.config_checks import bounded, folder_name, fraction, one_of, positive, present_device
 from qd.data.augmentation import needed_samples
+from qd.loggers import logger_problems
 from qd.models.audio_vit import AudioViTConfig
 from qd.objectives.triplet import FALLBACKS, NEGATIVES
 
@@ -109,6 +111,10 @@ class EmbedderTrainerConfig:
     precision: str = "auto"
     compile: bool = False
     """Run the model through torch.compile: slow to start, faster in a long run."""
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Names of ``qd.loggers.LOGGERS``; an empty list logs nowhere."""
+    logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each: ``{wandb: {project: music}}``."""
     log_every: int = 10
     validations: int = 4
     """Evenly spread over the run, the last one at its end; the best step by held-out recall@1 is kept."""
@@ -201,6 +207,7 @@ class EmbedderTrainConfig:
         yield from bounded("trainer.max_steps", trainer.max_steps, 1)
         yield from present_device("trainer.device", trainer.device)
         yield from one_of("trainer.precision", trainer.precision, PRECISIONS)
+        yield from logger_problems("trainer", trainer.loggers, trainer.logger_options)
         yield from bounded("trainer.log_every", trainer.log_every, 1)
         yield from bounded("trainer.validations", trainer.validations, 1)
         yield from bounded("trainer.checkpoint_every", trainer.checkpoint_every, 1)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import copy
+import csv
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
@@ -17,6 +18,7 @@ from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import PointsFile
 from qd.evaluation.protocols import Protocol
+from qd.loggers import build_loggers
 from qd.models.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
@@ -60,7 +62,7 @@ def evaluator_of(tiny_embedder, tmp_path):
 def fit(tiny_model, evaluator_of, tmp_path):
     """Runs a few steps of the run ``name``; returns the evaluator, its calls counted."""
 
-    def run(name: str, max_steps: int = 3, every: int = 2, accumulate: int = 1, checkpoint=None, tensorboard=False):
+    def run(name: str, max_steps: int = 3, every: int = 2, accumulate: int = 1, checkpoint=None, loggers=()):
         module = Nudged(MusicGen.load(tiny_model))
         evaluator = evaluator_of(module.music)
         evaluator.calls = []
@@ -73,7 +75,7 @@ def fit(tiny_model, evaluator_of, tmp_path):
         )  # fmt: skip
         trainer = pl.Trainer(
             max_steps=max_steps, max_epochs=-1, accelerator="cpu", callbacks=[pareto, AudioLog()],
-            logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False) if tensorboard else False,
+            logger=build_loggers(loggers, {}, folder),
             accumulate_grad_batches=accumulate, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False,
         )  # fmt: skip
@@ -125,7 +127,7 @@ def test_a_resumed_run_measures_again_what_came_after_its_checkpoint(fit, tmp_pa
 
 
 def test_tensorboard_holds_scalars_figure_audio_layout_and_hyperparameters(fit, tmp_path):
-    fit("a", max_steps=2, every=1, tensorboard=True)
+    fit("a", max_steps=2, every=1, loggers=["tensorboard"])
     events = EventAccumulator(str(tmp_path / "runs" / "a"), size_guidance={"images": 0, "audio": 0}).Reload()
     tags = events.Tags()
     for name, interval in points(tmp_path, "a")[-1].metrics.items():
@@ -136,6 +138,21 @@ def test_tensorboard_holds_scalars_figure_audio_layout_and_hyperparameters(fit, 
     assert len(tags["audio"]) == 1
     assert "custom_scalars__config__" in tags["tensors"]
     assert any("hparams" in tag for tag in events.summary_metadata)
+
+
+def test_without_tensorboard_there_are_scalars_hyperparameters_and_the_figures_file(fit, tmp_path):
+    fit("a", max_steps=2, every=1, loggers=["csv"])
+    run = tmp_path / "runs" / "a"
+    with (run / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    measured = points(tmp_path, "a")
+    assert [int(row["step"]) for row in rows] == [point.step for point in measured] == [0, 1, 2]
+    for row, point in zip(rows, measured, strict=True):
+        for name, interval in point.metrics.items():
+            values = [float(row[f"eval/{name}{suffix}"]) for suffix in ("", "_lo", "_hi")]
+            assert values == pytest.approx(list(interval))
+    assert yaml.safe_load((run / "csv" / "version_0" / "hparams.yaml").read_text()) == {"beta": 15.0}
+    assert (run / "pareto.png").is_file() and not list(run.glob("events*"))
 
 
 def test_measuring_leaves_global_randomness_alone(tiny_model, evaluator_of):
