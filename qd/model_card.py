@@ -14,12 +14,12 @@ from qd.evaluation.points import METRICS, Point, comparable
 from qd.metrics.bootstrap import Interval
 
 README = "README.md"
-_META = re.compile(r"facebook/(musicgen|magnet|audiogen)-")
+_MUSICGEN = "facebook/musicgen-"
 _SNAPSHOT = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")
 
 _CARD = """# {run}, step {step}: text to music without guidance
 
-Finetuned from `{base}` by diversity-rewarded distillation of classifier-free guidance (Cideron et al., ICLR 2025): the
+Finetuned from {base} by diversity-rewarded distillation of classifier-free guidance (Cideron et al., ICLR 2025): the
 base model under guidance γ = {scale:g} ({negative}) was distilled into its own weights, on its own samples{reward}. It
 is to be sampled **without** guidance, at temperature {temperature:g}, from all tokens.
 
@@ -98,7 +98,7 @@ def origin(base: str) -> Origin:
     if snapshot := _SNAPSHOT.search(f"{folder.as_posix()}/"):
         base = "/".join(snapshot.groups())
     name = None if Path(base).is_absolute() or folder.is_dir() else base
-    return Origin("cc-by-nc-4.0" if name and _META.match(name) else "other", name)
+    return Origin("cc-by-nc-4.0" if name and name.startswith(_MUSICGEN) else "other", name)
 
 
 def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point]) -> None:
@@ -116,10 +116,12 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
     text = _CARD.format(
         run=recipe["run"],
         step=step,
-        base=base,
+        base="the built-in base model" if base == "base" else f"`{base}`",
         scale=guidance["scale"],
         negative="unconditional" if negative is None else f"negative prompt “{negative}”",
-        reward=f", while samples of one prompt were rewarded, by β = {beta:g}, for being unlike" if beta else "",
+        reward=f", while samples of one prompt were rewarded, by β = {beta:g}, for sounding unlike each other"
+        if beta
+        else "",
         temperature=config["rollout"]["temperature"],
         code=_PARTS if parts else _PIPELINE,
         more=_PARTS_MORE if parts else _PIPELINE_MORE,
