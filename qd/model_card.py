@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from qd.evaluation.points import METRICS, Point, comparable
 from qd.metrics.bootstrap import Interval
+from qd.models.resolver import ASSETS
 
 README = "README.md"
 _MUSICGEN = "facebook/musicgen-"
@@ -88,9 +89,9 @@ def origin(base: str) -> Origin:
 
     MusicGen's published weights are CC-BY-NC-4.0, and so is what derives from them.
     """
-    if base == "base":
-        return Origin("apache-2.0", None)
     folder = Path(base)
+    if base == "base" or folder == ASSETS / "base":
+        return Origin("apache-2.0", None)
     if (folder / README).is_file():
         card = ModelCard.load(folder / README, ignore_metadata_errors=True).data
         if card.license:
@@ -133,15 +134,21 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
         licence=_licence(base),
         heard=_HEARD,
     )
-    source = origin(base)
+    (folder / README).write_text(front_matter([origin(base)]) + text, encoding="utf-8")
+
+
+def front_matter(origins: Sequence[Origin]) -> str:
+    """What the hub reads at the head of a card, of weights that derive from others; "other" where licences differ."""
+    licences = sorted({source.licence for source in origins})
+    bases = sorted({source.base_model for source in origins if source.base_model})
     data = ModelCardData(
-        license=source.licence,
-        base_model=source.base_model,
+        license=licences[0] if len(licences) == 1 else "other",
+        base_model=bases if len(bases) > 1 else next(iter(bases), None),
         pipeline_tag="text-to-audio",
         library_name="transformers",
         tags=["music", "text-to-music", "musicgen", "distillation", "classifier-free-guidance", "diversity"],
     )
-    (folder / README).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+    return f"---\n{data.to_yaml()}\n---\n\n"
 
 
 def _measured(step: int, points: Sequence[Point]) -> str:

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard
 from qd.config_schema import ModelConfig, TrainConfig
 from qd.evaluation.points import METRICS, Point
 from qd.metrics.bootstrap import Interval
-from qd.model_card import Origin, origin, write_card
+from qd.model_card import Origin, front_matter, origin, write_card
+from qd.models.resolver import ASSETS
 
 
 def point(step: int, value: float, **changes) -> Point:
@@ -76,6 +77,18 @@ def test_the_table_has_this_step_and_the_one_it_is_compared_with(tmp_path):
 )
 def test_weights_inherit_the_licence_of_their_base(base, expected):
     assert origin(base) == expected
+
+
+def test_a_mixture_has_a_licence_if_all_its_sources_have_that_one(tmp_path):
+    small, large = (origin(f"facebook/musicgen-{size}") for size in ("small", "large"))
+    for sources, licence, base in (
+        ([small, small], "cc-by-nc-4.0", "facebook/musicgen-small"),
+        ([small, large], "cc-by-nc-4.0", ["facebook/musicgen-large", "facebook/musicgen-small"]),
+        ([small, origin("base")], "other", "facebook/musicgen-small"),
+        ([origin("base"), origin(str(ASSETS / "base"))], "apache-2.0", None),
+    ):
+        data = ModelCard(front_matter(sources)).data
+        assert (data.license, data.base_model) == (licence, base)
 
 
 def test_the_card_in_a_folder_tells_its_licence(tmp_path):

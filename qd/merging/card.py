@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from qd.merging.sources import RECIPE, Source
+from qd.model_card import README, front_matter, origin
 from qd.models.fingerprint import stored_fingerprint
 from qd.models.safetensors_files import read_header
 
@@ -27,6 +28,8 @@ and codec; so is the whole model where one weight is 1 and all others are 0. It 
 | model | weight | fingerprint |
 |---|---|---|
 {rows}
+
+The weights inherit the licences of the models above: MusicGen's published weights are CC-BY-NC-4.0.
 
 `recipe.yaml` holds the fingerprints in full, the versions of the libraries, and the recipe of each model that has one.
 """
@@ -63,7 +66,8 @@ def write_recipe(folder: Path, name: str, sources: Sequence[Source], lam: float 
         dtypes=", ".join(_dtypes(folder)),
         rows="\n".join(rows),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    head = front_matter([origin(str(source.folder)) for source in sources])
+    (folder / README).write_text(head + card, encoding="utf-8")
 
 
 def _command(sources: Sequence[Source], lam: float | None) -> str:

@@ -184,6 +184,7 @@ def test_recipe_and_card_say_what_it_is_made_of(siblings, tmp_path, monkeypatch)
     assert set(recipe["versions"]) == {"qd", "torch", "safetensors"}
     card = (out / "README.md").read_text()
     assert f"make merge A={a} B=runs/beta15/step-001000 LAMBDA=0.05" in card and "float32" in card
+    assert card.startswith("---\nlibrary_name: transformers\nlicense: other\n")  # the models tell none
     again = merge(models=[str(out), str(a), str(b)], out="soup")
     nested = yaml.safe_load((again / "recipe.yaml").read_text())
     assert nested["lam"] is None and nested["models"][0]["recipe"] == recipe
