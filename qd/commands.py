@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ def run_train(options: argparse.Namespace) -> None:
     """``qd train``."""
     from qd.callbacks.guards import NonFiniteError
     from qd.config_schema import TrainConfig
+    from qd.ranks import first_process
     from qd.train import train
 
     settings = {
@@ -26,14 +26,20 @@ def run_train(options: argparse.Namespace) -> None:
     config, run = _config(options, TrainConfig, "train", settings)
     try:
         train(config, resume=run, dry_run=options.dry_run)
-    except NonFiniteError as error:
-        sys.exit(f"qd train: {error}")
+    except NonFiniteError as error:  # on all ranks at once
+        if first_process():
+            sys.exit(f"qd train: {error}")
+    except KeyboardInterrupt:
+        if first_process():
+            raise
+        # In peace: Lightning kills the first process, still saving, when another ends with an error.
 
 
 def run_train_embedder(options: argparse.Namespace) -> None:
     """``qd train-embedder``."""
     from qd.modules.embedder import CollapseError
     from qd.modules.embedder_config import EmbedderTrainConfig
+    from qd.ranks import first_process
     from qd.train_embedder import train_embedder
 
     config, run = _config(options, EmbedderTrainConfig, "embedder", {"data.source": options.data})
@@ -42,10 +48,10 @@ def run_train_embedder(options: argparse.Namespace) -> None:
     except (FloatingPointError, CollapseError) as error:
         sys.exit(f"qd train-embedder: {error}")
     except KeyboardInterrupt:
-        if _first_process():
+        if first_process():
             raise
         return  # in peace: Lightning kills the first process, still saving, when another ends with an error
-    if _first_process():
+    if first_process():
         print(folder)
 
 
@@ -106,6 +112,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:
     """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
     from qd.config import load_config
+    from qd.ranks import first_process
     from qd.runs import find_run, resumed_config, taken
 
     settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}
@@ -114,14 +121,8 @@ def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict
     if options.resume:
         run = find_run(options.resume)
         return resumed_config(schema, kind, run, overrides, options.config), str(run)
-    checks = [lambda config: taken(config.trainer.runs, config.name)] if _first_process() else []
+    checks = [lambda config: taken(config.trainer.runs, config.name)] if first_process() else []
     return load_config(schema, kind, options.config, overrides, checks), None
-
-
-def _first_process() -> bool:
-    """False in the other processes of a data-parallel run, which are started with the same arguments when its folder is
-    there."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _prompt_source(text: str) -> dict[str, str]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
+import torch
+
 from qd.data.prompt_files import PromptFile
 from qd.devices import resolve_device
 
@@ -51,6 +53,15 @@ def present_device(path: str, value: str) -> list[str]:
     except ValueError as error:
         return [f"{path}: {error}"]
     return []
+
+
+def present_devices(path: str, count: int, device: str) -> list[str]:
+    """The first ``count`` devices of a kind."""
+    kind = "cuda" if device == "auto" and torch.cuda.is_available() else device
+    present = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, count)
+    if ":" in kind:
+        return [f"{path} is {count}, and trainer.device={device!r} is one device; expected cuda or cpu"]
+    return [] if count <= present else [f"{path} is {count}; this machine has {present} of trainer.device={device!r}"]
 
 
 def unreadable(path: str, file: PromptFile) -> list[str]:

@@ -18,8 +18,12 @@ from qd.runs import FLOAT32_BYTES, disk_needed
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of a run: seconds an optimiser step and in all, bytes of the device's memory and of the disk."""
+    """Needs of a run: its processes, seconds an optimiser step and in all, bytes of each device's memory, of the disk.
 
+    What the processes send each other is not in the time.
+    """
+
+    ranks: int
     step_seconds: float
     seconds: float
     memory: int
@@ -28,8 +32,9 @@ class Estimate:
     def __str__(self) -> str:
         gib = 2**30
         return (
+            f"ranks: {self.ranks}\n"
             f"time: {clock(self.seconds)} ({self.step_seconds:.2f} s a step)\n"
-            f"memory: {self.memory / gib:.1f} GiB\n"
+            f"memory: {self.memory / gib:.1f} GiB{' a rank' if self.ranks > 1 else ''}\n"
             f"disk: {self.disk / gib:.1f} GiB"
         )
 
@@ -65,13 +70,16 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     rows = _rows_of_a_point(config)
     seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
     moments = 2 * _count(module.music.lm) * FLOAT32_BYTES
-    return Estimate(step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config))
+    return Estimate(
+        config.trainer.ranks, step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config)
+    )
 
 
 def _rows_of_a_point(config: TrainConfig) -> int:
+    """Sequences that a rank samples for it."""
     settings = config.evaluation
     protocol = build_protocol(settings.protocol, n_prompts=settings.n_prompts, n_samples=settings.n_samples)
-    return protocol.n_prompts * protocol.n_samples
+    return -(-protocol.n_prompts // config.trainer.ranks) * protocol.n_samples
 
 
 def _count(module: torch.nn.Module) -> int:

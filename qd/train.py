@@ -19,7 +19,7 @@ from qd.config import ConfigError, to_yaml
 from qd.config_schema import TrainConfig
 from qd.data.prompt_lengths import length_problems, prompt_report
 from qd.data.prompts import PromptDataModule
-from qd.devices import resolve_device, trainer_device
+from qd.devices import resolve_device
 from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluator import Evaluator, build_evaluator
 from qd.evaluation.points import FILE, PointsFile
@@ -30,7 +30,8 @@ from qd.models.resolver import resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
-from qd.runs import check_disk, create_run, newest_checkpoint, save_config, taken
+from qd.ranks import check_nodes, first_process, local_device, new_folder, trainer_devices
+from qd.runs import check_disk, newest_checkpoint, save_config, taken
 
 
 def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool = False) -> Path | None:
@@ -50,15 +51,19 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         NonFiniteError: the loss, a reward or a gradient was not finite.
         KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
     """
-    if problems := [*config.problems(), *([] if resume else taken(config.trainer.runs, config.name))]:
+    new = first_process() and not resume
+    if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
     quieten_libraries()
-    device = resolve_device(config.trainer.device)
+    ranks = config.trainer.ranks
+    device = local_device(resolve_device(config.trainer.device), ranks)
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
     module, data = _build(config)
     if dry_run:
-        print(f"{to_yaml(config)}\n{prompt_report(config)}{estimate(module, config, data.accumulation(1), device)}")
+        if first_process():
+            needs = estimate(module, config, data.accumulation(ranks), device)
+            print(f"{to_yaml(config)}\n{prompt_report(config)}{needs}")
         return None
     # Before the folder: what cannot be measured must not take the run's name.
     heldout = load_embedder(config.reward.heldout_embedder).to(device)
@@ -66,12 +71,17 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     if checkpoint:
         _check_points(folder, _step_of(checkpoint), evaluator)
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)
-    folder = folder or create_run(config.trainer.runs, config.name, f"beta{config.beta:g}")
+    check_nodes(config.trainer.num_nodes)
+    folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder)
-    save_config(config, folder)
-    print(f"{prompt_report(config)}run folder: {folder}", flush=True)
+    if first_process():
+        save_config(config, folder)
+        print(f"{prompt_report(config)}run folder: {folder}", flush=True)
     _fit(module, data, evaluator, config, folder, checkpoint)
-    print(f"finished: look at {folder / 'pareto.png'} and `make tensorboard`; `make sample MODEL={folder} PROMPT=…`")
+    if first_process():
+        print(
+            f"finished: look at {folder / 'pareto.png'} and `make tensorboard`; `make sample MODEL={folder} PROMPT=…`"
+        )
     return folder
 
 
@@ -133,7 +143,7 @@ def _fit(
     interrupt = GracefulInterrupt()
     saving = [interrupt, LastCheckpoint(folder, config.trainer.checkpoint_every)]
     callbacks = [*_callbacks(evaluator, config, folder), *saving]
-    trainer = _trainer(config, folder, callbacks, checkpoint, data.accumulation(1))
+    trainer = _trainer(config, folder, callbacks, checkpoint, data.accumulation(config.trainer.ranks))
     fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train RESUME={folder}")
 
 
@@ -167,7 +177,7 @@ def _trainer(
 ) -> pl.Trainer:
     resumed_at = _step_of(checkpoint) if checkpoint else None
     return pl.Trainer(
-        **trainer_device(resolve_device(config.trainer.device)),
+        **trainer_devices(resolve_device(config.trainer.device), config.trainer.devices, config.trainer.num_nodes),
         precision=config.trainer.precision,
         max_steps=config.trainer.max_steps,
         max_epochs=-1,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.utilities import rank_zero_only
 
 from qd.callbacks.embedder_log import EmbedderLog
 from qd.callbacks.embedder_progress import EmbedderProgress
@@ -17,7 +15,7 @@ from qd.callbacks.last_checkpoint import GracefulInterrupt, fit_until_stopped
 from qd.callbacks.validated_checkpoint import ValidatedCheckpoint
 from qd.config import ConfigError
 from qd.data.recordings import BuiltinRecordings, Recordings, RecordingsDataModule, SequentialRecordings
-from qd.devices import fast_precision, resolve_device, trainer_device
+from qd.devices import fast_precision, resolve_device
 from qd.embedder_card import write_card
 from qd.loggers import build_loggers
 from qd.models.audio_vit import AudioViT
@@ -25,14 +23,13 @@ from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
 from qd.quiet import quieten_libraries
-from qd.runs import create_run, newest_checkpoint, save_config, taken
+from qd.ranks import first_process, new_folder, trainer_devices
+from qd.runs import newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
 """Folder inside the run's that holds the finished embedder."""
 SKIPPED = "skipped.jsonl"
 """File inside the run's folder that lists the recordings that cannot be used."""
-RUN_FOLDER = "QD_RUN_FOLDER"
-"""Tells the run folder to the processes of the other ranks."""
 
 
 def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None) -> Path:
@@ -51,17 +48,17 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
         KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
     """
-    new = _first() and not resume
+    new = first_process() and not resume
     if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
     quieten_libraries()
     device = resolve_device(config.trainer.device)
     checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module = _module(config)
-    folder = Path(resume) if resume else _new_folder(config)
+    folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
     data = _data_or_no_folder(config, folder)
     config = replace(config, name=folder.name)
-    if _first():
+    if first_process():
         save_config(config, folder)
         print(f"run folder: {folder}", flush=True)
 
@@ -71,7 +68,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
     best = folder / "best.ckpt"
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
-    if _first():
+    if first_process():
         module.model.save_pretrained(folder / ASSET, half=True)
         parameters = sum(weight.numel() for weight in module.model.parameters())
         write_card(folder / ASSET, config, parameters, _step_of(best), seconds, metrics)
@@ -102,7 +99,7 @@ def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsD
         _check_ranks(config, data.validation.size)
         return data
     except ValueError:
-        if _first() and not any(folder.iterdir()):
+        if first_process() and not any(folder.iterdir()):
             folder.rmdir()
         raise
 
@@ -149,9 +146,8 @@ def _trainer(
     validate_every = max(1, settings.max_steps // settings.validations)
     best = ModelCheckpoint(folder, "best", "validation/recall@1", mode="max", enable_version_counter=False)
     last = ValidatedCheckpoint(folder, settings.checkpoint_every, validate_every)
-    parallel = {"devices": settings.devices, "strategy": "ddp"} if settings.devices > 1 else {}
     return pl.Trainer(
-        **(trainer_device(device) | parallel),
+        **trainer_devices(device, settings.devices),
         precision=fast_precision(device) if settings.precision == "auto" else settings.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,
@@ -165,24 +161,6 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _first() -> bool:
-    """Whether this process is the first of the run's, which alone writes to the run folder."""
-    return rank_zero_only.rank == 0
-
-
-def _new_folder(config: EmbedderTrainConfig) -> Path:
-    """Made by the first process. The others run this program anew, as Lightning starts them once the first one comes to
-    train, and are told the folder's name by the environment."""
-    runs, name = config.trainer.runs, config.name
-    if _first():
-        folder = create_run(runs, name, "embedder")
-        os.environ[RUN_FOLDER] = str(folder)
-        return folder
-    if name or RUN_FOLDER in os.environ:
-        return Path(runs) / name if name else Path(os.environ[RUN_FOLDER])
-    raise ValueError("name is null, and the processes of this run were not started by its first one: give it a NAME")
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -1,6 +1,7 @@
 """Runs the command line in a process of its own, with stand-ins for the two scorers, so that a test can kill it.
 
 With ``--hold`` the run waits for that before it saves its last step: it cannot end first, however slow the killer is.
+With ``--nan=1`` the loss of rank 1 is NaN at step 2, with ``--error=1`` that rank fails there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor
 import qd.evaluation.evaluator
 from qd.callbacks.progress import StepProgress
 from qd.cli import main
+from qd.data.prompts import PromptBatch
+from qd.modules.distillation import DiversityDistillation
 from qd.scorers.protocol import Quality
 
 
@@ -41,9 +44,27 @@ def hold(progress: StepProgress, trainer: pl.Trainer, module: pl.LightningModule
         time.sleep(600)
 
 
+def spoil(what: str, rank: str) -> None:
+    """Lets a rank go wrong in its step 2."""
+    step = DiversityDistillation.training_step
+
+    def spoiled(module: DiversityDistillation, batch: PromptBatch, index: int) -> Tensor:
+        loss = step(module, batch, index)
+        if module.global_step < 2 or module.global_rank != int(rank):
+            return loss
+        if what == "error":
+            raise RuntimeError("made to fail")
+        return loss * float("nan")
+
+    DiversityDistillation.training_step = spoiled
+
+
 if __name__ == "__main__":
     qd.evaluation.evaluator.load_quality = stand_in_quality
     if "--hold" in sys.argv:
         sys.argv.remove("--hold")
         ended, StepProgress.on_step_end = StepProgress.on_step_end, hold
-    sys.exit(main(sys.argv[1:]))
+    for option in [text for text in sys.argv if text.startswith(("--nan=", "--error="))]:
+        # It stays among the arguments, with which Lightning starts the other ranks.
+        spoil(*option.removeprefix("--").split("="))
+    sys.exit(main([text for text in sys.argv[1:] if not text.startswith(("--nan=", "--error="))]))

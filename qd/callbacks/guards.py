@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from qd.callbacks.step_callback import StepCallback
 from qd.models.resolver import step_folders
+from qd.modules.collective import gather_objects
 
 
 class NonFiniteError(RuntimeError):
@@ -33,22 +34,29 @@ class NonFiniteGuard(pl.Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         batch = pl_module.latest
         finite = batch.rewards.isfinite() & batch.kl.isfinite()  # (prompts, samples)
+        complaint, prompts = None, batch.prompts
         if not finite.all():
-            blamed = [prompt for prompt, fine in zip(batch.prompts, finite.all(dim=1), strict=True) if not fine]
+            prompts = [prompt for prompt, fine in zip(batch.prompts, finite.all(dim=1), strict=True) if not fine]
             what = "reward" if not batch.rewards.isfinite().all() else "KL"
-            self._stop(trainer, f"the {what} is not finite", blamed)
-        if not loss.isfinite():
-            self._stop(trainer, f"the loss is {loss.item()}", batch.prompts)
+            complaint = f"the {what} is not finite"
+        elif not loss.isfinite():
+            complaint = f"the loss is {loss.item()}"
+        self._stop(trainer, complaint, prompts)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not torch.nn.utils.get_total_norm(gradients).isfinite():
-            self._stop(trainer, "the gradient is not finite", pl_module.latest.prompts)
+        finite = torch.nn.utils.get_total_norm(gradients).isfinite()
+        self._stop(trainer, None if finite else "the gradient is not finite", pl_module.latest.prompts)
 
-    def _stop(self, trainer: pl.Trainer, what: str, prompts: list[str]) -> None:
-        quoted = "; ".join(repr(prompt) for prompt in prompts)
+    def _stop(self, trainer: pl.Trainer, complaint: str | None, prompts: list[str]) -> None:
+        """On all ranks if one of them has a complaint: the others would wait for its gradient for ever."""
+        blamed = [(what, texts) for what, texts in gather_objects((complaint, prompts)) if what]
+        if not blamed:
+            return
+        what = blamed[0][0]
+        quoted = "; ".join(repr(prompt) for _, texts in blamed for prompt in texts)
         raise NonFiniteError(
             f"step {trainer.global_step}: {what}. Prompts: {quoted}. No weights were changed by this step. "
             + self._advice()
@@ -83,7 +91,7 @@ class CollapseWarning(StepCallback):
             self.low_steps[name] = self.low_steps[name] + 1 if low else 0
             if self.low_steps[name] >= self.patience and not self.warned:
                 self.warned = True
-                warnings.warn(
+                rank_zero_warn(
                     f"the policy may have collapsed: {name} has been below {floor} for {self.patience} steps (step "
                     f"{trainer.global_step}). Listen to the samples; try a lower learning rate or another beta.",
                     stacklevel=2,

@@ -101,8 +101,18 @@ def fit_until_stopped(
         if not interrupt.requested:
             raise
         raise KeyboardInterrupt(_left_behind(trainer, command)) from stopped
+    except Exception:
+        _end_other_ranks(trainer)
+        raise
     if interrupt.requested and trainer.global_step < trainer.max_steps:
         raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {command}")
+
+
+def _end_other_ranks(trainer: pl.Trainer) -> None:
+    """Those that Lightning has started: it watches that none of them fails, and they do not watch this process, for
+    whose part in a sum they would wait. Those of torchrun and srun are ended by them."""
+    if kill := getattr(trainer.strategy.launcher, "kill", None):
+        kill(signal.SIGTERM)
 
 
 def _left_behind(trainer: pl.Trainer, command: str) -> str:

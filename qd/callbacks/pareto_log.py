@@ -73,23 +73,22 @@ class ParetoLog(StepCallback):
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self.points.drop_after(trainer.global_step)
-            if trainer.global_step == 0:
-                self._start(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._start(trainer, pl_module)
         trainer.strategy.barrier()
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
-        if due and trainer.is_global_zero:
+        if due:
             student, sampling = pl_module.music.lm, self.evaluator.sampling()
             self._record(trainer, pl_module, self.evaluator.measure(student, sampling))
-        if due:
             trainer.strategy.barrier()
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The first point, which all runs from this model share, and the frame of the pages."""
         measurement = self._reference(pl_module.teacher, 1.0)
         point = self._record(trainer, pl_module, measurement)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if point else []:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(tensorboard_layout())
                 means = {f"eval/{name}": interval.mean for name, interval in point.metrics.items()}
@@ -97,7 +96,11 @@ class ParetoLog(StepCallback):
             else:
                 logger.log_hyperparams(self.hparams)
 
-    def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> Point:
+    def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> Point | None:
+        """Written by the first rank alone, from what all of them have measured."""
+        landmarks = self._landmarks(pl_module.teacher)
+        if not trainer.is_global_zero:
+            return None
         step, student = trainer.global_step, pl_module.music.lm
         point = self.evaluator.point(
             measurement,
@@ -116,13 +119,13 @@ class ParetoLog(StepCallback):
         for callback in trainer.callbacks:
             if isinstance(callback, MeasurementListener):
                 callback.on_measurement(writer, step, measurement)
-        self._draw(writer, step, pl_module.teacher)
+        self._draw(writer, step, landmarks)
         return point
 
-    def _draw(self, writer: SummaryWriter | None, step: int, teacher: LanguageModel) -> None:
+    def _draw(self, writer: SummaryWriter | None, step: int, landmarks: Landmarks) -> None:
         trajectory = self.points.read()
         siblings = sibling_trajectories(self.folder.parent, trajectory[-1]) if self.siblings else {}
-        figure = pareto_figure(trajectory, siblings, self._landmarks(teacher))
+        figure = pareto_figure(trajectory, siblings, landmarks)
         figure.savefig(self.folder / "pareto.png", dpi=110)
         if writer is not None:
             writer.add_figure("pareto", figure, step, close=False)

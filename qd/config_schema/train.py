@@ -53,9 +53,15 @@ class TrainConfig:
             for name, size in (("batch_size", batch), ("micro_batch_size", micro))
             if size % n
         ]
-        if self.objective.baseline == "other_prompts" and micro // n < 2:
+        ranks = self.trainer.ranks
+        if ranks > 1 and batch % micro == 0 and batch % (micro * ranks):
             found.append(
-                f"objective.baseline=other_prompts needs 2 prompts or more in a micro-batch, and "
+                f"data.batch_size={batch} is no multiple of {micro * ranks}, which is data.micro_batch_size={micro} "
+                f"times {ranks} ranks (trainer.devices × trainer.num_nodes); change one of them"
+            )
+        if self.objective.baseline == "other_prompts" and micro // n * max(ranks, 1) < 2:
+            found.append(
+                f"objective.baseline=other_prompts needs 2 prompts or more in the micro-batches of all ranks, and "
                 f"data.micro_batch_size={micro} holds {micro // n}; enlarge it or use objective.baseline=moving_average"
             )
         return found

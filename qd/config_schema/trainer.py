@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from qd.config_checks import bounded, one_of, present_device
+from qd.config_checks import bounded, one_of, present_device, present_devices
 from qd.loggers import logger_problems
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -15,6 +15,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class TrainerConfig:
     max_steps: int = 2000  # optimiser steps, ≥ 1
     device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
+    devices: int = 1  # of each machine: so many GPUs, or so many processes on the CPU; data-parallel; ≥ 1
+    num_nodes: int = 1  # machines, ≥ 1; several are started by torchrun or srun, see docs/scaling.md
     precision: str = "32-true"  # Lightning's name: one of PRECISIONS
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])  # names of qd.loggers.LOGGERS; [] logs nowhere
     logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each: {wandb: {project: music}}
@@ -24,10 +26,18 @@ class TrainerConfig:
     keep_weights: int | None = None  # step folders kept, the newest ones, ≥ 1; null = all
     runs: str = "runs"  # the folder that holds the run folders
 
+    @property
+    def ranks(self) -> int:
+        """Processes of the run, over all machines."""
+        return self.devices * self.num_nodes
+
     def problems(self) -> list[str]:
         return [
             *bounded("trainer.max_steps", self.max_steps, 1),
             *present_device("trainer.device", self.device),
+            *bounded("trainer.devices", self.devices, 1),
+            *bounded("trainer.num_nodes", self.num_nodes, 1),
+            *(present_devices("trainer.devices", self.devices, self.device) if self.devices > 1 else []),
             *one_of("trainer.precision", self.precision, PRECISIONS),
             *logger_problems("trainer", self.loggers, self.logger_options),
             *bounded("trainer.log_every", self.log_every, 1),

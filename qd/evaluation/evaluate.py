@@ -22,6 +22,7 @@ from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms
+from qd.modules.collective import gather_rows, rank, ranks
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.scorers.protocol import Quality
 
@@ -69,8 +70,9 @@ def evaluate_policy(
 ) -> Measurement:
     """Samples each of P prompts N = ``n_samples`` times and measures the generations.
 
-    A generation depends on the seed and on its row alone: the values do not change with ``batch_rows`` (beyond
-    rounding), and two policies measured with one seed are asked with the same random numbers.
+    A generation depends on the seed and on its row alone: the values do not change with ``batch_rows``, nor with the
+    number of ranks, which share the prompts (beyond rounding), and two policies measured with one seed are asked with
+    the same random numbers. Every rank gets the whole measurement.
 
     Args:
         music: text encoder and codec, and the policy unless ``lm`` is given.
@@ -91,36 +93,60 @@ def evaluate_policy(
             "and 1 row or more"
         )
     start = time.perf_counter()
-    condition = music.condition(prompts).repeat_interleave(n_samples)
-    texts = [prompt for prompt in prompts for _ in range(n_samples)]
+    condition = music.condition(prompts)
+    own = _own(len(prompts))
     heard: list[dict[str, Tensor]] = []
     kept: list[Tensor] = []
-    for first in range(0, len(texts), batch_rows):
-        rows = range(first, min(first + batch_rows, len(texts)))
-        audio, entropy = generate(music, lm or music.lm, condition, rows, sampling)
-        heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts[first : rows.stop])})
-        kept += [audio[row - first].cpu() for row in rows if row % n_samples == 0 and row < audio_prompts * n_samples]
-    samples = {name: torch.cat([batch[name] for batch in heard]) for name in heard[0]}
-    samples = {name: values.cpu().unflatten(0, (-1, n_samples)) for name, values in samples.items()}
+    rows = [prompt * n_samples + sample for prompt in own for sample in range(n_samples)]
+    for first in range(0, len(rows), batch_rows):
+        batch = rows[first : first + batch_rows]
+        texts = [prompts[row // n_samples] for row in batch]
+        audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
+        heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts)})
+        starts = [i for i in range(len(batch)) if (first + i) % n_samples == 0]
+        kept += [audio[i] for i in starts[: audio_prompts - len(kept)]]
+    samples = _gathered({name: torch.cat([part[name] for part in heard]) for name in heard[0]}, n_samples)
+    samples = {name: values[: len(prompts)] for name, values in samples.items()}
+    # Each rank keeps as many; those of the first prompts come first, however the prompts are shared.
+    clips = gather_rows(torch.stack(kept))[:audio_prompts] if kept else audio[:0]
     return Measurement(
         prompts=tuple(prompts),
         per_prompt=_per_prompt(samples),
         cross_prompt_bound=float(cross_prompt_diversity(samples["embedding"])),
-        audio=torch.stack(kept).numpy() if kept else audio[:0].cpu().numpy(),
+        audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
         seconds=time.perf_counter() - start,
     )
 
 
+def _own(prompts: int) -> list[int]:
+    """The prompts of this rank: as many as each of the others has, in turn, the last ones going over to the first
+    prompts again. What is heard twice so is dropped; no rank could have ended sooner."""
+    share = -(-prompts // ranks())
+    return [(rank() * share + i) % prompts for i in range(share)]
+
+
+def _gathered(samples: dict[str, Tensor], n_samples: int) -> dict[str, Tensor]:
+    """``(prompts, samples, …)`` of all ranks, from the rows of each, in one exchange."""
+    table = torch.cat([values.float().reshape(len(values), -1) for values in samples.values()], dim=1)
+    table = gather_rows(table).cpu().unflatten(0, (-1, n_samples))
+    columns = table.split([values[0].numel() for values in samples.values()], dim=-1)
+    return {
+        name: part if values.ndim > 1 else part[..., 0]
+        for (name, values), part in zip(samples.items(), columns, strict=True)
+    }
+
+
 def generate(
-    music: MusicGen, lm: LanguageModel, condition: Condition, rows: range, sampling: Sampling
+    music: MusicGen, lm: LanguageModel, prompts: Condition, rows: Sequence[int], n_samples: int, sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
-    """Audio ``(rows, samples)`` and mean entropy per token ``(rows,)`` of some rows of ``condition``."""
+    """Audio ``(rows, samples)`` and mean entropy per token ``(rows,)``; row i is sample i mod N of prompt i // N."""
+    places = [row // n_samples for row in rows]
     frames = music.frames(sampling.seconds)
     steps = delayed_steps(lm.codebooks, frames, lm.channels)
     uniforms = counter_uniforms(sampling.seed, EVALUATION_STREAM, rows, lm.codebooks, steps).to(music.device)
     sampled = Sampler(lm).sample(
-        Condition(condition.states[rows.start : rows.stop], condition.mask[rows.start : rows.stop]),
+        Condition(prompts.states[places], prompts.mask[places]),
         frames,
         temperature=sampling.temperature,
         uniforms=lambda step: uniforms[..., step],

@@ -16,6 +16,7 @@ from qd.evaluation.protocols import Protocol, build_protocol
 from qd.models.embedder import Embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
+from qd.modules.collective import gather_objects, rank
 from qd.scorers.loading import load_quality
 
 if TYPE_CHECKING:
@@ -85,9 +86,11 @@ class Evaluator:
         """
         path = folder / f"{self.key(lm, sampling)}.npz"
         audible = min(self.audio_prompts, len(self.prompts))
-        if not path.is_file() or len(Measurement.load(path).audio) < audible:
-            self.measure(lm, sampling).save(path)
-        kept = Measurement.load(path)
+        # What one rank has found counts: another may come a moment later, when the file has appeared.
+        (known, *_) = gather_objects(path.is_file() and len(Measurement.load(path).audio) >= audible)
+        kept = Measurement.load(path) if known else self.measure(lm, sampling)
+        if not known and rank() == 0:
+            kept.save(path)
         return replace(kept, audio=kept.audio[:audible])
 
     def point(

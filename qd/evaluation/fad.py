@@ -189,14 +189,14 @@ def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor
     """The embeddings of what the model plays to the protocol's prompts; no audio is kept."""
     protocol = build_protocol(asked.protocol)
     texts = protocol.prompts()
-    condition = music.condition(texts).repeat_interleave(protocol.n_samples)
+    condition = music.condition(texts)
     sampling = Sampling(
         guidance_scale=asked.guidance, negative=asked.negative_prompt, seconds=protocol.seconds, seed=asked.seed
     )
     total = len(texts) * protocol.n_samples
     rows = [range(start, min(start + BATCH, total)) for start in range(0, total, BATCH)]
     played = (
-        generate(music, music.lm, condition, batch, sampling)[0]
+        generate(music, music.lm, condition, batch, protocol.n_samples, sampling)[0]
         for batch in track(rows, "sampling", console=Console(stderr=True), transient=True)
     )
     return _hear(embedder, played, music.sample_rate)

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
 
-def _ranks() -> int:
+
+def ranks() -> int:
+    """Processes of the run that this one is of."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process among them."""
+    return dist.get_rank() if ranks() > 1 else 0
+
+
+def gather_objects(value: T) -> list[T]:
+    """The small, picklable ``value`` of each rank in the order of the ranks, on every rank."""
+    values = [value] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
     """``(rows, …)`` of each rank → ``(ranks · rows, …)`` in the order of the ranks, on every rank; without gradient."""
-    if _ranks() == 1:
+    if ranks() == 1:
         return tensor
-    rows = [torch.empty_like(tensor) for _ in range(_ranks())]
+    rows = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(ranks())]
     dist.all_gather(rows, tensor.detach().contiguous())
     return torch.cat(rows)
 
@@ -29,7 +45,7 @@ def gather_rows_with_gradient(tensor: Tensor) -> Tensor:
     that is ``ranks`` times the loss's, and the mean over ranks that data-parallel training takes of the parameters'
     gradients gives back the gradient of one process that holds all rows.
     """
-    return tensor if _ranks() == 1 else _GatherRows.apply(tensor)
+    return tensor if ranks() == 1 else _GatherRows.apply(tensor)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -42,4 +58,4 @@ class _GatherRows(torch.autograd.Function):
         # A sum over all rows, of which one's own are kept: every backend has it, and the rows are a few megabytes.
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
-        return gradient.chunk(_ranks())[dist.get_rank()]
+        return gradient.chunk(ranks())[dist.get_rank()]

@@ -95,7 +95,7 @@ class DiversityDistillation(pl.LightningModule):
         if self.config.beta > 0:
             sequence_log_probs = log_probs.sum(dim=(1, 2)).view_as(rewards)  # log p(y), (P, N)
             loss = loss - self.beta * surrogate(sequence_log_probs, advantages) / rollout.tokens  # Eq. 4
-            loss = loss + self.baseline.loss(rewards, rollout.features)
+        loss = loss + self.baseline.loss(rewards, rollout.features)
 
         self._note(rollout, loss, kl, rewards, baseline, advantages)
         if self.global_step % DIAGNOSTICS_EVERY == 0:

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from qd.builtin.world import SAMPLE_RATE, SPLITS
-from qd.config_checks import bounded, folder_name, fraction, one_of, positive, present_device
+from qd.config_checks import bounded, folder_name, fraction, one_of, positive, present_device, present_devices
 from qd.data.augmentation import needed_samples
 from qd.loggers import logger_problems
 from qd.models.audio_vit import AudioViTConfig
@@ -224,18 +222,9 @@ class EmbedderTrainConfig:
         elif pairs % devices:
             yield f"data.batch_pairs is {pairs}; expected a multiple of trainer.devices={devices}"
         elif devices > 1:
-            yield from _present_devices("trainer.devices", devices, self.trainer.device)
+            yield from present_devices("trainer.devices", devices, self.trainer.device)
 
 
 def _share(path: str, value: float) -> list[str]:
     """A number in [0, 1]."""
     return [] if 0 <= value <= 1 else [f"{path} is {value}; expected 0 or more, and at most 1"]
-
-
-def _present_devices(path: str, count: int, device: str) -> list[str]:
-    """The first ``count`` devices of a kind."""
-    kind = "cuda" if device == "auto" and torch.cuda.is_available() else device
-    present = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, count)
-    if ":" in kind:
-        return [f"{path} is {count}, and trainer.device={device!r} is one device; expected cuda or cpu"]
-    return [] if count <= present else [f"{path} is {count}; this machine has {present} of trainer.device={device!r}"]

@@ -1,0 +1,71 @@
+"""One run as several processes ("ranks"), each with a device of its own: who writes, and where each one works.
+
+The processes are started by Lightning (``trainer.devices=4`` on one machine), by torchrun, or by SLURM's srun.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from qd.devices import trainer_device
+from qd.runs import create_run
+
+RUN_FOLDER = "QD_RUN_FOLDER"
+"""Tells the run folder to the processes of the other ranks."""
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Where torchrun, Lightning and SLURM tell a process its number, in the order in which Lightning looks there."""
+
+
+def first_process() -> bool:
+    """Whether this process is the first of its run, which alone writes and speaks."""
+    return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
+
+
+def local_device(device: torch.device, ranks: int) -> torch.device:
+    """The device of this process, where the run has ``ranks`` processes and ``device`` tells their kind."""
+    if ranks == 1 or device.type != "cuda":
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
+
+
+def trainer_devices(device: torch.device, devices: int, nodes: int = 1) -> dict[str, Any]:
+    """What a Lightning Trainer is to be told to run on ``devices`` devices on each of ``nodes`` machines."""
+    one = trainer_device(device)
+    if devices * nodes == 1:
+        return one
+    # Buffers are constants, or, in the baselines, changed alike on every rank: there is nothing to send round.
+    return one | {"devices": devices, "num_nodes": nodes, "strategy": DDPStrategy(broadcast_buffers=False)}
+
+
+def check_nodes(nodes: int) -> None:
+    """Refuses to wait for processes that nobody starts: Lightning starts those of its own machine alone.
+
+    Raises:
+        ValueError: several machines, and neither torchrun nor srun has started this process.
+    """
+    if nodes > 1 and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
+        raise ValueError(
+            f"trainer.num_nodes is {nodes}, and this process was started by hand; start the command on every machine "
+            "by torchrun or srun (docs/scaling.md), or set trainer.num_nodes=1"
+        )
+
+
+def new_folder(runs: str | Path, name: str | None, label: str) -> Path:
+    """The folder of a new run, made by the first process. The others, started by Lightning once the first one comes to
+    train, are told its name by the environment; started by torchrun or srun, by the config.
+
+    Raises:
+        ValueError: the run exists already, or its name cannot be known here.
+    """
+    if first_process():
+        folder = create_run(runs, name, label)
+        os.environ[RUN_FOLDER] = str(folder)
+        return folder
+    if name or RUN_FOLDER in os.environ:
+        return Path(runs) / name if name else Path(os.environ[RUN_FOLDER])
+    raise ValueError("name is null, and the processes of this run were not started by its first one: give it a NAME")

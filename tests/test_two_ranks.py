@@ -1,0 +1,180 @@
+"""Whole runs of two processes on the CPU: the same as those of one with the same batch, and as easy to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from qd.config import to_yaml
+from qd.config_schema import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKER = ROOT / "tests" / "tiny_run.py"
+STEPS = 4
+Config = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def run_config(tiny_config: Config, tmp_path: Path) -> TrainConfig:
+    """Four steps of two micro-batches of two prompts over all ranks, three prompts to measure: an odd number."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a calm piano piece\nfast drums\nslow strings\n", encoding="utf-8")
+    return tiny_config(
+        "name=x",
+        "beta=100",
+        "objective.beta_ramp_steps=2",
+        "objective.baseline=prompt_moving_average",
+        "optimizer.learning_rate=1e-3",
+        "data.batch_size=16",
+        "data.micro_batch_size=4",
+        "evaluation.every=2",
+        f"evaluation.prompts={prompts}",
+        "evaluation.n_prompts=3",
+        "evaluation.n_samples=2",
+        "evaluation.audio_prompts=2",
+        f"trainer.max_steps={STEPS}",
+        "trainer.log_every=1",
+        "trainer.checkpoint_every=2",
+        "trainer.save_weights_every=4",
+    )
+
+
+def changed(config: TrainConfig, runs: Path, **trainer: Any) -> TrainConfig:
+    return replace(config, trainer=replace(config.trainer, runs=str(runs), **trainer))
+
+
+def start(config: TrainConfig, *options: str) -> subprocess.Popen[str]:
+    """The run as processes of a group of their own, as a terminal starts them."""
+    path = Path(config.trainer.runs).with_suffix(".yaml")
+    path.write_text(to_yaml(config), encoding="utf-8")
+    return launch([sys.executable, str(WORKER), "train", "--config", str(path), *options])
+
+
+def launch(command: list[str], **variables: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "QD_RUN_FOLDER", "MASTER_PORT", "NODE_RANK"):
+        environment.pop(name, None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment | variables, start_new_session=True, **pipes)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it said, when all its processes have ended: they hold its standard output open."""
+    try:
+        return process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def finished(config: TrainConfig, *options: str) -> Path:
+    process = start(config, *options)
+    said = ended(process)
+    assert process.returncode == 0, said
+    return Path(config.trainer.runs) / "x"
+
+
+@pytest.fixture
+def runs(run_config: TrainConfig, tmp_path: Path) -> tuple[Path, Path]:
+    """Of one process, and of two with the same batch and the same micro-batches."""
+    return tuple(finished(changed(run_config, tmp_path / f"ranks{n}", devices=n)) for n in (1, 2))
+
+
+def checkpoint(run: Path) -> dict[str, Any]:
+    return torch.load(run / "last.ckpt", weights_only=True)
+
+
+def points(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "points.jsonl").read_text().splitlines()]
+
+
+def scalars(run: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("train/") and "seconds" not in tag]
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Losses, gradients (their norms, and AdamW's moments of them), weights, baseline and points."""
+    assert scalars(one).keys() == scalars(two).keys() >= {"train/loss", "train/baseline", "train/grad_norm"}
+    for tag, values in scalars(one).items():
+        assert values == pytest.approx(scalars(two)[tag], rel=1e-3, abs=1e-5), tag
+    first, second = checkpoint(one), checkpoint(two)
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    for name, tensor in first["state_dict"].items():
+        torch.testing.assert_close(second["state_dict"][name], tensor, rtol=1e-3, atol=1e-5)
+    moments, moments_ = (state["optimizer_states"][0]["state"] for state in (first, second))
+    for parameter, state in moments.items():
+        torch.testing.assert_close(moments_[parameter]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-6)
+    assert [point["step"] for point in points(one)] == [point["step"] for point in points(two)] == [0, 2, 4]
+    for mine, theirs in zip(points(one), points(two), strict=True):
+        measured = {key: value for key, value in mine.items() if isinstance(value, float) and key != "seconds"}
+        assert {"quality", "diversity", "diversity_lo", "vendi", "entropy"} <= measured.keys()
+        assert measured == pytest.approx({key: theirs[key] for key in measured}, rel=1e-3, abs=1e-5)
+
+
+def test_two_processes_do_what_one_does(runs: tuple[Path, Path]) -> None:
+    one, two = runs
+    assert_same_run(one, two)
+    for run in runs:  # the first rank alone has written
+        assert len(list(run.glob("events.out.tfevents.*"))) == len(list(one.glob("events.out.tfevents.*")))
+    assert {path.name for path in one.iterdir() if "events" not in path.name} == {
+        path.name for path in two.iterdir() if "events" not in path.name
+    }
+
+
+def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tmp_path: Path) -> None:
+    whole = finished(changed(run_config, tmp_path / "whole", devices=2))
+    config = changed(run_config, tmp_path / "stopped", devices=2)
+    process = start(config)
+    for line in process.stdout:
+        if line.startswith("step 1/"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = ended(process)
+    run = tmp_path / "stopped" / "x"
+    assert process.returncode == 130, errors
+    assert errors.count("is saved; to go on: make train RESUME=") == 1
+    assert checkpoint(run)["global_step"] < STEPS
+    resumed = launch([sys.executable, str(WORKER), "train", "--resume", str(run)])
+    said = ended(resumed)
+    assert resumed.returncode == 0, said
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("what", ["nan", "error"])
+def test_what_fails_on_one_rank_ends_both(run_config: TrainConfig, tmp_path: Path, rank: str, what: str) -> None:
+    config = changed(run_config, tmp_path / "failing", devices=2)
+    process = start(config, f"--{what}={rank}")
+    _, errors = ended(process)
+    assert process.returncode not in (0, 130)
+    if what == "nan":
+        assert process.returncode == 1
+        assert errors.count("step 2: the loss is nan. Prompts: '") == 1
+    else:
+        assert "made to fail" in errors
+
+
+def test_torchrun_starts_a_run(run_config: TrainConfig, tmp_path: Path) -> None:
+    config = changed(run_config, tmp_path / "torchrun", devices=2, max_steps=2)
+    path = tmp_path / "torchrun.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = launch([*torchrun, str(WORKER), "train", "--config", str(path)])
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert said[0].count("run folder: ") == 1
+    assert [point["step"] for point in points(tmp_path / "torchrun" / "x")] == [0, 2]
