@@ -112,7 +112,7 @@ def _end_other_ranks(trainer: pl.Trainer) -> None:
     """Those that Lightning has started: it watches that none of them fails, and they do not watch this process, for
     whose part in a sum they would wait. Those of torchrun and srun are ended by them."""
     if kill := getattr(trainer.strategy.launcher, "kill", None):
-        kill(signal.SIGTERM)
+        kill(signal.SIGKILL)  # a process that waits in a sum hears nothing gentler
 
 
 def _left_behind(trainer: pl.Trainer, command: str) -> str:
