@@ -135,6 +135,7 @@ def test_two_processes_do_what_one_does(runs: tuple[Path, Path]) -> None:
     }
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tmp_path: Path) -> None:
     whole = finished(changed(run_config, tmp_path / "whole", devices=2))
     config = changed(run_config, tmp_path / "stopped", devices=2)
@@ -154,6 +155,7 @@ def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tm
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize("what", ["nan", "error"])
 def test_what_fails_on_one_rank_ends_both(run_config: TrainConfig, tmp_path: Path, rank: str, what: str) -> None:
@@ -168,6 +170,7 @@ def test_what_fails_on_one_rank_ends_both(run_config: TrainConfig, tmp_path: Pat
         assert "made to fail" in errors
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_run(run_config: TrainConfig, tmp_path: Path) -> None:
     config = changed(run_config, tmp_path / "torchrun", devices=2, max_steps=2)
     path = tmp_path / "torchrun.yaml"
