@@ -1,12 +1,13 @@
-"""Two runs that differ in β alone, told in tables and one figure: what `docs/first-runs.md` shows.
+"""Runs of one base model, told in tables and one figure: what `docs/first-runs.md` shows.
 
     make train BETA=0 NAME=first-beta0
     make train BETA=15 NAME=first-beta15
     python experiments/first_runs.py runs/first-beta0 runs/first-beta15 [--protocol paper] [--figure pareto.png]
 
 Prints Markdown: how training went, in spans of steps; the points that each run measured on the development prompts; and
-the final weights of both, beside their base model without guidance and with it, on the held-out prompts, with paired
-differences. What is measured is kept under the runs folder, so that a second call only prints.
+the final weights of each, beside their base model without guidance and with it, on the held-out prompts, with paired
+differences. The last run's config tells how all are measured, and it is drawn in front of the others. What is measured
+is kept under the runs folder, so that a second call only prints.
 """
 
 from __future__ import annotations
@@ -112,15 +113,14 @@ def _interval(interval: Interval, signed: bool = False) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("quality", type=Path, help="folder of the run with β = 0")
-    parser.add_argument("diverse", type=Path, help="folder of the run with β > 0")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="folder of a run; that of β = 0 first")
     parser.add_argument("--protocol", default="paper", choices=PROTOCOLS, help="of the final weights (default paper)")
     parser.add_argument("--figure", type=Path, default=Path("pareto.png"), help="to write (default pareto.png)")
     options = parser.parse_args()
     quieten_libraries()
-    runs = (options.quality, options.diverse)
+    runs: list[Path] = options.runs
 
-    config = load_config(TrainConfig, "train", str(options.diverse / CONFIG))
+    config = load_config(TrainConfig, "train", str(runs[-1] / CONFIG))
     guidance = (config.guidance.scale, config.guidance.negative_prompt)
     listeners = load_embedder(config.reward.embedder), load_embedder(config.reward.heldout_embedder)
     development = build_evaluator(config, MusicGen.load(config.model.name), *listeners)
@@ -129,8 +129,9 @@ def main() -> None:
     )
     draw(runs, development, guidance, options.figure)
     measured = measure_heldout(heldout, runs, guidance)
-    quality, diverse = (run.name for run in runs)
-    pairs = [("CFG", "base"), (quality, "base"), (quality, "CFG"), (diverse, "base"), (diverse, "CFG")]
+    names = [run.name for run in runs]
+    pairs = [("CFG", "base"), *((name, other) for name in names for other in ("base", "CFG"))]
+    pairs += [(name, names[0]) for name in names[1:]]
     points = [point for run in runs for point in PointsFile(run / FILE).read()]
 
     print("\n".join(["### Training", "", *training_table(runs)]))
@@ -139,7 +140,7 @@ def main() -> None:
     print("\n".join(_header(["model", *METRICS])))
     for name, measurement in measured.items():
         print(_row([name, *map(_interval, measurement.intervals().values())]))
-    print("\n".join(["", *differences_table(measured, [*pairs, (diverse, quality)])]))
+    print("\n".join(["", *differences_table(measured, pairs)]))
     print(f"\nDiversity of two samples of different prompts: {measured['base'].cross_prompt_bound:.3f}")
 
 
