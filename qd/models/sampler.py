@@ -55,7 +55,7 @@ class Sampler:
         condition: Condition,
         frames: int,
         *,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         uniforms: Callable[[int], Tensor] | None = None,
         guidance_scale: float = 1.0,
         negative: Condition | None = None,
@@ -68,7 +68,7 @@ class Sampler:
         Args:
             condition: B rows; repeat a prompt's row for several samples of it.
             frames: codec frames T to draw.
-            temperature: divides the logits, after guidance.
+            temperature: divides the logits, after guidance; one number, or one a row ``(batch,)``.
             uniforms: gives for each delayed step the uniforms ``(batch, codebooks)`` in [0, 1) that pick the tokens;
                 not needed if ``greedy``.
             guidance_scale: 1 is no guidance.
@@ -80,8 +80,9 @@ class Sampler:
         Raises:
             ValueError: if an argument is out of its range.
         """
-        _check(temperature, guidance_scale, top_k, top_p, greedy or uniforms is not None)
+        _check(guidance_scale, top_k, top_p, greedy or uniforms is not None)
         lm, batch, device = self.lm, len(condition), condition.states.device
+        inverse_temperature = _inverse(temperature, batch, device)
         mask = delay_mask(lm.codebooks, frames, lm.channels, device)
         guided = guidance_scale != 1.0
         decoder = CachedDecoder(lm, _with_negative(condition, negative) if guided else condition, mask.shape[1])
@@ -93,13 +94,15 @@ class Sampler:
             hidden = decoder.advance(tokens.repeat(2, 1) if guided else tokens)
             if guided:
                 hidden = guide(hidden[:batch], hidden[batch:], guidance_scale)
-            scores = torch.log_softmax(truncate(decoder.heads(hidden) / temperature, top_k, top_p), dim=-1)
+            logits = decoder.heads(hidden) * inverse_temperature
+            scores = truncate(logits, top_k, top_p).log_softmax(dim=-1)
             probs = scores.exp()
             drawn = scores.argmax(dim=-1) if greedy else inverse_cdf(probs, uniforms(step))
             tokens = drawn.where(real, lm.pad)
             delayed[..., step] = tokens
             log_probs[..., step] = scores.gather(-1, drawn[..., None])[..., 0].where(real, 0.0)
-            entropy += torch.special.entr(probs).sum(dim=-1).where(real, 0.0)
+            # 0 · log 0 is 0.
+            entropy -= torch.linalg.vecdot(probs, scores.clamp_min(torch.finfo(scores.dtype).min)).where(real, 0.0)
         return Sampled(undelay(delayed, frames, lm.channels), log_probs, entropy.sum(dim=1) / mask.sum())
 
 
@@ -162,9 +165,18 @@ def _with_negative(condition: Condition, negative: Condition | None) -> Conditio
     return condition.cat(negative)
 
 
-def _check(temperature: float, guidance_scale: float, top_k: int | None, top_p: float | None, drawable: bool) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be finite and above 0, got {temperature}; for the likeliest use greedy.")
+def _inverse(temperature: float | Tensor, batch: int, device: torch.device) -> Tensor:
+    """1 / temperature, ``(1, 1, 1)`` or ``(batch, 1, 1)``."""
+    values = torch.as_tensor(temperature, dtype=torch.float32).flatten()
+    if not bool((values.isfinite() & (values > 0)).all()):
+        shown = temperature if isinstance(temperature, float | int) else values.tolist()
+        raise ValueError(f"temperature must be finite and above 0, got {shown}; for the likeliest use greedy.")
+    if len(values) not in (1, batch):
+        raise ValueError(f"temperature must be one number or one for each of {batch} rows, got {len(values)}.")
+    return values.reciprocal()[:, None, None].to(device)
+
+
+def _check(guidance_scale: float, top_k: int | None, top_p: float | None, drawable: bool) -> None:
     if not math.isfinite(guidance_scale):
         raise ValueError(f"guidance_scale must be finite, got {guidance_scale}; 1 is no guidance.")
     if top_k is not None and top_k < 1:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from qd.models.cached_decoder import CachedDecoder, shared_rows
 from qd.models.condition import Condition
 from qd.models.delay import delay, delay_mask, undelay
 from qd.models.musicgen import LanguageModel
@@ -61,6 +63,64 @@ def test_greedy_codes_equal_a_naive_loop_over_the_library(index, scale, make_lm,
     sampled = Sampler(lm).sample(condition, 5 + index, greedy=True, guidance_scale=scale, negative=negative)
     assert torch.equal(sampled.codes, expected)
     assert len(expected.unique()) > 1
+
+
+def random_config(seed: int) -> tuple[dict[str, object], int, int, int, int]:
+    """Sizes of a decoder; prompts, samples a prompt, text length and frames."""
+    rng = random.Random(seed)
+    heads, channels = rng.choice([1, 2, 4, 5]), rng.choice([1, 2])
+    sizes = {
+        "hidden_size": heads * rng.choice([4, 6, 8, 16]), "num_attention_heads": heads, "audio_channels": channels,
+        "num_hidden_layers": rng.randint(1, 4), "num_codebooks": channels * rng.randint(1, 4),
+        "ffn_dim": rng.choice([12, 33, 64]), "vocab_size": rng.choice([5, 16, 40]),
+        "activation_function": rng.choice(["gelu", "relu", "gelu_new"]),
+    }  # fmt: skip
+    return sizes, rng.randint(1, 4), rng.randint(1, 3), rng.randint(1, 9), rng.randint(1, 14)
+
+
+@pytest.mark.parametrize("seed", range(24))
+@torch.no_grad()
+def test_greedy_codes_and_logits_equal_the_librarys_in_random_configurations(seed, make_lm, make_condition):
+    """Several samples of a prompt, which share its text keys; every step's logits along the codes that were drawn."""
+    sizes, prompts, samples, length, frames = random_config(seed)
+    lm = make_lm(seed=seed, **sizes)
+    condition = make_condition(prompts, length, sizes["hidden_size"], seed=seed).repeat_interleave(samples)
+    negative = make_condition(1, 3, sizes["hidden_size"], seed=9).repeat_interleave(len(condition))
+    scale = 1.0 if seed % 2 else 3.0
+    sampled = Sampler(lm).sample(condition, frames, greedy=True, guidance_scale=scale, negative=negative)
+    assert torch.equal(sampled.codes, naive_greedy(lm, condition, frames, scale, negative))
+    delayed, mask = delay(sampled.codes, lm.pad, lm.channels)
+    decoder = CachedDecoder(lm, condition, mask.shape[1])
+    tokens, logits = torch.full_like(delayed[..., 0], lm.pad), []
+    for step in range(mask.shape[1]):
+        logits.append(decoder.heads(decoder.advance(tokens)))
+        tokens = delayed[..., step]
+    expected = naive_logits(lm, delayed, condition)
+    # Random weights give logits of tens: 1e-4 of their size.
+    torch.testing.assert_close(torch.stack(logits, dim=2), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_rows_that_share_a_prompt_are_found(make_condition):
+    five, same = make_condition(5, 4, 8), make_condition(1, 4, 8).repeat_interleave(6)
+    assert shared_rows(five) == 1 and shared_rows(five.repeat_interleave(3)) == 3 and shared_rows(same) == 6
+    assert shared_rows(five.repeat_interleave(4).cat(same)) == 2
+    other_mask = Condition(same.states, same.mask.clone())
+    other_mask.mask[3:, -1] = False
+    assert shared_rows(other_mask) == 3
+
+
+@torch.no_grad()
+def test_each_row_has_its_own_temperature(make_lm, make_condition):
+    lm, condition = make_lm(seed=2), make_condition(3, 5, 32)
+    uniforms = counter_uniforms(3, 7, range(3), 4, 20)
+    temperatures = torch.tensor([0.7, 1.0, 1.5])
+    together = Sampler(lm).sample(condition, 12, temperature=temperatures, uniforms=lambda step: uniforms[..., step])
+    for row, temperature in enumerate(temperatures.tolist()):
+        alone = Sampler(lm).sample(condition, 12, temperature=temperature, uniforms=lambda step: uniforms[..., step])
+        assert torch.equal(together.codes[row], alone.codes[row])
+        torch.testing.assert_close(together.log_probs[row], alone.log_probs[row])
+    with pytest.raises(ValueError, match="one number or one for each of 3 rows, got 2"):
+        Sampler(lm).sample(condition, 12, temperature=temperatures[:2], greedy=True)
 
 
 @pytest.mark.parametrize("scale", [None, 3.0])
