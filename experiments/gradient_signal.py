@@ -74,7 +74,7 @@ def _round(module: DiversityDistillation, batch: PromptBatch) -> tuple[Tensor, T
     config = module.config
     rollout = module.rollout(batch)
     with torch.no_grad():
-        hidden, _ = module.student_logits(rollout)
+        hidden = module.student_states(rollout)
 
     def log_prob(logits: Tensor, rows: slice) -> Tensor:
         each = token_log_probs(logits, rollout.delayed[rows], rollout.mask, config.rollout.temperature)

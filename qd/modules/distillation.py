@@ -32,7 +32,7 @@ from qd.modules.rollout import Outcome, Rollout
 from qd.modules.schedules import scheduled, warmup
 from qd.modules.step_record import StepRecord, timed
 from qd.objectives.baselines import Baseline
-from qd.objectives.distillation import distillation_loss, reverse_kl, token_log_probs
+from qd.objectives.distillation import distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.guidance import guide
 from qd.objectives.policy_gradient import sample_rewards, surrogate
@@ -80,11 +80,10 @@ class DiversityDistillation(pl.LightningModule):
         """One micro-batch: B = P·N sequences of Q codebooks and T frames, S = T+Q−1 delayed steps, V tokens."""
         objective, temperature = self.config.objective, self.config.rollout.temperature
         rollout = self.rollout(batch)  # codes (B, Q, T), no gradient
-        hidden, student = self.student_logits(rollout)  # (B, S, D), (B, Q, S, V)
-        teacher = self.teacher_logits(rollout)  # (B, Q, S, V), guided (Eq. 1), no gradient
+        student = self.student_states(rollout), self.music.lm.heads  # (B, S, D), from states to logits (B, Q, S, V)
+        teacher = self.teacher_states(rollout), self.teacher.heads  # guided (Eq. 1), no gradient
 
-        kl = reverse_kl(student, teacher, rollout.mask, temperature)  # (B, Q, S)
-        log_probs = token_log_probs(student, rollout.delayed, rollout.mask, temperature)  # (B, Q, S)
+        kl, log_probs = score_tokens(student, teacher, rollout.delayed, rollout.mask, temperature)  # (B, Q, S) each
         loss = distillation_loss(kl, log_probs, rollout.mask, objective.exact_kl_gradient)  # Eq. 2
 
         audio = self.decode(rollout)  # (B, samples)
@@ -100,7 +99,7 @@ class DiversityDistillation(pl.LightningModule):
         self._note(rollout, loss, kl, rewards, baseline, advantages)
         if self.global_step % DIAGNOSTICS_EVERY == 0:
             self.record.add(
-                **compare_gradients(self.music.lm, hidden, rollout, teacher, advantages, temperature, self.beta)
+                **compare_gradients(self.music.lm, student[0], rollout, teacher, advantages, temperature, self.beta)
             )
         return loss
 
@@ -124,24 +123,22 @@ class DiversityDistillation(pl.LightningModule):
         return Rollout(batch.prompts, features, condition, drawn.codes, delayed, mask, drawn.log_probs, drawn.entropy)
 
     @timed("student")
-    def student_logits(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, S, D) and logits (B, Q, S, V) of the sampled sequences, with gradient, without guidance."""
-        hidden = self.music.lm.hidden_states(rollout.delayed, rollout.condition)
-        return hidden, self.music.lm.heads(hidden)
+    def student_states(self, rollout: Rollout) -> Tensor:
+        """Hidden states (B, S, D) of the sampled sequences, with gradient, without guidance."""
+        return self.music.lm.hidden_states(rollout.delayed, rollout.condition)
 
     @timed("teacher")
     @torch.no_grad()
-    def teacher_logits(self, rollout: Rollout) -> Tensor:
-        """Guided logits (B, Q, S, V) of the frozen initial model, from one pass over conditional and negative rows.
+    def teacher_states(self, rollout: Rollout) -> Tensor:
+        """Guided hidden states (B, S, D) of the frozen initial model, from one pass over conditional and negative rows.
 
         The heads are linear without bias, so guiding the hidden states guides the logits at half the cost.
         """
         scale = self.config.guidance.scale
         if scale == 1:
-            return self.teacher.logits(rollout.delayed, rollout.condition)
+            return self.teacher.hidden_states(rollout.delayed, rollout.condition)
         both = rollout.condition.cat(self._negative(len(rollout.condition)))
-        hidden = self.teacher.hidden_states(rollout.delayed.repeat(2, 1, 1), both)
-        return self.teacher.heads(guide(*hidden.chunk(2), scale))
+        return guide(*self.teacher.hidden_states(rollout.delayed.repeat(2, 1, 1), both).chunk(2), scale)
 
     @timed("decode")
     @torch.no_grad()

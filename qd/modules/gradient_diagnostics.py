@@ -64,7 +64,7 @@ def compare_gradients(
     lm: LanguageModel,
     hidden: Tensor,
     rollout: Rollout,
-    teacher: Tensor,
+    teacher: tuple[Tensor, Callable[[Tensor], Tensor]],
     advantages: Tensor,
     temperature: float,
     beta: float,
@@ -75,7 +75,7 @@ def compare_gradients(
         lm: the student.
         hidden: of the student, ``(batch, steps, width)``.
         rollout: the micro-batch.
-        teacher: guided logits ``(batch, codebooks, steps, tokens)``.
+        teacher: guided hidden states ``(batch, steps, width)``, and the teacher's heads.
         advantages: ``(prompts, samples)``.
         temperature: T.
         beta: β of this step.
@@ -94,7 +94,10 @@ def compare_gradients(
         return surrogate(log_probs[None], advantages[rows.start // n][None]) / rollout.tokens
 
     def kl(logits: Tensor, rows: slice) -> Tensor:
-        return reverse_kl(logits, teacher[rows], rollout.mask, temperature).sum() / (n * rollout.tokens)
+        guided, heads = teacher
+        with torch.no_grad():
+            teacher_logits = heads(guided[rows])
+        return reverse_kl(logits, teacher_logits, rollout.mask, temperature).sum() / (n * rollout.tokens)
 
     policy_gradients = head_gradients(lm, hidden, policy, n)
     kl_gradient = head_gradients(lm, hidden, kl, n).mean(dim=0)

@@ -9,10 +9,17 @@ the logits or in the tokens, reaches neither a value nor a gradient. Every softm
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = 2**24
+"""Logits of the student that are held at once: 64 MiB in float32, and several times that with what their softmax keeps.
+
+Larger batches are scored in chunks of sequences. A default step of the built-in model, 3.4 million, is below it."""
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor, mask: Tensor, temperature: float) -> Tensor:
@@ -50,6 +57,50 @@ def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, tem
     teacher = _log_policy(teacher_logits.detach(), mask, temperature)
     # Where masked both are uniform, and the divergence is exactly 0.
     return (student.exp() * (student - teacher)).sum(-1)
+
+
+def score_tokens(
+    student: tuple[Tensor, Callable[[Tensor], Tensor]],
+    teacher: tuple[Tensor, Callable[[Tensor], Tensor]],
+    tokens: Tensor,
+    mask: Tensor,
+    temperature: float,
+    at_once: int = LOGITS_AT_ONCE,
+) -> tuple[Tensor, Tensor]:
+    """``reverse_kl`` and ``token_log_probs`` from hidden states, so that the logits of the batch never coexist.
+
+    A batch of more than ``at_once`` logits is scored in chunks of sequences. The logits of a chunk are not kept for
+    the backward pass but computed again there, so values and gradients are those of the plain computation; the price
+    is a second product with the heads of both models.
+
+    Args:
+        student: hidden states ``(batch, steps, width)`` and the heads, from states to logits.
+        teacher: the same of the teacher, a constant; its states already guided.
+        tokens: ``(batch, codebooks, steps)``, delayed.
+        mask: ``(codebooks, steps)``.
+        temperature: T.
+        at_once: logits held at once; at least those of one sequence are.
+
+    Returns:
+        The divergences and the log-probabilities, each ``(batch, codebooks, steps)``, 0 where masked.
+    """
+    (hidden, heads), (guided, teacher_heads) = student, teacher
+
+    def score(states: Tensor, guided: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        logits = heads(states)
+        with torch.no_grad():
+            teacher_logits = teacher_heads(guided)
+        kl = reverse_kl(logits, teacher_logits, mask, temperature)
+        return kl, token_log_probs(logits, tokens, mask, temperature)
+
+    vocabulary = heads(hidden[:1, :1].detach()).shape[-1]
+    rows = max(1, at_once // (tokens[0].numel() * vocabulary))
+    if rows >= len(tokens):
+        return score(hidden, guided, tokens)
+    chunks = zip(hidden.split(rows), guided.split(rows), tokens.split(rows), strict=True)
+    scored = [checkpoint(score, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    kl, log_probs = (torch.cat(values) for values in zip(*scored, strict=True))
+    return kl, log_probs
 
 
 def reward_to_go(per_token: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def fit(module: DiversityDistillation, config: TrainConfig, *callbacks: pl.Callb
 def test_sampled_log_probs_equal_rescored_ones(tiny_config: Config) -> None:
     module = build(tiny_config())
     rollout = module.rollout(BATCH)
-    _, logits = module.student_logits(rollout)
+    logits = module.music.lm.heads(module.student_states(rollout))
     rescored = token_log_probs(logits, rollout.delayed, rollout.mask, 0.99)
     torch.testing.assert_close(rescored, rollout.log_probs, atol=1e-4, rtol=1e-4)
     assert rescored[:, rollout.mask].abs().min() > 0  # every token has been scored
@@ -93,7 +93,7 @@ def test_teacher_logits_are_guided_logits_of_two_passes(tiny_config: Config) -> 
         with torch.no_grad():
             conditional = music.lm.logits(rollout.delayed, rollout.condition)
             expected = 3 * conditional - 2 * music.lm.logits(rollout.delayed, other)
-        torch.testing.assert_close(module.teacher_logits(rollout), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(module.teacher.heads(module.teacher_states(rollout)), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_without_guidance_the_student_starts_at_its_teacher(tiny_config: Config) -> None:
@@ -107,7 +107,7 @@ def slow_loss(module: DiversityDistillation, beta: float, estimator: str) -> Ten
     rollout, lm, n, temperature = module.rollout(BATCH), module.music.lm, 4, 0.99
     vectors = module.embed(module.decode(rollout)).double().view(4, n, -1)
     student = lm.logits(rollout.delayed, rollout.condition)
-    teacher = module.teacher_logits(rollout)
+    teacher = module.teacher.heads(module.teacher_states(rollout))
     distances = [[[1 - torch.cosine_similarity(a, b, dim=0) for b in group] for a in group] for group in vectors]
     rewards = torch.zeros(4, n, dtype=torch.float64)
     for i, group in enumerate(distances):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd.objectives.distillation import distillation_loss, reverse_kl, reward_to_go, token_log_probs
+from qd.objectives.distillation import distillation_loss, reverse_kl, reward_to_go, score_tokens, token_log_probs
 
 TEMPERATURE = 0.7
 MASK = torch.tensor([[True, True, True, False], [False, True, True, True]])
@@ -168,3 +168,51 @@ def test_refuses_logits_of_other_shapes():
         reverse_kl(torch.zeros(2, 2, 4, 5), torch.zeros(1, 2, 4, 5), MASK, 1.0)
     with pytest.raises(ValueError, match="tokens are"):
         token_log_probs(torch.zeros(1, 2, 4, 5), torch.zeros(1, 2, 3, dtype=torch.long), MASK, 1.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * 2 * 4 * 5, 10**6])
+@pytest.mark.parametrize("exact_gradient", [False, True])
+def test_scores_in_chunks_and_their_gradients_equal_the_plain_ones(at_once, exact_gradient):
+    """5 sequences one by one, in chunks of two, and at once; the loss has all its terms, a policy gradient too."""
+    shapes = {"hidden": (5, 4, 3), "heads": (2, 3, 5)}
+    tokens = torch.randint(5, (5, 2, 4), generator=torch.Generator().manual_seed(3)).masked_fill(~MASK, 5)
+    guided, teacher_heads, advantages = draw(5, 4, 3, seed=7), draw(2, 3, 5, seed=8), draw(5, seed=9)
+
+    def logits(states, heads):
+        return torch.einsum("bsd,qdv->bqsv", states, heads)
+
+    def gradients(score):
+        leaves = [draw(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes.values())]
+        kl, log_probs = score(*leaves)
+        loss = distillation_loss(kl, log_probs, MASK, exact_gradient) - (advantages * log_probs.sum((1, 2))).mean()
+        return kl, log_probs, *torch.autograd.grad(loss, leaves)
+
+    def plain(hidden, heads):
+        student, teacher = logits(hidden, heads), logits(guided, teacher_heads)
+        log_probs = token_log_probs(student, tokens, MASK, TEMPERATURE)
+        return reverse_kl(student, teacher, MASK, TEMPERATURE), log_probs
+
+    def chunked(hidden, heads):
+        student = hidden, lambda states: logits(states, heads)
+        teacher = guided, lambda states: logits(states, teacher_heads)
+        return score_tokens(student, teacher, tokens, MASK, TEMPERATURE, at_once)
+
+    for ours, expected in zip(gradients(chunked), gradients(plain), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_chunked_scores_keep_no_logits_for_the_backward_pass():
+    heads, kept = draw(2, 3, 50).requires_grad_(), []
+    hidden, tokens = draw(6, 4, 3).requires_grad_(), torch.zeros(6, 2, 4, dtype=torch.long)
+
+    def logits(states):
+        return torch.einsum("bsd,qdv->bqsv", states, heads)
+
+    def largest(at_once):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+            score_tokens((hidden, logits), (hidden.detach(), logits), tokens, MASK, 1.0, at_once)
+        return max(kept, default=0)
+
+    assert largest(10**6) >= 6 * 2 * 4 * 50
+    assert largest(1) < 2 * 4 * 50
