@@ -60,7 +60,7 @@ train-preference: $(STAMP) ## a scorer out of listeners' ratings: DATA=ratings.c
 tensorboard: $(STAMP) ## look at all runs: ARGS="--port 6006"
 	@$(BIN)/tensorboard --logdir runs $(ARGS)
 
-scorer-ranges: $(STAMP) ## how far two scorers range, and the ω they need: ADHERENCE PREFERENCE MODEL N GUIDANCE SEED ARGS
+scorer-ranges: $(STAMP) ## how far two scorers range, and the ω they need: ADHERENCE PREFERENCE MODEL PROMPTS N GUIDANCE SEED DEVICE
 	@$(BIN)/qd scorer-ranges $(call option,MODEL,model) $(call option,ADHERENCE,adherence) \
 		$(call option,PREFERENCE,preference) $(call option,PROMPTS,prompts) $(call option,N,n) \
 		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,SEED,seed) \

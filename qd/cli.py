@@ -146,8 +146,8 @@ def _add_scorer_ranges(parsers: Any) -> None:
     parser.add_argument("--model", default="base", help="base, a run, a folder or a hub name (default: base)")
     parser.add_argument("--adherence", default="builtin", help="builtin, clap:<…> or muq-mulan:<…> (default: builtin)")
     parser.add_argument("--preference", default="builtin", help="builtin, audiobox:<…> or a folder (default: builtin)")
-    parser.add_argument("--prompts", metavar="FILE", help="one prompt a line (default: built-in development prompts)")
-    parser.add_argument("--n", type=int, default=32, help="prompts, with 4 samples each (default: 32)")
+    parser.add_argument("--prompts", metavar="FILE", help="as for train (default: built-in development prompts)")
+    parser.add_argument("--n", type=int, help="prompts, with 4 samples each (default: all of the file, or 32)")
     parser.add_argument("--guidance", type=float, default=3.0, help="scale of the guided half (default: 3)")
     parser.add_argument(
         "--negative-prompt",

@@ -46,7 +46,9 @@ def run_train_embedder(options: argparse.Namespace) -> None:
     try:
         folder = train_embedder(config, resume=run)
     except (FloatingPointError, CollapseError) as error:
-        sys.exit(f"qd train-embedder: {error}")
+        if first_process():
+            sys.exit(f"qd train-embedder: {error}")
+        return
     except KeyboardInterrupt:
         if first_process():
             raise

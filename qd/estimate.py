@@ -13,6 +13,7 @@ from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.evaluation.protocols import build_protocol
 from qd.modules.distillation import DiversityDistillation
+from qd.objectives.baselines import Baseline
 from qd.runs import FLOAT32_BYTES, disk_needed
 
 
@@ -54,6 +55,8 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     The module keeps no trace of them. The time of a measured point is taken from that of the rollout, row for row.
     """
     module.to(device)
+    # This is one process: a baseline that looks at the prompts of other ranks would find none.
+    baseline, module.baseline = module.baseline, Baseline()
     prompts = config.data.micro_batch_size // config.rollout.samples_per_prompt
     batch = PromptBatch(["a piece of music with a steady beat"] * prompts, list(range(prompts)))
     for _ in range(2):
@@ -66,6 +69,7 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     rollout_seconds = module.record.seconds["rollout"] / config.data.micro_batch_size
     module.zero_grad(set_to_none=True)
     module.forget()
+    module.baseline = baseline
     points = 1 + -(-config.trainer.max_steps // config.evaluation.every)
     rows = _rows_of_a_point(config)
     seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
@@ -78,7 +82,12 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
 def _rows_of_a_point(config: TrainConfig) -> int:
     """Sequences that a rank samples for it."""
     settings = config.evaluation
-    protocol = build_protocol(settings.protocol, n_prompts=settings.n_prompts, n_samples=settings.n_samples)
+    protocol = build_protocol(
+        settings.protocol,
+        n_prompts=settings.n_prompts,
+        n_samples=settings.n_samples,
+        prompts_file=settings.prompts,
+    )
     return -(-protocol.n_prompts // config.trainer.ranks) * protocol.n_samples
 
 

@@ -6,6 +6,7 @@ All get scalars and hyperparameters. Figures, audio and projections are TensorBo
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -35,6 +36,7 @@ LOGGERS: dict[str, type[Logger]] = {
 }
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "comet": "comet_ml", "litlogger": "litlogger"}
 """Modules that are not installed with this project; a service's client is large, and nobody needs them all."""
+_SECRET = re.compile("api_?key|token|secret|password", re.IGNORECASE)
 
 
 def logger_problems(path: str, loggers: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -49,6 +51,9 @@ def logger_problems(path: str, loggers: Sequence[str], options: Mapping[str, Map
         if (package := PACKAGES.get(name)) and find_spec(package) is None:
             yield f"{path}.loggers: {name!r} needs a package; pip install {package.replace('_', '-')}"
     for name, given in options.items():
+        # A run's config is written into the cards of its models, which are made to be published.
+        for option in filter(_SECRET.search, given):
+            yield f"{path}.logger_options.{name}.{option} is a secret; give it by the environment, as {name} documents"
         if name not in loggers:
             yield f"{path}.logger_options.{name} is given, and {path}.loggers has no {name!r}; add it or leave that out"
         elif name in LOGGERS and (known := _known_options(name)):

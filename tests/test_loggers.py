@@ -178,6 +178,12 @@ def test_what_a_logger_does_not_know_is_told():
     )
 
 
+def test_a_secret_is_refused_because_configs_are_published():
+    options = {"comet": {"api_key": "x", "project": "y"}}
+    told = [problem for problem in logger_problems("trainer", ["comet"], options) if "secret" in problem]
+    assert told == ["trainer.logger_options.comet.api_key is a secret; give it by the environment, as comet documents"]
+
+
 def test_they_are_told_with_the_other_problems(monkeypatch):
     monkeypatch.setattr(qd.loggers, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:

@@ -221,6 +221,15 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(run_config: TrainConf
     assert_same_outcome(finished(launch("--resume", str(run)), run), reference)
 
 
+def test_a_dry_run_of_several_ranks_is_one_process(run_config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    """With one prompt a rank, the mean of the other prompts is the other ranks'."""
+    config = replace(run_config, objective=replace(run_config.objective, baseline="other_prompts"))
+    config = replace(config, trainer=replace(config.trainer, devices=2))
+    assert config.problems() == []
+    train(config, dry_run=True)
+    assert "ranks: 2\n" in capsys.readouterr().out
+
+
 def test_a_dry_run_writes_nothing(run_config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(run_config, dry_run=True) is None
     assert not Path(run_config.trainer.runs).exists()

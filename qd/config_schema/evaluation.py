@@ -29,7 +29,7 @@ class EvaluationConfig:
     every: int = 500  # steps between points; there is always one at step 0 and one at the end; ≥ 1
     protocol: str = "quick"  # a name of qd.evaluation.protocols.PROTOCOLS
     prompts: str | None = None  # a file in any format of qd.data.prompt_files, or "generic"; null = the protocol's own
-    n_prompts: int | None = None  # ≥ 2; null = the protocol's own
+    n_prompts: int | None = None  # ≥ 2; null = the protocol's own, or all of `prompts`
     n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
     audio_prompts: int = 4  # prompts whose samples can be heard in TensorBoard, ≥ 0
     siblings: bool = True  # draw the other runs of the runs folder too

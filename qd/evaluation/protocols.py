@@ -51,8 +51,8 @@ class Protocol:
         texts = PromptFile.parse(self.prompts_file).read().texts
         if len(texts) < self.n_prompts:
             raise ValueError(
-                f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or lower "
-                "evaluation.n_prompts"
+                f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or ask "
+                "for fewer prompts"
             )
         return texts[: self.n_prompts]
 

@@ -46,7 +46,7 @@ def scorer_ranges(
     adherence: str = "builtin",
     preference: str = "builtin",
     prompts: str | None = None,
-    n: int = 32,
+    n: int | None = None,
     guidance: float = 3.0,
     negative_prompt: str | None = "Bad audio quality.",
     seconds: float = 4.0,
@@ -59,8 +59,8 @@ def scorer_ranges(
     Args:
         model: any name that ``qd.models.resolver.resolve_model`` knows.
         adherence, preference: names of ``qd.scorers.loading``.
-        prompts: a text file, one prompt a line; the built-in development prompts if None.
-        n: prompts.
+        prompts: a file of prompts, see ``qd.data.prompt_files``; the built-in development prompts if None.
+        n: prompts; all of the file, or 32 built-in ones, if None.
         guidance: γ of the guided half.
         negative_prompt: of the guidance; None or empty is unconditional.
         seconds: length of a clip.

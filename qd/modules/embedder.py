@@ -158,7 +158,7 @@ class EmbedderModule(pl.LightningModule):
             FloatingPointError: the loss is not finite.
             CollapseError: the mean cosine of different clips stayed above 0.999 for 50 steps.
         """
-        if not torch.isfinite(loss):
+        if not torch.isfinite(gather_rows(loss.detach()[None])).all():  # all ranks stop, or none
             raise FloatingPointError(
                 f"loss is {loss.item()} at step {self.global_step}: lower optimizer.learning_rate, or use "
                 "trainer.precision=32-true; the last checkpoint is good"
