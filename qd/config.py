@@ -1,7 +1,8 @@
 """Configuration: a dataclass schema filled from YAML files and ``key=value`` overrides, all problems told at once.
 
 The layers, each stating only what differs from the one before: the defaults of the schema,
-``configs/<kind>/default.yaml``, the overlay that was named, the overrides of the command line.
+``configs/<kind>/default.yaml``, the overlay that was named (after the one that its key ``extends`` names, if any), the
+overrides of the command line.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from qd.config_schema import TrainConfig
 __all__ = ["ConfigError", "TrainConfig", "config_folder", "load_config", "to_yaml"]
 
 Schema = TypeVar("Schema")
+EXTENDS = "extends"
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -87,22 +89,37 @@ def to_yaml(config: Any) -> str:
 
 def _files(kind: str, name: str | None, problems: list[str]) -> Iterator[tuple[str, dict]]:
     folder = config_folder() / kind
-    paths = [path for path in [folder / "default.yaml"] if path.is_file()]
-    if name is not None and name != "default":
-        paths.append(Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml")
-    for path in paths:
-        try:
-            tree = OmegaConf.to_container(OmegaConf.load(path))
-        except FileNotFoundError:
-            shipped = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
-            problems.append(f"there is no config {str(path)!r}; name a YAML file or one of: {shipped}")
-        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-            problems.append(f"{path} cannot be read: {' '.join(str(error).split())}")
+    default = folder / "default.yaml"
+    if default.is_file():
+        yield from _read(default, problems)
+    overlays: list[tuple[str, dict]] = []
+    while name is not None and name != "default":
+        path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+        if str(path) in dict(overlays):
+            problems.append(f"{path} extends itself; take out `extends` somewhere between")
+            break
+        read = list(_read(path, problems))
+        name = next((tree.pop(EXTENDS, None) for _, tree in read), None)
+        if name is not None and not isinstance(name, str):
+            problems.append(f"{path}: {EXTENDS} must be the name of another config, not {name!r}")
+            name = None
+        overlays += read
+    yield from reversed(overlays)
+
+
+def _read(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        problems.append(f"there is no config {str(path)!r}; name a YAML file or one of: {shipped}")
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        problems.append(f"{path} cannot be read: {' '.join(str(error).split())}")
+    else:
+        if isinstance(tree, dict):
+            yield str(path), tree
         else:
-            if isinstance(tree, dict):
-                yield str(path), tree
-            else:
-                problems.append(f"{path} holds a list; expected `key: value` lines")
+            problems.append(f"{path} holds a list; expected `key: value` lines")
 
 
 def _overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, dict]]:
@@ -133,11 +150,13 @@ class _Layer:
             if key not in kinds:
                 self._tell(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
                 continue
-            kind, element = kinds[key], _element(kinds[key])
+            kind, element = _settings(kinds[key]), _element(kinds[key])
             if is_dataclass(kind) and isinstance(value, Mapping):
                 fit[key] = self.fitting(kind, value, f"{path}.")
             elif is_dataclass(element) and _is_list_of_mappings(value):
                 fit[key] = [self.fitting(element, item, f"{path}[{i}].") for i, item in enumerate(value)]
+            elif kind is not kinds[key] and value is None:
+                fit[key] = None
             elif not is_dataclass(kind) and not is_dataclass(element) and _accepts(schema, key, value):
                 fit[key] = value
             else:
@@ -164,6 +183,11 @@ def _scratch(schema: type) -> DictConfig:
 
 def _is_list_of_mappings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+
+
+def _settings(kind: Any) -> Any:
+    """The dataclass in "a dataclass or None"; any other type is what it is."""
+    return next((arg for arg in get_args(kind) if NoneType in get_args(kind) and is_dataclass(arg)), kind)
 
 
 def _element(kind: Any) -> Any:
@@ -198,5 +222,5 @@ def _names(schema: type) -> list[str]:
 def _paths(schema: type, prefix: str = "") -> Iterator[str]:
     for name, kind in get_type_hints(schema).items():
         yield prefix + name
-        if is_dataclass(kind):
+        if is_dataclass(kind := _settings(kind)):
             yield from _paths(kind, f"{prefix}{name}.")
