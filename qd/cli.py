@@ -181,6 +181,14 @@ def _add_sample(parsers: Any) -> None:
     parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
     parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="of the weights (default: float32)",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub name (default: the newest)")
+    parser.add_argument("--offline", action="store_true", help="take a hub name from the downloaded ones")
     parser.add_argument("--out", metavar="FOLDER", help="where the files go (default: runs/samples/<time>)")
 
 

@@ -42,7 +42,7 @@ class Estimate:
 
 def disk_bytes(module: DiversityDistillation, config: TrainConfig) -> int:
     """Bytes that the run writes at most."""
-    trained = _count(module.music.lm)
+    trained = _trained(module)
     settings = config.trainer
     folders = -(-settings.max_steps // settings.save_weights_every)
     kept = min(folders, settings.keep_weights) if settings.keep_weights else folders
@@ -73,7 +73,7 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     points = 1 + -(-config.trainer.max_steps // config.evaluation.every)
     rows = _rows_of_a_point(config)
     seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
-    moments = 2 * _count(module.music.lm) * FLOAT32_BYTES
+    moments = 2 * _trained(module) * FLOAT32_BYTES
     return Estimate(
         config.trainer.ranks, step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config)
     )
@@ -89,6 +89,10 @@ def _rows_of_a_point(config: TrainConfig) -> int:
         prompts_file=settings.prompts,
     )
     return -(-protocol.n_prompts // config.trainer.ranks) * protocol.n_samples
+
+
+def _trained(module: DiversityDistillation) -> int:
+    return sum(parameter.numel() for parameter in module.music.lm.parameters() if parameter.requires_grad)
 
 
 def _count(module: torch.nn.Module) -> int:

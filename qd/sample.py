@@ -27,6 +27,9 @@ def sample(
     seed: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    offline: bool = False,
 ) -> Path:
     """Writes ``n`` clips as ``sample-1.wav`` … and ``spectrograms.png``. Clip i depends on the seed and i alone.
 
@@ -41,6 +44,9 @@ def sample(
         seed: of the tokens drawn.
         out: folder for the files; ``runs/samples/<time>`` if None.
         device: see ``qd.devices.resolve_device``.
+        dtype: of the language model and the text encoder: float32, bfloat16 or float16.
+        revision: of a hub name; see ``MusicGen.load``.
+        offline: take a hub name from the downloaded ones.
 
     Returns:
         The folder.
@@ -53,7 +59,7 @@ def sample(
     if not prompt.strip():
         raise ValueError("the prompt is empty; say what the music should be, for example 'calm piano'")
     quieten_libraries()
-    music = MusicGen.load(model).to(resolve_device(device))
+    music = MusicGen.load(model, getattr(torch, dtype), revision, offline).to(resolve_device(device))
     frames = music.frames(seconds)
     steps = delayed_steps(music.lm.codebooks, frames, music.lm.channels)
     uniforms = counter_uniforms(seed, 0, range(n), music.lm.codebooks, steps).to(music.device)

@@ -24,8 +24,9 @@ from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluator import Evaluator, build_evaluator
 from qd.evaluation.points import FILE, PointsFile
 from qd.loggers import build_loggers
+from qd.memory import check_memory
 from qd.models.embedder import load_embedder
-from qd.models.musicgen import MusicGen
+from qd.models.policy import load_policy
 from qd.models.resolver import resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
@@ -60,6 +61,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
     module, data = _build(config)
+    check_memory(module, config, device)
     if dry_run:
         if first_process():
             needs = estimate(module, config, data.accumulation(ranks), device)
@@ -73,7 +75,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
-    config = _pinned(config, folder)
+    config = _pinned(config, folder, module.music.revision)
     if first_process():
         save_config(config, folder)
         print(f"{prompt_report(config)}run folder: {folder}", flush=True)
@@ -87,7 +89,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
 
 def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule]:
     """What is trained, and what it is trained on."""
-    music = MusicGen.load(config.model.name)
+    music = load_policy(config.model, config.seed)
     music.frames(config.rollout.seconds)  # a clip of no frame is an error now, not in the run
     if problems := length_problems(config, music.tokenizer):
         raise ConfigError(problems)
@@ -126,10 +128,10 @@ def _step_of(checkpoint: Path) -> int:
     return torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
 
 
-def _pinned(config: TrainConfig, folder: Path) -> TrainConfig:
+def _pinned(config: TrainConfig, folder: Path, revision: str | None) -> TrainConfig:
     """The config with what its names stand for now: the teacher stays the same when a run it names goes on."""
     resolved = config.model.name if config.model.name == "base" else resolve_model(config.model.name)
-    return replace(config, name=folder.name, model=replace(config.model, name=resolved))
+    return replace(config, name=folder.name, model=replace(config.model, name=resolved, revision=revision))
 
 
 def _fit(
@@ -153,7 +155,7 @@ def _callbacks(evaluator: Evaluator, config: TrainConfig, folder: Path) -> list[
     recipe = {"run": folder.name, "config": asdict(config)}
     return [
         BetaSchedule(config.beta, config.objective.beta_ramp_steps),
-        NonFiniteGuard(folder),
+        NonFiniteGuard(folder, settings.precision),
         CollapseWarning(),
         StepProgress(settings.log_every),
         ParetoLog(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fusing_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a CLAP model that can fuse crops of long audio."""
     return build_tiny_clap(tmp_path_factory.mktemp("models") / "fusing-clap", "fusion")
+
+
+@pytest.fixture(scope="session", params=[1, 2], ids=["mono", "stereo"])
+def real_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a checkpoint as the hub has them, mono in one file and stereo in shards; see ``real_checkpoint.py``."""
+    library = runpy.run_path(str(Path(__file__).with_name("real_checkpoint.py")))
+    folder = tmp_path_factory.mktemp("models") / f"musicgen-{request.param}"
+    return library["save_real_checkpoint"](folder, request.param, "10GB" if request.param == 1 else "1MB")
 
 
 @pytest.fixture

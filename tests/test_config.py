@@ -43,6 +43,8 @@ def models(monkeypatch):
     """Stands in for the shipped models: these names exist, and no other."""
 
     def known(name):
+        if name.startswith("facebook/musicgen-"):
+            return
         if name not in ("base", "builtin", "builtin-heldout"):
             raise ValueError(f"no model {name!r}")
 
@@ -121,6 +123,47 @@ def test_a_list_of_settings_names_what_its_elements_hold(configs):
 def test_a_missing_config_lists_those_present(configs):
     (found,) = problems_of(Toy, "toy", "smal")
     assert "smal.yaml" in found and found.endswith("one of: default, small")
+
+
+def test_an_overlay_may_extend_another_and_states_only_what_differs(configs, tmp_path):
+    (configs / "smaller.yaml").write_text("extends: small\nsize: 1\n")
+    (configs / "smallest.yaml").write_text("extends: smaller\ngroup: {'on': true}\n")
+    small = load_config(Toy, "toy", "small")
+    assert load_config(Toy, "toy", "smallest") == Toy(1, None, Group(1e-3, True), small.items)
+    assert load_config(Toy, "toy", str(configs / "smallest.yaml")) == load_config(Toy, "toy", "smallest")
+
+
+def test_an_overlay_that_extends_itself_or_nothing_is_told(configs):
+    (configs / "a.yaml").write_text("extends: b\n")
+    (configs / "b.yaml").write_text("extends: a\n")
+    assert problems_of(Toy, "toy", "a") == [
+        f"{configs / 'a.yaml'} extends itself; take out `extends` somewhere between"
+    ]
+    (configs / "c.yaml").write_text("extends: nothing\n")
+    assert "there is no config" in problems_of(Toy, "toy", "c")[0]
+    (configs / "d.yaml").write_text("extends: [a]\n")
+    assert "extends must be the name of another config, not ['a']" in problems_of(Toy, "toy", "d")[0]
+
+
+def test_settings_that_may_be_null_are_made_by_any_of_their_keys():
+    config = load_config(TrainConfig, "train", None, ["model.lora.rank=4"])
+    assert (config.model.lora.rank, config.model.lora.alpha, config.model.lora.dropout) == (4, 32.0, 0.0)
+    assert load_config(TrainConfig, "train", None, ["model.lora.rank=4", "model.lora=null"]).model.lora is None
+    (found,) = problems_of(TrainConfig, "train", None, ["model.lora.rnak=4"])
+    assert "unknown key 'model.lora.rnak'; did you mean 'model.lora.rank'?" in found
+
+
+@pytest.mark.parametrize("stereo", ["", "stereo-"])
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_the_musicgen_configs_have_the_papers_numbers(size, stereo):
+    config, paper = (
+        load_config(TrainConfig, "train", f"musicgen-{stereo}{size}"),
+        load_config(TrainConfig, "train", "paper"),
+    )
+    assert config.model.name == f"facebook/musicgen-{stereo}{size}"
+    assert (config.rollout.seconds, config.data.batch_size, config.rollout.samples_per_prompt) == (10.0, 128, 2)
+    assert (config.objective, config.optimizer, config.guidance) == (paper.objective, paper.optimizer, paper.guidance)
+    assert (config.model.lora is not None) == (size == "large")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +245,16 @@ def test_defaults_have_no_problem():
         ),
         (["evaluation.adherence_weight=-1"], "evaluation.adherence_weight is -1.0"),
         (["evaluation.adherence_weight=.nan"], "evaluation.adherence_weight is nan"),
+        (["model.dtype=float16"], "model.dtype is 'float16'; expected float32 or bfloat16: float16 ends at 65,504"),
+        (["model.dtype=int8"], "model.dtype is 'int8'; expected one of float32, bfloat16"),
+        (["model.dtype=bfloat16", "model.lora.rank=4"], "model.dtype is 'bfloat16' with model.lora; expected float32"),
+        (["model.revision=main"], "model.revision is given, and model.name='base' is no hub name"),
+        (["model.offline=true"], "model.offline is given, and model.name='base' is no hub name"),
+        (["model.lora.rank=0"], "model.lora.rank is 0"),
+        (["model.lora.alpha=0"], "model.lora.alpha is 0.0"),
+        (["model.lora.dropout=0.1"], "model.lora.dropout is 0.1; expected 0"),
+        (["model.lora.target_modules=[]"], "model.lora.target_modules is empty"),
+        (["model.lora.target_modules=[q]"], "model.lora.target_modules is 'q'; expected one of q_proj"),
         (["trainer.max_steps=0"], "trainer.max_steps is 0"),
         (["trainer.keep_weights=0"], "trainer.keep_weights is 0"),
         (["trainer.device=gpu"], "trainer.device: device='gpu'"),

@@ -26,10 +26,12 @@ class NonFiniteGuard(pl.Callback):
 
     Args:
         folder: of the run, whose step folders a new run can start from.
+        precision: of training; in bfloat16 it may be what is wrong.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "32-true") -> None:
         self.folder = Path(folder)
+        self.precision = precision
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         batch = pl_module.latest
@@ -67,6 +69,11 @@ class NonFiniteGuard(pl.Callback):
         advice = "This run would come to the same again: start a new one with a lower optimizer.learning_rate or beta"
         if saved := step_folders(self.folder):
             advice += f", from {saved[-1].name} if you like (model.name={self.folder}; it is then the teacher too)"
+        if "bf16" in self.precision:
+            advice += (
+                ". bfloat16 has 8 significant bits: if trainer.precision=32-true stays finite from the same seed, the "
+                "rounding was to blame; model.dtype=float32 gives the teacher all its bits"
+            )
         return f"{advice}."
 
 

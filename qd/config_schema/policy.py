@@ -2,14 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from qd.config_checks import bounded, positive
+from qd.config_checks import bounded, one_of, positive
+from qd.models.lora import LAYERS
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters; the extra ``lora``."""
+
+    rank: int = 16  # of the adapters' matrices, ≥ 1
+    alpha: float = 32.0  # their scale is alpha / rank, > 0
+    dropout: float = 0.0  # only 0: scores would no longer be those of the policy that sampled
+    target_modules: list[str] = field(default_factory=lambda: list(LAYERS))  # linear layers of a decoder layer
+
+    def problems(self) -> list[str]:
+        found = [*bounded("model.lora.rank", self.rank, 1), *positive("model.lora.alpha", self.alpha)]
+        if self.dropout != 0:
+            found.append(
+                f"model.lora.dropout is {self.dropout}; expected 0: with dropout the scores of a sequence would be "
+                "those of another policy than the one that sampled it"
+            )
+        if not self.target_modules:
+            found.append(f"model.lora.target_modules is empty; expected some of {', '.join(LAYERS)}")
+        for name in self.target_modules:
+            found += one_of("model.lora.target_modules", name, LAYERS)
+        if importlib.util.find_spec("peft") is None:
+            found.append("model.lora needs the package 'peft': pip install 'qd[lora]'")
+        return found
 
 
 @dataclass
 class ModelConfig:
     name: str = "base"  # "base" (the built-in one), a folder, a run, or a name on the Hugging Face hub
+    revision: str | None = None  # of a hub name: branch, tag or commit; null = the newest, which the run then keeps
+    offline: bool = False  # take a hub name from the downloaded ones, and never ask the network
+    dtype: str = "float32"  # float32 or bfloat16, of teacher and text encoder; what is trained is float32
+    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
+    lora: LoraConfig | None = None  # train adapters alone; the base is then its own teacher; null = train all weights
+
+    def problems(self) -> list[str]:
+        found = self._dtype_problems()
+        if (self.revision or self.offline) and (self.name == "base" or Path(self.name).expanduser().is_dir()):
+            given = "revision" if self.revision else "offline"
+            found.append(f"model.{given} is given, and model.name={self.name!r} is no hub name; leave it out")
+        return found + (self.lora.problems() if self.lora else [])
+
+    def _dtype_problems(self) -> list[str]:
+        if self.dtype == "float16":
+            return [
+                "model.dtype is 'float16'; expected float32 or bfloat16: float16 ends at 65,504, which the activations "
+                "of a T5 exceed; `qd sample --dtype float16` may try"
+            ]
+        if self.dtype != "float32" and self.lora:
+            return [
+                f"model.dtype is {self.dtype!r} with model.lora; expected float32: the base is the student too, and a "
+                "small adapter would be rounded away when it is merged (trainer.precision=bf16-mixed computes in it)"
+            ]
+        return one_of("model.dtype", self.dtype, DTYPES)
 
 
 @dataclass

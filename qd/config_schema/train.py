@@ -32,7 +32,8 @@ class TrainConfig:
 
     def problems(self) -> list[str]:
         """One sentence for each thing that stops a run from starting; files are looked at too."""
-        parts = (self.guidance, self.rollout, self.objective, self.optimizer, self.data, self.evaluation, self.trainer)
+        parts = (self.model, self.guidance, self.rollout, self.objective, self.optimizer, self.data)
+        parts += (self.evaluation, self.trainer)
         return [
             *folder_name("name", self.name),
             *bounded("seed", self.seed, 0),

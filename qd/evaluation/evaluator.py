@@ -55,9 +55,11 @@ class Evaluator:
 
     def key(self, lm: LanguageModel, sampling: Sampling) -> str:
         """Hash of all that makes the measurement: weights, prompts, sampling, instruments; no names, no batches."""
+        with lm.merged() as acting:
+            weights = fingerprint(acting)
         return content_key(
             {
-                "lm": fingerprint(lm),
+                "lm": weights,
                 "frozen": self._frozen,
                 "prompts": self.prompts,
                 "n_samples": self.protocol.n_samples,

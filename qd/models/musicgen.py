@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,78 +29,13 @@ from transformers import (
 from qd.models.codec import FrameCodec
 from qd.models.condition import Condition
 from qd.models.encodec import EncodecCodec
+from qd.models.language_model import LanguageModel
+from qd.models.lora import ADAPTER, AdaptedLanguageModel
+from qd.models.pretrained import hub_commit, load_transformers
 from qd.models.resolver import resolve_model
 
-
-class LanguageModel(nn.Module):
-    """What is trained: the decoder over delayed codes, and the projection of the text states to its width.
-
-    Args:
-        decoder: the library's decoder with its heads.
-        projection: ``nn.Linear(text_width, width)``, or Identity (the default) where the widths are equal.
-
-    Attributes:
-        codebooks: number of codebooks Q.
-        codebook_size: tokens V of a codebook.
-        pad: the token of delayed positions outside the clip, V.
-        channels: audio channels of the checkpoint; the delay of codebook q is ``q // channels``.
-
-    Raises:
-        ValueError: if the decoder's pad token is not V.
-    """
-
-    def __init__(self, decoder: MusicgenForCausalLM, projection: nn.Module | None = None):
-        super().__init__()
-        config = decoder.config
-        if config.pad_token_id != config.vocab_size:
-            wrong = f"pad_token_id must equal vocab_size={config.vocab_size}, got {config.pad_token_id}"
-            raise ValueError(f"decoder: {wrong}; set it in the decoder's config.json.")
-        # Exact and fast; and a decoder taken from a composite built of parts has none at all, hence no causal mask.
-        decoder.set_attn_implementation("sdpa")
-        self.decoder = decoder
-        self.projection = projection if projection is not None else nn.Identity()
-        self.codebooks: int = config.num_codebooks
-        self.codebook_size: int = config.vocab_size
-        self.pad: int = config.vocab_size
-        self.channels: int = config.audio_channels
-        self.eval()
-
-    def train(self, mode: bool = True) -> LanguageModel:
-        """Stays in eval mode whatever is asked: dropout would part the scores from the sampling policy."""
-        return super().train(False)
-
-    def project(self, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Cross-attention states ``(batch, length, width)``, zero where masked, and the mask of the visible ones.
-
-        A null row keeps its first state visible. That state is zero, and so then are its keys and values: attention
-        returns the library's exact zeros, with no softmax over an empty set and no NaN in its gradient.
-        """
-        states = self.projection(condition.states) * condition.mask[..., None]
-        visible = condition.mask.clone()
-        visible[:, 0] |= ~condition.mask.any(dim=1)
-        return states, visible
-
-    def hidden_states(self, delayed: Tensor, condition: Condition) -> Tensor:
-        """Teacher-forced last hidden states ``(batch, steps, width)``; the one at step s predicts delayed step s.
-
-        Args:
-            delayed: ``(batch, codebooks, steps)``, see ``qd.models.delay.delay``. The input at step s is delayed step
-                s - 1, all pad at step 0.
-            condition: one row for each row of ``delayed``.
-        """
-        start = delayed.new_full((*delayed.shape[:2], 1), self.pad)
-        inputs = torch.cat([start, delayed[..., :-1]], dim=-1)
-        states, visible = self.project(condition)
-        text = {"encoder_hidden_states": states, "encoder_attention_mask": visible}
-        return self.decoder.model(inputs.flatten(0, 1), **text, use_cache=False).last_hidden_state
-
-    def heads(self, hidden: Tensor) -> Tensor:
-        """Logits ``(batch, codebooks, steps, codebook_size)`` of states ``(batch, steps, width)``; linear, no bias."""
-        return torch.stack([head(hidden) for head in self.decoder.lm_heads], dim=1)
-
-    def logits(self, delayed: Tensor, condition: Condition) -> Tensor:
-        """``heads(hidden_states(delayed, condition))``."""
-        return self.heads(self.hidden_states(delayed, condition))
+_WEIGHTS = {"use_safetensors": True, "trained": True}
+"""Options of everything that a MusicGen is loaded from."""
 
 
 class MusicGen(nn.Module):
@@ -110,6 +46,9 @@ class MusicGen(nn.Module):
         text_encoder: gives ``last_hidden_state`` for the ids of ``tokenizer``; frozen here.
         codec: codes to audio and back; frozen here.
         library: the library's composite model that the parts were taken from, which then is what ``save`` writes.
+
+    Attributes:
+        revision: the commit that a hub name stood for when it was loaded; None of a folder.
 
     Raises:
         ValueError: if the codec's codebooks are not those of the language model.
@@ -132,6 +71,7 @@ class MusicGen(nn.Module):
         self.text_encoder = text_encoder.requires_grad_(False)
         self.codec = codec.requires_grad_(False)
         self.tokenizer = tokenizer
+        self.revision: str | None = None
         # In a tuple, so that its parts, registered above, are not registered twice.
         self._library = (library,)
         self.eval()
@@ -141,51 +81,82 @@ class MusicGen(nn.Module):
         return super().train(False)
 
     @classmethod
-    def load(cls, name_or_folder: str | Path, dtype: torch.dtype = torch.float32) -> MusicGen:
+    def load(
+        cls,
+        name_or_folder: str | Path,
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> MusicGen:
         """Loads a checkpoint by any name that ``resolve_model`` knows; the codec is always float32.
+
+        Args:
+            name_or_folder: of the checkpoint.
+            dtype: of the language model and the text encoder.
+            revision: branch, tag or commit of a hub name; None is its main branch.
+            offline: look for a hub name among the models that have been downloaded, and never ask the network.
 
         Raises:
             ValueError: if the name is unknown, a file or a weight is missing, or the hub cannot be reached.
         """
         source = resolve_model(name_or_folder)
-        builtin = (Path(source) / "decoder").is_dir()
-        return cls._load_builtin(Path(source), dtype) if builtin else cls._load_library(source, dtype)
+        if (Path(source) / "decoder").is_dir():
+            return cls._load_builtin(Path(source), dtype)
+        if Path(source).is_dir():
+            return cls._load_library(source, dtype)
+        commit = hub_commit(source, revision, offline)
+        music = cls._load_library(source, dtype, revision=commit, local_files_only=offline)
+        music.revision = commit
+        return music
 
     @classmethod
     def _load_builtin(cls, folder: Path, dtype: torch.dtype) -> MusicGen:
-        decoder = _from_pretrained(MusicgenForCausalLM, folder / "decoder", dtype)
-        text_encoder = _from_pretrained(T5EncoderModel, folder / "text_encoder", dtype)
+        decoder = load_transformers(MusicgenForCausalLM, str(folder / "decoder"), **_WEIGHTS, dtype=dtype)
+        text_encoder = load_transformers(T5EncoderModel, str(folder / "text_encoder"), **_WEIGHTS, dtype=dtype)
         projection = None
         if text_encoder.config.hidden_size != decoder.config.hidden_size:
             projection = nn.Linear(text_encoder.config.hidden_size, decoder.config.hidden_size, dtype=dtype)
             projection.load_state_dict(load_file(folder / "projection.safetensors"))
-        tokenizer = AutoTokenizer.from_pretrained(folder / "text_encoder")
+        tokenizer = load_transformers(AutoTokenizer, str(folder / "text_encoder"))
         codec = FrameCodec.from_pretrained(folder / "codec")
         return cls(LanguageModel(decoder, projection), text_encoder, tokenizer, codec)
 
     @classmethod
-    def _load_library(cls, source: str, dtype: torch.dtype) -> MusicGen:
-        model = _from_pretrained(MusicgenForConditionalGeneration, source, dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    def _load_library(cls, source: str, dtype: torch.dtype, **hub: Any) -> MusicGen:
+        model = load_transformers(MusicgenForConditionalGeneration, source, **_WEIGHTS, dtype=dtype, **hub)
+        tokenizer = load_transformers(AutoTokenizer, source, **hub)
         lm = LanguageModel(model.decoder, getattr(model, "enc_to_dec_proj", None))
         codec = EncodecCodec(model.audio_encoder.float(), lm.codebooks, lm.channels)
         return cls(lm, model.text_encoder, tokenizer, codec, model)
 
+    def adapt(self, adapters: Callable[[LanguageModel], AdaptedLanguageModel]) -> None:
+        """Freezes the language model and trains adapters on it instead, which ``adapters`` puts there."""
+        self.lm = adapters(self.lm)
+
     def save(self, folder: str | Path, half: bool = False) -> None:
-        """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``."""
+        """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``.
+
+        Adapters are merged into the weights, and stand by themselves in ``adapter/`` too.
+        """
         folder = Path(folder)
+        with self.lm.merged() as lm:
+            self._save_weights(lm, folder, half)
+        if isinstance(self.lm, AdaptedLanguageModel):
+            self.lm.save_adapter(folder / ADAPTER)
+
+    def _save_weights(self, lm: LanguageModel, folder: Path, half: bool) -> None:
         (library,) = self._library
         if library is not None:
             _halved(library, half).save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-            EncodecFeatureExtractor(self.lm.channels, self.sample_rate).save_pretrained(folder)
+            EncodecFeatureExtractor(lm.channels, self.sample_rate, padding_side="left").save_pretrained(folder)
             return
-        _halved(self.lm.decoder, half).save_pretrained(folder / "decoder")
+        _halved(lm.decoder, half).save_pretrained(folder / "decoder")
         _halved(self.text_encoder, half).save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "text_encoder")
         self.codec.save_pretrained(folder / "codec", half=half)
-        if isinstance(self.lm.projection, nn.Linear):
-            save_file(_halved(self.lm.projection, half).state_dict(), folder / "projection.safetensors")
+        if isinstance(lm.projection, nn.Linear):
+            save_file(_halved(lm.projection, half).state_dict(), folder / "projection.safetensors")
 
     @property
     def device(self) -> torch.device:
@@ -209,12 +180,12 @@ class MusicGen(nn.Module):
         ids, mask = tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
         if ids.shape[1] == 0:  # only blank prompts, and a tokenizer without an end token
             return self.null_condition(len(prompts))
-        states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.lm.decoder.dtype)
         return Condition(states, mask.bool())
 
     def null_condition(self, batch: int) -> Condition:
         """The unconditional condition, see ``Condition``."""
-        return Condition.null(batch, self.text_encoder.config.hidden_size, self.device, self.text_encoder.dtype)
+        return Condition.null(batch, self.text_encoder.config.hidden_size, self.device, self.lm.decoder.dtype)
 
     def frames(self, seconds: float) -> int:
         """Codec frames of a clip of this length, to the nearest frame.
@@ -230,18 +201,6 @@ class MusicGen(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``."""
         return self.codec.decode(codes)
-
-
-def _from_pretrained(kind: type[PreTrainedModel], source: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    """``from_pretrained`` that refuses what the library only warns of: weights it did not find and drew at random."""
-    try:
-        model, report = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    except OSError as error:
-        raise ValueError(f"model '{source}' cannot be loaded: {error}") from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:5])
-        raise ValueError(f"model '{source}' lacks {len(report['missing_keys'])} weights: {missing}; save it again.")
-    return model
 
 
 def _halved(module: nn.Module, half: bool) -> nn.Module:

@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -77,25 +79,67 @@ def require(module: str, extra: str) -> ModuleType:
         raise ValueError(f"the package {package!r} is needed: pip install 'qd[{extra}]' ({error})") from error
 
 
-def load_transformers(kind: Any, source: str, local_files_only: bool = False) -> Any:
-    """``kind.from_pretrained(source)``; of a model in float32, which lacks no weight, frozen and in eval mode.
+def load_transformers(
+    kind: Any,
+    source: str,
+    local_files_only: bool = False,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trained: bool = False,
+    **options: Any,
+) -> Any:
+    """``kind.from_pretrained(source)``; of a model, which lacks no weight, in eval mode.
 
     Args:
         kind: a model, tokenizer or feature extractor class of the transformers library.
         source: hub name or folder.
         local_files_only: look in the folder and in the Hugging Face cache alone.
+        dtype: of a model's weights.
+        trained: whether they are; else they are frozen.
+        options: more of ``from_pretrained``: ``revision``, ``use_safetensors``.
 
     Raises:
         ValueError: it cannot be had, or the weights are another model's.
     """
-    source = check_source(source)
-    options: dict[str, Any] = {"local_files_only": local_files_only}
+    source, options = check_source(source), {"local_files_only": local_files_only, **options}
     with _explained(source):
         if not issubclass(kind, nn.Module):
             return kind.from_pretrained(source, **options)
-        model, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
+        model, report = kind.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     _refuse_missing(report["missing_keys"], source)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(trained)
+
+
+def hub_commit(source: str, revision: str | None = None, offline: bool = False) -> str:
+    """The commit that a model's name on the hub and a branch or tag stand for now.
+
+    One question, without the library's half a minute of retries where there is no network. A model that has been
+    downloaded is found without one.
+
+    Raises:
+        ValueError: the hub knows no such model or revision, or it cannot be asked and the model was not downloaded.
+    """
+    if not offline:
+        try:
+            return HfApi().model_info(source, revision=revision, timeout=10).sha
+        except RepositoryNotFoundError as error:
+            raise ValueError(
+                f"model {source!r}: the hub has none of that name, or it is private or gated; check the spelling, log "
+                "in by `hf auth login`, or name a folder"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise ValueError(f"model {source!r} has no revision {revision!r}; leave it out for the newest") from error
+        except (OSError, HTTPError):
+            pass  # no network
+    try:
+        config = hf_hub_download(source, "config.json", revision=revision, local_files_only=True)
+    except OSError as error:
+        why = f"{'offline was asked for' if offline else 'the hub cannot be reached'}, and no copy is in its cache"
+        raise ValueError(
+            f"model {source!r} cannot be loaded: {why}. Fetch it where there is a network, `hf download {source} "
+            "--local-dir <folder>`, and name the folder: model.name=<folder> (to sample, MODEL=<folder>)"
+        ) from error
+    return Path(config).parent.name
 
 
 def load_hub_mixin(kind: Any, source: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 import torch
@@ -38,6 +39,17 @@ class Sampled:
     entropy: Tensor
 
 
+def _merged(method: Callable[..., Sampled]) -> Callable[..., Sampled]:
+    """Runs the method on a model of plain layers, into which the adapters of a LoRA are merged meanwhile."""
+
+    @wraps(method)
+    def run(self: Sampler, *arguments, **options) -> Sampled:
+        with self.lm.merged() as lm:
+            return method(Sampler(lm), *arguments, **options)
+
+    return run
+
+
 class Sampler:
     """Autoregressive sampling from a language model whose weights may change between calls.
 
@@ -50,6 +62,7 @@ class Sampler:
         self.lm = lm
 
     @torch.no_grad()
+    @_merged
     def sample(
         self,
         condition: Condition,

@@ -7,7 +7,6 @@ objective.
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 from typing import Any
 
@@ -51,7 +50,7 @@ class DiversityDistillation(pl.LightningModule):
     because the summed KL grows with the clip and the reward does not.
 
     Args:
-        music: the model; its language model is trained in place, a copy of it as it is now becomes the teacher.
+        music: the model; its language model is trained in place, and frozen as it is now it is the teacher.
         embedder: judges how alike two samples sound.
         baseline: what is subtracted from the rewards.
         config: of the run.
@@ -66,7 +65,7 @@ class DiversityDistillation(pl.LightningModule):
         super().__init__()
         self.config = config
         self.music = music
-        self.teacher = copy.deepcopy(music.lm).requires_grad_(False)
+        self.teacher = music.lm.frozen(getattr(torch, config.model.dtype))
         self.embedder = embedder.requires_grad_(False).eval()
         self.baseline = baseline
         self.sampler = Sampler(music.lm)
@@ -218,13 +217,21 @@ class DiversityDistillation(pl.LightningModule):
         return scheduled(optimizer, lambda step: warmup(step, settings.warmup_steps))
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
-        """Only what training changes: the teacher, the text encoder, the codec and the embedder are loaded by name."""
-        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if k.startswith(TRAINED)}
+        """Only what training changes: the frozen parts, and what adapters adapt, are loaded by name."""
+        return {
+            k: v
+            for k, v in super().state_dict(*args, **kwargs).items()
+            if k.startswith(TRAINED) and k not in self._constant
+        }
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
         """The inverse: the frozen parts stay as they are; a missing or unknown trained key is an error."""
-        frozen = {k: v for k, v in super().state_dict().items() if not k.startswith(TRAINED)}
+        frozen = {k: v for k, v in super().state_dict().items() if k in self._constant or not k.startswith(TRAINED)}
         return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
+
+    @cached_property
+    def _constant(self) -> set[str]:
+        return {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
     @cached_property
     def _frozen(self) -> dict[str, str]:

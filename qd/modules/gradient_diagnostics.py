@@ -51,12 +51,17 @@ def head_gradients(lm: LanguageModel, hidden: Tensor, loss: Callable[[Tensor, sl
         ``(prompts, parameters of the heads)``.
     """
     weights: Sequence[Tensor] = list(lm.decoder.lm_heads.parameters())
+    frozen = [weight for weight in weights if not weight.requires_grad]  # where adapters are trained
     gradients = []
+    for weight in frozen:
+        weight.requires_grad_(True)
     for first in range(0, len(hidden), n):
         rows = slice(first, first + n)
         with torch.enable_grad():
             value = loss(lm.heads(hidden[rows].detach()), rows)
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)]))
+    for weight in frozen:
+        weight.requires_grad_(False)
     return torch.stack(gradients)
 
 

@@ -107,6 +107,13 @@ def test_it_advises_a_new_run_from_the_saved_weights_if_there_are_any(tmp_path: 
         assert "last.ckpt" not in str(caught.value)  # the same step would come again
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_in_bfloat16_it_says_how_to_find_out_whether_rounding_is_to_blame(tmp_path: Path, precision: str) -> None:
+    with pytest.raises(NonFiniteError) as caught:
+        fit(Policy("loss"), NonFiniteGuard(tmp_path, precision))
+    assert ("trainer.precision=32-true" in str(caught.value)) == (precision == "bf16-mixed")
+
+
 class Impatient(GracefulInterrupt):
     """Ctrl-C once, and again before the step has ended."""
 
