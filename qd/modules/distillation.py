@@ -218,11 +218,8 @@ class DiversityDistillation(pl.LightningModule):
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
         """Only what training changes: the frozen parts, and what adapters adapt, are loaded by name."""
-        return {
-            k: v
-            for k, v in super().state_dict(*args, **kwargs).items()
-            if k.startswith(TRAINED) and k not in self._constant
-        }
+        state = super().state_dict(*args, **kwargs)
+        return {k: v for k, v in state.items() if k.startswith(TRAINED) and k not in self._constant}
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
         """The inverse: the frozen parts stay as they are; a missing or unknown trained key is an error."""
