@@ -28,7 +28,7 @@ RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call optio
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
 .PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad base \
-	test test-slow lint
+	test test-slow lint bench profile
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,12 @@ fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base, REFERENCE=
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)
+
+bench: $(STAMP) ## speed beside the library and the machine's floor: ARGS="--memory --threads 2 --out runs/bench"
+	$(BIN)/python experiments/bench.py $(ARGS)
+
+profile: $(STAMP) ## a torch profiler trace of default training steps, and their top operators: ARGS="--steps 2"
+	$(BIN)/python experiments/profile_step.py $(ARGS)
 
 test: $(STAMP) ## run the tests: ARGS="tests/test_config.py -x"
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,0 +1,70 @@
+"""Where the time of a default training step goes: the top operators, and a trace for chrome://tracing or Perfetto.
+
+    python experiments/profile_step.py [--steps 2] [--out DIR] [key=value …]
+
+Settings are those of ``qd train``. Writes ``trace.json`` and ``operators.txt`` into DIR, prints the table, and the
+seconds of each stage as the run itself logs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from qd.config import load_config
+from qd.config_schema import TrainConfig
+from qd.data.prompts import PromptBatch
+from qd.models.embedder import load_embedder
+from qd.models.musicgen import MusicGen
+from qd.modules.distillation import DiversityDistillation
+from qd.objectives.baselines import build_baseline
+from qd.quiet import quieten_libraries
+
+PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
+
+
+def build_module(config: TrainConfig) -> DiversityDistillation:
+    """The default run's module, without its trainer; its gradient diagnostics are left out, as in 49 of 50 steps."""
+    music = MusicGen.load(config.model.name)
+    width = music.text_encoder.config.hidden_size
+    baseline = build_baseline(config.objective.baseline, decay=config.objective.baseline_decay, feature_width=width)
+    return _AfterFirstStep(music, load_embedder(config.reward.embedder), baseline, config)
+
+
+class _AfterFirstStep(DiversityDistillation):
+    global_step = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2, help="profiled, after one that is not (default 2)")
+    parser.add_argument("--out", type=Path, default=Path("runs/profile"), help="folder of the results (runs/profile)")
+    parser.add_argument("overrides", nargs="*", help="settings, such as data.batch_size=32")
+    options = parser.parse_args()
+    quieten_libraries()
+    config = load_config(TrainConfig, "train", overrides=options.overrides)
+    module = build_module(config)
+    prompts = [PROMPTS[i % 2] for i in range(config.data.micro_batch_size // config.rollout.samples_per_prompt)]
+    batch = PromptBatch(prompts, list(range(len(prompts))))
+
+    def step() -> None:
+        module.training_step(batch, 0).backward()
+
+    step()
+    module.forget()
+    with torch.profiler.profile() as profile:
+        for _ in range(options.steps):
+            step()
+    options.out.mkdir(parents=True, exist_ok=True)
+    profile.export_chrome_trace(str(options.out / "trace.json"))
+    operators = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
+    stages = [f"{name}: {seconds / options.steps:.3f} s a step" for name, seconds in module.record.seconds.items()]
+    report = "\n".join([operators, *stages, ""])
+    (options.out / "operators.txt").write_text(report)
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

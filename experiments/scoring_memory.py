@@ -1,0 +1,79 @@
+"""Peak memory and time of KL and log-probabilities at the shape of musicgen-small, in chunks and plain.
+
+    python experiments/scoring_memory.py [--threads 2]
+
+32 clips of 10 s, 4 codebooks of 2048, width 1024; forward and backward, each form in a process of its own. Memory is
+the peak above what the inputs take; the gradient norms of the two must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qd.models.delay import delay_mask
+from qd.objectives.distillation import LOGITS_AT_ONCE, score_tokens
+
+TEMPERATURE = 0.99
+SMALL = {"batch": 32, "codebooks": 4, "frames": 500, "vocabulary": 2048, "width": 1024}
+"""musicgen-small's heads over 32 clips of 10 s."""
+
+
+def memory_rows() -> list[dict]:
+    rows = []
+    for form in ("plain", "chunks"):
+        command = [sys.executable, __file__, "--worker", form, "--threads", str(torch.get_num_threads())]
+        rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    return rows
+
+
+def score_once(form: str) -> dict[str, Any]:
+    """Forward and backward of KL and log-probabilities at ``SMALL``; the peak is above what the inputs take."""
+    s = SimpleNamespace(**SMALL)
+    generator = torch.Generator().manual_seed(0)
+    mask = delay_mask(s.codebooks, s.frames)
+    hidden, guided = (torch.randn(s.batch, mask.shape[1], s.width, generator=generator) for _ in range(2))
+    weights = [0.03 * torch.randn(s.codebooks * s.vocabulary, s.width, generator=generator) for _ in range(2)]
+    tokens = torch.randint(s.vocabulary, (s.batch, *mask.shape), generator=generator)
+    student = hidden.requires_grad_(), _heads(weights[0].requires_grad_(), s.codebooks)
+    teacher = guided, _heads(weights[1], s.codebooks)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    at_once = LOGITS_AT_ONCE if form == "chunks" else sys.maxsize
+    kl, log_probs = score_tokens(student, teacher, tokens, mask, TEMPERATURE, at_once)
+    (kl.mean() + log_probs.mean()).backward()
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grads = [float(hidden.grad.norm()), float(weights[0].grad.norm())]
+    name = f"KL and log-probabilities, musicgen-small, 32 × 10 s, {form}"
+    return {"work": name, "ours": time.perf_counter() - start, "MiB": peak, "gradient norms": grads}
+
+
+def _heads(weight: Tensor, codebooks: int) -> Callable[[Tensor], Tensor]:
+    return lambda states: (states @ weight.T).unflatten(-1, (codebooks, -1)).transpose(1, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--worker", choices=("plain", "chunks"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.worker:
+        print(json.dumps(score_once(options.worker)))
+        return
+    for row in memory_rows():
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
