@@ -112,7 +112,7 @@ def evaluate_policy(
     return Measurement(
         prompts=tuple(prompts),
         per_prompt=_per_prompt(samples),
-        cross_prompt_bound=float(cross_prompt_diversity(samples["embedding"])),
+        cross_prompt_bound=float(cross_prompt_diversity(samples["embedding"].double())),
         audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
         seconds=time.perf_counter() - start,
