@@ -90,6 +90,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
 def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule]:
     """What is trained, and what it is trained on."""
     music = load_policy(config.model, config.seed)
+    if config.trainer.precision == "bf16-mixed" and resolve_device(config.trainer.device).type == "cpu":
+        music.lm.attend_plainly()
     music.frames(config.rollout.seconds)  # a clip of no frame is an error now, not in the run
     if problems := length_problems(config, music.tokenizer):
         raise ConfigError(problems)

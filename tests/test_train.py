@@ -27,7 +27,7 @@ from qd.config_schema import PromptSource, TrainConfig
 from qd.data.prompts import PromptStream
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
-from qd.train import _check_points, train
+from qd.train import _build, _check_points, train
 
 STEPS = 8
 WORKER = Path(__file__).with_name("tiny_run.py")
@@ -237,6 +237,20 @@ def test_a_dry_run_writes_nothing(run_config: TrainConfig, capsys: pytest.Captur
     assert "samples_per_prompt: 4" in printed
     assert f"evaluation.prompts: prompt file {run_config.evaluation.prompts!r}: 2 prompts\n" in printed
     assert all(need in printed for need in ("time: ", "memory: ", "disk: "))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_trains_in_each_precision(run_config: TrainConfig, precision: str) -> None:
+    trainer = replace(run_config.trainer, precision=precision, max_steps=2)
+    module, _ = _build(replace(run_config, trainer=trainer))
+    attention = {"32-true": "sdpa", "bf16-mixed": "eager"}  # of what is trained, on a CPU
+    assert module.music.lm.decoder.config._attn_implementation == attention[precision]
+    run = train(replace(run_config, trainer=trainer))
+    before, after = (
+        load_file(folder / "decoder/model.safetensors") for folder in (Path(run_config.model.name), run / "step-000002")
+    )
+    assert all(torch.isfinite(weights).all() for weights in after.values())
+    assert any(not torch.equal(before[name], after[name]) for name in after)
 
 
 def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -> None:

@@ -36,13 +36,14 @@ class CachedDecoder:
         states, visible = lm.project(prompts)
         bias = torch.zeros(visible.shape, dtype=states.dtype, device=states.device)
         bias = bias.masked_fill_(~visible, float("-inf"))[:, None, None]
-        self.layers = [_CachedLayer(layer, states, bias, rows, steps) for layer in decoder.layers]
+        dtype = _product_dtype(states)
+        self.layers = [_CachedLayer(layer, states, bias, rows, steps, dtype) for layer in decoder.layers]
         self.norm = decoder.layer_norm
         self.embeddings = torch.cat([table.weight for table in decoder.embed_tokens])
         # Row of the first token of each codebook in the joint table; a codebook has V tokens and the pad.
         self.offsets = torch.arange(lm.codebooks, device=states.device) * (lm.codebook_size + 1)
         self.positions = decoder.embed_positions(torch.empty(1, 1, steps, device=states.device))
-        self.joint_head = PackedLinear(torch.cat([head.weight for head in lm.decoder.lm_heads]), rows)
+        self.joint_head = PackedLinear(torch.cat([head.weight for head in lm.decoder.lm_heads]).to(dtype), rows)
         self.codebooks = lm.codebooks
         self.step = 0
 
@@ -50,10 +51,12 @@ class CachedDecoder:
         """Feeds the last step's tokens ``(batch, codebooks)``; returns this step's hidden states ``(batch, width)``."""
         embedded = F.embedding_bag(tokens + self.offsets, self.embeddings, mode="sum")
         hidden = embedded + self.positions[self.step]
-        for layer in self.layers:
-            hidden = layer(hidden, self.step)
-        self.step += 1
-        return self.norm(hidden)
+        # Every product's precision has been settled; autocast would round the attention's too.
+        with torch.autocast(hidden.device.type, enabled=False):
+            for layer in self.layers:
+                hidden = layer(hidden, self.step)
+            self.step += 1
+            return self.norm(hidden)
 
     def heads(self, hidden: Tensor) -> Tensor:
         """Float32 logits ``(batch, codebooks, codebook_size)`` of hidden states ``(batch, width)``."""
@@ -68,23 +71,35 @@ def shared_rows(condition: Condition) -> int:
     return math.gcd(len(condition), *starts)
 
 
+def _product_dtype(states: Tensor) -> torch.dtype:
+    """Precision of the products with weights: autocast's while it is on, as in the passes that score the samples."""
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+
+
 class _CachedLayer:
-    def __init__(self, layer: MusicgenDecoderLayer, states: Tensor, bias: Tensor, rows: int, steps: int):
+    def __init__(
+        self, layer: MusicgenDecoderLayer, states: Tensor, bias: Tensor, rows: int, steps: int, dtype: torch.dtype
+    ):
         attention, cross = layer.self_attn, layer.encoder_attn
-        self.layer, self.bias = layer, bias
+        self.layer = layer
         self.split = (attention.num_heads, attention.head_dim)
         # Scaled beforehand, the queries' products with the keys are the attention scores.
         query = attention.q_proj.weight * attention.head_dim**-0.5
-        self.qkv = PackedLinear(torch.cat([query, attention.k_proj.weight, attention.v_proj.weight]), rows)
-        self.out = PackedLinear(attention.out_proj.weight, rows)
-        self.text_query = PackedLinear(cross.q_proj.weight, rows)
-        self.text_out = PackedLinear(cross.out_proj.weight, rows)
-        self.fc1, self.fc2 = PackedLinear(layer.fc1.weight, rows), PackedLinear(layer.fc2.weight, rows)
+        self.qkv = PackedLinear(torch.cat([query, attention.k_proj.weight, attention.v_proj.weight]).to(dtype), rows)
+        self.out = PackedLinear(attention.out_proj.weight.to(dtype), rows)
+        self.text_query = PackedLinear(cross.q_proj.weight.to(dtype), rows)
+        self.text_out = PackedLinear(cross.out_proj.weight.to(dtype), rows)
+        self.fc1 = PackedLinear(layer.fc1.weight.to(dtype), rows)
+        self.fc2 = PackedLinear(layer.fc2.weight.to(dtype), rows)
         self.fuse_gelu = isinstance(layer.activation_fn, GELUActivation)
+        # A CPU attends in the model's own precision: it multiplies small matrices in bfloat16 slower than in float32.
+        self.dtype = states.dtype if states.device.type == "cpu" else dtype
         shape = (rows, attention.num_heads, steps, attention.head_dim)
-        self.keys, self.values = states.new_empty(shape), states.new_empty(shape)
-        self.text_keys = cross.k_proj(states).unflatten(-1, self.split).transpose(1, 2).contiguous()
-        self.text_values = cross.v_proj(states).unflatten(-1, self.split).transpose(1, 2).contiguous()
+        self.keys, self.values = (states.new_empty(shape, dtype=self.dtype) for _ in range(2))
+        self.text_keys = self._split_heads(cross.k_proj(states)).contiguous()
+        self.text_values = self._split_heads(cross.v_proj(states)).contiguous()
+        self.bias = bias.to(self.dtype)
 
     def __call__(self, hidden: Tensor, step: int) -> Tensor:
         layer = self.layer
@@ -96,7 +111,7 @@ class _CachedLayer:
         return self.fc1.gelu(hidden) if self.fuse_gelu else self.layer.activation_fn(self.fc1(hidden))
 
     def _self_attention(self, hidden: Tensor, step: int) -> Tensor:
-        query, key, value = self.qkv(hidden).unflatten(1, (3, *self.split)).unbind(1)
+        query, key, value = self.qkv(hidden).to(self.dtype).unflatten(1, (3, *self.split)).unbind(1)
         self.keys[:, :, step], self.values[:, :, step] = key, value
         keys, values = self.keys[:, :, : step + 1], self.values[:, :, : step + 1]
         # For one query a CPU's fused attention is several times slower than two products of batches of matrices.
@@ -107,8 +122,10 @@ class _CachedLayer:
 
     def _cross_attention(self, hidden: Tensor) -> Tensor:
         """The samples of a prompt are its queries ``(prompts, heads, samples, head_dim)``: its keys are read once."""
-        queries = self.text_query(hidden).unflatten(0, (len(self.text_keys), -1)).unflatten(2, self.split)
-        attended = F.scaled_dot_product_attention(
-            queries.transpose(1, 2), self.text_keys, self.text_values, attn_mask=self.bias
-        )
+        queries = self._split_heads(self.text_query(hidden).unflatten(0, (len(self.text_keys), -1)))
+        attended = F.scaled_dot_product_attention(queries, self.text_keys, self.text_values, attn_mask=self.bias)
         return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+
+    def _split_heads(self, states: Tensor) -> Tensor:
+        """``(prompts, heads, length, head_dim)`` of ``(prompts, length, width)``, in the attention's precision."""
+        return states.to(self.dtype).unflatten(-1, self.split).transpose(1, 2)

@@ -177,6 +177,26 @@ def test_sampled_log_probs_and_entropy_equal_rescored_ones(
 
 
 @torch.no_grad()
+def test_under_autocast_the_sampler_is_the_policy_that_is_scored(make_lm, make_condition):
+    lm, condition = make_lm(seed=1), make_condition(4, 5, 32)
+    uniforms = counter_uniforms(0, 1, range(4), lm.codebooks, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        sampled = Sampler(lm).sample(condition, 12, uniforms=lambda step: uniforms[..., step])
+        delayed, mask = delay(sampled.codes, lm.pad, lm.channels)
+        rounded = lm.logits(delayed, condition).float()
+    exact = naive_logits(lm, delayed, condition)
+
+    def log_probs(logits):
+        return logits.log_softmax(dim=-1).gather(-1, delayed.clamp_max(lm.pad - 1)[..., None])[..., 0] * mask
+
+    # bfloat16 keeps 8 bits: the logits are rounded by some 2^-8 of their size, in sampling as in scoring.
+    tolerance = 2**-5 * float(exact.abs().max())
+    torch.testing.assert_close(sampled.log_probs, log_probs(rounded), atol=tolerance, rtol=0)
+    torch.testing.assert_close(sampled.log_probs, log_probs(exact), atol=tolerance, rtol=0)
+    assert (sampled.log_probs - log_probs(exact)).abs().max() > 1e-3  # it was in bfloat16
+
+
+@torch.no_grad()
 def test_a_row_does_not_depend_on_the_batch(make_lm, make_condition):
     lm = make_lm(seed=2)
     condition = make_condition(4, 5, 32)

@@ -36,8 +36,7 @@ class CaptionedLanguageModel(nn.Module):
     def __init__(self, size: ModelSize, vocabulary: int, codebooks: int, codebook_size: int) -> None:
         super().__init__()
         self.lm = LanguageModel(MusicgenForCausalLM(_decoder_config(size, codebooks, codebook_size)))
-        # On a CPU the fused attention's backward takes three times as long in bfloat16 as the plain one.
-        self.lm.decoder.set_attn_implementation("eager")
+        self.lm.attend_plainly()
         self.text_encoder = T5EncoderModel(_text_config(size, vocabulary))
 
     def forward(self, batch: Batch) -> Tensor:
