@@ -19,7 +19,7 @@ from qd.config import ConfigError, to_yaml
 from qd.config_schema import TrainConfig
 from qd.data.prompt_lengths import length_problems, prompt_report
 from qd.data.prompts import PromptDataModule
-from qd.devices import resolve_device
+from qd.devices import fast_precision, resolve_device
 from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluator import Evaluator, build_evaluator
 from qd.evaluation.points import FILE, PointsFile
@@ -58,6 +58,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     quieten_libraries()
     ranks = config.trainer.ranks
     device = local_device(resolve_device(config.trainer.device), ranks)
+    if config.trainer.precision == "auto":  # settled now: a run that is resumed keeps it
+        config = replace(config, trainer=replace(config.trainer, precision=fast_precision(device)))
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
     module, data = _build(config)

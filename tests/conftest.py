@@ -150,6 +150,7 @@ def tiny_config(tiny_model: Path, tiny_embedder: Path, tmp_path: Path) -> Callab
             f"rollout.seconds={CLIP_SECONDS}",
             "rollout.samples_per_prompt=4",
             "trainer.device=cpu",
+            "trainer.precision=32-true",
             f"trainer.runs={tmp_path / 'runs'}",
         ]
         return load_config(TrainConfig, "train", None, [*settings, *overrides])

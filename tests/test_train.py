@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import qd.evaluation.evaluator
+import qd.train
 from qd.config import ConfigError, load_config, to_yaml
 from qd.config_schema import PromptSource, TrainConfig
 from qd.data.prompts import PromptStream
@@ -251,6 +252,16 @@ def test_a_run_trains_in_each_precision(run_config: TrainConfig, precision: str)
     )
     assert all(torch.isfinite(weights).all() for weights in after.values())
     assert any(not torch.equal(before[name], after[name]) for name in after)
+
+
+def test_the_fastest_precision_is_settled_when_the_run_begins(
+    run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(run_config, trainer=replace(run_config.trainer, precision="auto"))
+    for precision in ("32-true", "bf16-mixed"):
+        monkeypatch.setattr(qd.train, "fast_precision", lambda device, fastest=precision: fastest)
+        train(asked, dry_run=True)
+        assert f"precision: {precision}\n" in capsys.readouterr().out
 
 
 def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from qd.config_checks import bounded, one_of, present_device, present_devices
 from qd.loggers import logger_problems
 
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass
@@ -17,7 +17,7 @@ class TrainerConfig:
     device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
     devices: int = 1  # of each machine: so many GPUs, or so many processes on the CPU; data-parallel; ≥ 1
     num_nodes: int = 1  # machines, ≥ 1; several are started by torchrun or srun, see docs/scaling.md
-    precision: str = "32-true"  # Lightning's name: one of PRECISIONS
+    precision: str = "auto"  # one of PRECISIONS: Lightning's names; auto: bf16-mixed where the device is fast at it
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])  # names of qd.loggers.LOGGERS; [] logs nowhere
     logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each: {wandb: {project: music}}
     log_every: int = 10  # steps between scalars, ≥ 1
