@@ -24,7 +24,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from qd.callbacks.pareto_log import REFERENCES
 from qd.config import load_config
 from qd.config_schema import TrainConfig
-from qd.evaluation.evaluator import Evaluator, build_evaluator
+from qd.evaluation.evaluate import Instruments
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.figures import Landmarks, pareto_figure
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, METRICS, Point, PointsFile
@@ -91,7 +92,9 @@ def draw(runs: Sequence[Path], evaluator: Evaluator, guidance: tuple[float, str 
     folder, lm, points = runs[0].parent / REFERENCES, evaluator.music.lm, {}
     for sampling in (evaluator.sampling(), evaluator.sampling(*guidance)):
         measured = evaluator.recall(folder, lm, sampling)
-        points[sampling.guidance_scale] = evaluator.point(measured, lm, sampling, run="base", model="base")
+        points[sampling.guidance_scale] = evaluator.point(
+            measured, evaluator.key(lm, sampling), sampling, run="base", model="base"
+        )
     bound = evaluator.recall(folder, lm, evaluator.sampling()).cross_prompt_bound
     *siblings, front = [(run.name, PointsFile(run / FILE).read()) for run in runs]
     landmarks = Landmarks(points[1.0], points[guidance[0]], bound)
@@ -123,7 +126,15 @@ def main() -> None:
     config = load_config(TrainConfig, "train", str(runs[-1] / CONFIG))
     guidance = (config.guidance.scale, config.guidance.negative_prompt)
     listeners = load_embedder(config.reward.embedder), load_embedder(config.reward.heldout_embedder)
-    development = build_evaluator(config, MusicGen.load(config.model.name), *listeners)
+    music = MusicGen.load(config.model.name)
+    development = build_evaluator(
+        config.evaluation,
+        music,
+        Instruments(load_judges(config.evaluation, music.device), *listeners),
+        seconds=config.rollout.seconds,
+        temperature=config.rollout.temperature,
+        seed=config.seed,
+    )
     heldout = Evaluator(
         development.music, development.instruments, PROTOCOLS[options.protocol], config.rollout.temperature, config.seed
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from qd.audio_io import write_wav
+from qd.audio_io import write_audio
 from qd.builtin import rater, world
 from qd.builtin.pretrain.preference import ring_pairs
 
@@ -33,7 +33,7 @@ def main() -> None:
     utilities = []
     for index in track(range(options.clips), "rendering"):
         clip = world.clip(SPLIT, index)
-        write_wav(options.out / f"{index:04d}.wav", clip.audio, world.SAMPLE_RATE)
+        write_audio(options.out / f"{index:04d}.wav", clip.audio, world.SAMPLE_RATE)
         utilities.append(rater.utility(clip))
     first, second = ring_pairs(options.clips, options.partners)
     a, b = np.array(utilities)[first], np.array(utilities)[second]

@@ -1,4 +1,4 @@
-"""Audio to files: WAV, and pictures of log-mel spectrograms."""
+"""Audio to files: WAV or FLAC, and pictures of log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ MEL_BINS = 128
 FLOOR_DB = -80.0
 
 
-def write_wav(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) -> None:
-    """Writes mono audio ``(samples,)`` as 16-bit PCM, clipped to [-1, 1]; makes the folder if needed.
+def write_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) -> None:
+    """Writes mono audio ``(samples,)`` as 16-bit PCM, clipped to [-1, 1], in the format that the name ends in (.wav or
+    .flac); makes the folder if needed.
 
     Raises:
         ValueError: if the audio is not one clip, is empty, or is not finite.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from qd.audio_io import spectrogram_png, write_wav
+from qd.audio_io import spectrogram_png, write_audio
 from qd.devices import resolve_device
 from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
@@ -78,7 +78,7 @@ def sample(
 def _write(folder: Path, audio: torch.Tensor, sample_rate: int, prompt: str) -> Path:
     names = [f"sample-{number}" for number in range(1, len(audio) + 1)]
     for name, clip in zip(names, audio, strict=True):
-        write_wav(folder / f"{name}.wav", clip, sample_rate)
+        write_audio(folder / f"{name}.wav", clip, sample_rate)
     shortened = prompt if len(prompt) <= 80 else f"{prompt[:79]}…"
     spectrogram_png(folder / "spectrograms.png", list(audio), sample_rate, [f"{name}: {shortened}" for name in names])
     return folder

@@ -21,7 +21,8 @@ from qd.data.prompt_lengths import length_problems, prompt_report
 from qd.data.prompts import PromptDataModule
 from qd.devices import fast_precision, resolve_device
 from qd.estimate import disk_bytes, estimate
-from qd.evaluation.evaluator import Evaluator, build_evaluator
+from qd.evaluation.evaluate import Instruments
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.points import FILE, PointsFile
 from qd.loggers import build_loggers
 from qd.memory import check_memory
@@ -71,7 +72,15 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         return None
     # Before the folder: what cannot be measured must not take the run's name.
     heldout = load_embedder(config.reward.heldout_embedder).to(device)
-    evaluator = build_evaluator(config, module.to(device).music, module.embedder, heldout)
+    module.to(device)
+    evaluator = build_evaluator(
+        config.evaluation,
+        module.music,
+        Instruments(load_judges(config.evaluation, device), module.embedder, heldout),
+        seconds=config.rollout.seconds,
+        temperature=config.rollout.temperature,
+        seed=config.seed,
+    )
     if checkpoint:
         _check_points(folder, _step_of(checkpoint), evaluator)
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)

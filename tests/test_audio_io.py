@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from qd.audio_io import FLOOR_DB, log_mel, spectrogram_png, write_wav
+from qd.audio_io import FLOOR_DB, log_mel, spectrogram_png, write_audio
 
 RATE = 16_000
 
@@ -18,11 +18,11 @@ def tone(hertz: float, seconds: float = 0.5) -> torch.Tensor:
 
 def test_wav_comes_back_and_clips(tmp_path):
     audio = 2 * tone(440)
-    write_wav(tmp_path / "new" / "clip.wav", audio, RATE)
+    write_audio(tmp_path / "new" / "clip.wav", audio, RATE)
     read, rate = soundfile.read(tmp_path / "new" / "clip.wav", dtype="float32")
     assert rate == RATE
     np.testing.assert_allclose(read, audio.clamp(-1, 1).numpy(), atol=1.5 / 32768)
-    write_wav(tmp_path / "loud.wav", 3 * audio, RATE)
+    write_audio(tmp_path / "loud.wav", 3 * audio, RATE)
     assert np.abs(soundfile.read(tmp_path / "loud.wav")[0]).max() <= 1
 
 
@@ -36,7 +36,7 @@ def test_wav_comes_back_and_clips(tmp_path):
 )
 def test_bad_audio_is_named(audio, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        write_wav(tmp_path / "bad.wav", audio, RATE)
+        write_audio(tmp_path / "bad.wav", audio, RATE)
 
 
 @pytest.mark.parametrize("hertz", [200.0, 1_000.0, 4_000.0])

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from scipy.signal import lfilter
 
-from qd.audio_io import write_wav
+from qd.audio_io import write_audio
 from qd.cli import main
 from qd.models.embedder import load_embedder
 from qd.models.fingerprint import fingerprint
@@ -36,7 +36,7 @@ def recordings(tmp_path_factory) -> tuple[Path, np.ndarray]:
     dullness = np.random.default_rng(2).permutation(np.linspace(0, 1, CLIPS))
     for number in range(CLIPS):
         rate = (16_000, 22_050)[number % 2]
-        write_wav(folder / f"{number:02d}.wav", muffled(number, dullness[number], 1.5 + 0.01 * number, rate), rate)
+        write_audio(folder / f"{number:02d}.wav", muffled(number, dullness[number], 1.5 + 0.01 * number, rate), rate)
     return folder, dullness
 
 
@@ -129,7 +129,7 @@ def test_bad_settings_are_told_before_anything_is_read(tmp_path, capsys):
 def test_damaged_recordings_are_all_named(recordings, tiny_embedder, tmp_path):
     folder, dullness = recordings
     for number in range(4):
-        write_wav(tmp_path / f"{number:02d}.wav", muffled(number, 0.1), RATE)
+        write_audio(tmp_path / f"{number:02d}.wav", muffled(number, 0.1), RATE)
     for number in (1, 2):
         whole = (tmp_path / f"{number:02d}.wav").read_bytes()
         (tmp_path / f"{number:02d}.wav").write_bytes(whole[:44] + b"")

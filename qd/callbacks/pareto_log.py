@@ -102,10 +102,11 @@ class ParetoLog(StepCallback):
         if not trainer.is_global_zero:
             return None
         step, student = trainer.global_step, pl_module.music.lm
+        sampling = self.evaluator.sampling()
         point = self.evaluator.point(
             measurement,
-            student,
-            self.evaluator.sampling(),
+            self.evaluator.key(student, sampling),
+            sampling,
             run=self.folder.name,
             model=str(step_folder(self.folder, step)) if step else self.base,
             step=step,
@@ -140,7 +141,8 @@ class ParetoLog(StepCallback):
         points = {}
         for scale in (1.0, self.guidance_scale):
             measurement, sampling = self._reference(teacher, scale), self.evaluator.sampling(scale, self.negative)
-            points[scale] = self.evaluator.point(measurement, teacher, sampling, run=self.base, model=self.base)
+            key = self.evaluator.key(teacher, sampling)
+            points[scale] = self.evaluator.point(measurement, key, sampling, run=self.base, model=self.base)
         bound = self._reference(teacher, 1.0).cross_prompt_bound
         return Landmarks(points[1.0], points[self.guidance_scale], bound)
 

@@ -25,37 +25,46 @@ class RewardConfig:
 
 
 @dataclass
-class EvaluationConfig:
-    every: int = 500  # steps between points; there is always one at step 0 and one at the end; ≥ 1
+class JudgingConfig:
+    """On what a policy is measured, and who judges it: the same for a run, for `qd evaluate` and for `qd sweep`."""
+
     protocol: str = "quick"  # a name of qd.evaluation.protocols.PROTOCOLS
     prompts: str | None = None  # a file in any format of qd.data.prompt_files, or "generic"; null = the protocol's own
     n_prompts: int | None = None  # ≥ 2; null = the protocol's own, or all of `prompts`
     n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
-    audio_prompts: int = 4  # prompts whose samples can be heard in TensorBoard, ≥ 0
-    siblings: bool = True  # draw the other runs of the runs folder too
+    audio_prompts: int = 4  # prompts whose first sample is kept, to be heard later, ≥ 0
     adherence: str = "builtin"  # or clap:<hub name or folder>, muq-mulan:<hub name or folder>: how far a prompt is met
     preference: str = "builtin"  # or audiobox:<hub name or folder>, or the folder of a trained preference scorer
     adherence_weight: float = ADHERENCE_WEIGHT  # ω of quality = ω · adherence + preference, ≥ 0; see `qd scorer-ranges`
 
-    def problems(self) -> list[str]:
+    def judging_problems(self, prefix: str = "") -> list[str]:
+        """Every bad value of the above, one sentence each; ``prefix`` stands before a key: "evaluation."."""
         return [
-            *bounded("evaluation.every", self.every, 1),
-            *one_of("evaluation.protocol", self.protocol, PROTOCOLS),
-            *self._prompt_problems(),
-            *(bounded("evaluation.n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
-            *(bounded("evaluation.n_samples", self.n_samples, 2) if self.n_samples is not None else []),
-            *bounded("evaluation.audio_prompts", self.audio_prompts, 0),
-            *bounded("evaluation.adherence_weight", self.adherence_weight, 0),
-            *unavailable("evaluation.adherence", check_adherence, self.adherence),
-            *unavailable("evaluation.preference", check_preference, self.preference),
+            *one_of(f"{prefix}protocol", self.protocol, PROTOCOLS),
+            *self._prompt_problems(f"{prefix}prompts"),
+            *(bounded(f"{prefix}n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
+            *(bounded(f"{prefix}n_samples", self.n_samples, 2) if self.n_samples is not None else []),
+            *bounded(f"{prefix}audio_prompts", self.audio_prompts, 0),
+            *bounded(f"{prefix}adherence_weight", self.adherence_weight, 0),
+            *unavailable(f"{prefix}adherence", check_adherence, self.adherence),
+            *unavailable(f"{prefix}preference", check_preference, self.preference),
         ]
 
-    def _prompt_problems(self) -> list[str]:
+    def _prompt_problems(self, path: str) -> list[str]:
         if self.prompts is None:
             return []
         file = PromptFile.parse(self.prompts)
-        if found := unreadable("evaluation.prompts", file):
+        if found := unreadable(path, file):
             return found
         held, needed = len(file.read().texts), self.n_prompts or 2
-        few = f"evaluation.prompts: {self.prompts!r} holds {held} prompts, and {needed} are needed; add lines"
+        few = f"{path}: {self.prompts!r} holds {held} prompts, and {needed} are needed; add lines"
         return [few] if held < needed else []
+
+
+@dataclass
+class EvaluationConfig(JudgingConfig):
+    every: int = 500  # steps between points; there is always one at step 0 and one at the end; ≥ 1
+    siblings: bool = True  # draw the other runs of the runs folder too
+
+    def problems(self) -> list[str]:
+        return [*bounded("evaluation.every", self.every, 1), *self.judging_problems("evaluation.")]

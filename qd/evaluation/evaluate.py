@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qd.evaluation.fad_reference import FadReference
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
 from qd.metrics.diversity import cross_prompt_diversity, diversity
@@ -29,18 +30,23 @@ from qd.scorers.protocol import Quality
 EVALUATION_STREAM = 2**62
 """The step that evaluation hands to the counter: no training step reaches it, so no training draw is repeated."""
 
+WINDOWS = "windows"
+"""What is kept of each clip for the Fréchet audio distance, beside its scores and embeddings."""
+
 
 @dataclass(frozen=True)
 class Instruments:
-    """What listens: the two scorers, the reward's embedder, and the one that no reward hears."""
+    """What listens: the two scorers, the reward's embedder, and the one that no reward hears; and recordings, where the
+    Fréchet audio distance to them is wanted."""
 
     quality: Quality
     embedder: Embedder
     heldout_embedder: Embedder
+    fad: FadReference | None = None
 
     @cached_property
     def description(self) -> str:
-        """ω, names and versions in one line. Points of other instruments are never compared."""
+        """ω, names and versions in one line. Points of other instruments are never compared; a FAD has its own line."""
         embedders = [f"embedder@{fingerprint(self.embedder)[:8]}", f"heldout@{fingerprint(self.heldout_embedder)[:8]}"]
         return " ".join([self.quality.description, *embedders])
 
@@ -107,6 +113,7 @@ def evaluate_policy(
         kept += [audio[i] for i in starts[: audio_prompts - len(kept)]]
     samples = _gathered({name: torch.cat([part[name] for part in heard]) for name in heard[0]}, n_samples)
     samples = {name: values[: len(prompts)] for name, values in samples.items()}
+    windows = samples.pop(WINDOWS, None)
     # Each rank keeps as many; those of the first prompts come first, however the prompts are shared.
     clips = gather_rows(torch.stack(kept))[:audio_prompts] if kept else audio[:0]
     return Measurement(
@@ -115,6 +122,7 @@ def evaluate_policy(
         cross_prompt_bound=float(cross_prompt_diversity(samples["embedding"].double())),
         audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
+        fad=None if windows is None else instruments.fad.distance(windows),
         seconds=time.perf_counter() - start,
     )
 
@@ -157,7 +165,7 @@ def generate(
 
 
 def _listen(instruments: Instruments, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """What each instrument says of each clip: scores ``(rows,)`` and embeddings ``(rows, width)``."""
+    """What each instrument says of each clip: scores ``(rows,)``, embeddings ``(rows, width)`` and their like."""
     quality = instruments.quality
     scorers = {"adherence": quality.adherence, "preference": quality.preference}
     embedders = {"embedding": instruments.embedder, "heldout_embedding": instruments.heldout_embedder}
@@ -168,6 +176,7 @@ def _listen(instruments: Instruments, audio: Tensor, sample_rate: int, prompts: 
         "quality": quality.combine(**scores),
         **scores,
         **{name: embed(heard[embed.sample_rate]) for name, embed in embedders.items()},
+        **({WINDOWS: instruments.fad.windows(audio, sample_rate)} if instruments.fad else {}),
     }
 
 

@@ -7,20 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from qd.evaluation.evaluate import Instruments, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
 from qd.evaluation.protocols import Protocol, build_protocol
-from qd.models.embedder import Embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
 from qd.modules.collective import gather_objects, rank
 from qd.scorers.loading import load_quality
+from qd.scorers.protocol import Quality
 
 if TYPE_CHECKING:
-    from qd.config_schema import TrainConfig
+    from qd.config_schema.evaluation import JudgingConfig
 
 
 @dataclass
@@ -56,7 +57,10 @@ class Evaluator:
     def key(self, lm: LanguageModel, sampling: Sampling) -> str:
         """Hash of all that makes the measurement: weights, prompts, sampling, instruments; no names, no batches."""
         with lm.merged() as acting:
-            weights = fingerprint(acting)
+            return self.key_of(fingerprint(acting), sampling)
+
+    def key_of(self, weights: str, sampling: Sampling) -> str:
+        """:meth:`key` of a language model whose fingerprint is known."""
         return content_key(
             {
                 "lm": weights,
@@ -81,6 +85,14 @@ class Evaluator:
             audio_prompts=self.audio_prompts,
         )
 
+    def measure_batch(self, lm: LanguageModel, sampling: Sampling) -> int:
+        """As many sequences as are held at once are sampled and heard, for the time that takes; returns how many."""
+        samples = self.protocol.n_samples
+        prompts = self.prompts[: max(2, -(-self.batch_rows // samples))]
+        settings = {"n_samples": samples, "lm": lm, "batch_rows": self.batch_rows}
+        evaluate_policy(self.music, prompts, replace(self.instruments, fad=None), sampling, **settings)
+        return len(prompts) * samples
+
     def recall(self, folder: Path, lm: LanguageModel, sampling: Sampling) -> Measurement:
         """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its key.
 
@@ -98,7 +110,7 @@ class Evaluator:
     def point(
         self,
         measurement: Measurement,
-        lm: LanguageModel,
+        key: str,
         sampling: Sampling,
         *,
         run: str,
@@ -106,10 +118,12 @@ class Evaluator:
         step: int = 0,
         beta: float | None = None,
         lam: float | None = None,
+        series: str = "",
     ) -> Point:
-        """The measurement as a line of ``points.jsonl``."""
+        """The measurement, of that :meth:`key`, as a line of ``points.jsonl``."""
+        fad = measurement.fad
         return Point(
-            key=self.key(lm, sampling),
+            key=key,
             run=run,
             model=model,
             step=step,
@@ -125,6 +139,10 @@ class Evaluator:
             n_samples=self.protocol.n_samples,
             metrics=measurement.intervals(),
             seconds=measurement.seconds,
+            series=series,
+            fad=fad.distance if fad else None,
+            fad_infinite=fad.infinite if fad else None,
+            fad_reference=fad.reference if fad else "",
         )
 
     @cached_property
@@ -132,25 +150,31 @@ class Evaluator:
         return fingerprint(self.music.text_encoder) + fingerprint(self.music.codec)
 
 
-def build_evaluator(config: TrainConfig, music: MusicGen, embedder: Embedder, heldout_embedder: Embedder) -> Evaluator:
-    """What ``config.evaluation`` asks for, on the model's device."""
-    settings = config.evaluation
+def build_evaluator(
+    settings: JudgingConfig,
+    music: MusicGen,
+    instruments: Instruments,
+    *,
+    seconds: float,
+    temperature: float = 0.99,
+    seed: int = 0,
+    batch_rows: int = 32,
+) -> Evaluator:
+    """What the settings ask for: their protocol, with clips of ``seconds``."""
     protocol = build_protocol(
         settings.protocol,
         n_prompts=settings.n_prompts,
         n_samples=settings.n_samples,
-        seconds=config.rollout.seconds,
+        seconds=seconds,
         prompts_file=settings.prompts,
     )
+    return Evaluator(music, instruments, protocol, temperature, seed, batch_rows, settings.audio_prompts)
+
+
+def load_judges(settings: JudgingConfig, device: torch.device) -> Quality:
+    """The two scorers that the settings name, on the device."""
     scorers = load_quality(settings.adherence, settings.preference, settings.adherence_weight)
     for scorer in (scorers.adherence, scorers.preference):
         if isinstance(scorer, nn.Module):
-            scorer.to(music.device)
-    return Evaluator(
-        music,
-        Instruments(scorers, embedder, heldout_embedder),
-        protocol,
-        temperature=config.rollout.temperature,
-        seed=config.seed,
-        audio_prompts=settings.audio_prompts,
-    )
+            scorer.to(device)
+    return scorers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,30 +15,21 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from qd.builtin import world
-from qd.builtin.degradation import CLEAN
 from qd.config import ConfigError
 from qd.config_checks import bounded, one_of, positive, present_device
 from qd.data.manifest import list_recordings
 from qd.devices import resolve_device
 from qd.embed_files import embed_files
 from qd.evaluation.evaluate import Sampling, generate
+from qd.evaluation.fad_reference import BUILTIN, embed_windows, hear, hear_recordings, load_listener
 from qd.evaluation.protocols import PROTOCOLS, build_protocol
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
-from qd.models.clip_embedder import windows
-from qd.models.embedder import Embedder, load_embedder
+from qd.models.embedder import Embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
-from qd.models.resample import resample
-from qd.models.vggish import VGGish
 from qd.quiet import quieten_libraries
 
-BUILTIN = "builtin"
-SPLIT = "validation"
-VGGISH = "vggish:"
 BATCH = 32
-SECONDS = 4.0
-"""Length of a clip of the built-in reference."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +101,8 @@ def fad(
     source = MusicGen.load(model).to(where) if model else _paths(audio)
     recordings = None if str(reference) == BUILTIN else _paths(reference)
     hearing = load_listener(embedder).to(where)
-    known = _files(hearing, recordings, where, "reference") if recordings else _builtin(hearing, n_reference, where)
-    heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where, "generations")
+    known = hear_recordings(hearing, recordings, n_reference, where)
+    heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where)
     facts = {
         "audio": str(audio) if audio else None, "model": model, **(vars(asked) if model else {"seed": seed}),
         "reference": str(reference), "embedder": embedder, "fingerprint": fingerprint(hearing),
@@ -123,20 +113,6 @@ def fad(
     content = {**measured, **facts, "seconds": round(time.perf_counter() - started, 1)}
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return file
-
-
-def load_listener(name: str) -> Embedder:
-    """VGGish by its weights, ``vggish:<file>``, or any other embedder by its name."""
-    return VGGish.from_file(name.removeprefix(VGGISH)) if name.startswith(VGGISH) else load_embedder(name)
-
-
-def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor:
-    """Embeddings ``(batch · windows, width)`` of the windows of ``audio`` ``(batch, samples)``, each on its own."""
-    audio = resample(audio, sample_rate, embedder.sample_rate)
-    if isinstance(embedder, VGGish):
-        return embedder.embed_windows(audio).flatten(0, 1)
-    clips = windows(audio, round(embedder.clip_seconds * embedder.sample_rate))
-    return embedder(clips.flatten(0, 1))
 
 
 def _problems(
@@ -160,29 +136,8 @@ def _paths(source: str | Path) -> list[Path]:
     return [entry.path for entry in list_recordings(source)]
 
 
-def _files(embedder: Embedder, paths: list[Path], device: torch.device, what: str) -> Tensor:
-    return torch.cat(embed_files(paths, partial(embed_windows, embedder), device, what))
-
-
-def _builtin(embedder: Embedder, count: int, device: torch.device) -> Tensor:
-    pieces = track(_clean_pieces(count), "hearing the reference", count, console=Console(stderr=True), transient=True)
-    return _hear(embedder, (piece.to(device) for piece in pieces), world.SAMPLE_RATE)
-
-
-def _clean_pieces(count: int) -> Iterator[Tensor]:
-    """The first clips of the held-out split whose recording is not degraded, ``(1, samples)`` each."""
-    index = found = 0
-    while found < count:
-        clip = world.clip(SPLIT, index, SECONDS)
-        index += 1
-        if clip.degradation == CLEAN:
-            found += 1
-            yield torch.from_numpy(clip.audio)[None]
-
-
-@torch.inference_mode()
-def _hear(embedder: Embedder, audio: Iterator[Tensor], sample_rate: int) -> Tensor:
-    return torch.cat([embed_windows(embedder, batch, sample_rate).float().cpu() for batch in audio])
+def _files(embedder: Embedder, paths: list[Path], device: torch.device) -> Tensor:
+    return torch.cat(embed_files(paths, partial(embed_windows, embedder), device, "generations"))
 
 
 def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor:
@@ -199,7 +154,7 @@ def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor
         generate(music, music.lm, condition, batch, protocol.n_samples, sampling)[0]
         for batch in track(rows, "sampling", console=Console(stderr=True), transient=True)
     )
-    return _hear(embedder, played, music.sample_rate)
+    return hear(embedder, played, music.sample_rate)
 
 
 def _measure(heard: Tensor, known: Tensor, seed: int) -> dict[str, Any]:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import Interval, bootstrap_interval
+
+
+class Fad(NamedTuple):
+    """Fréchet audio distance, FAD∞, and to what: see :mod:`qd.evaluation.fad_reference`."""
+
+    distance: float
+    infinite: float
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Measurement:
         audio: the first sample of each of the first prompts, ``(kept, samples)``.
         sample_rate: of the audio, in Hz.
         seconds: wall time of the measurement.
+        fad: distance of all samples to recordings; None if not asked for.
     """
 
     prompts: tuple[str, ...]
@@ -31,6 +41,7 @@ class Measurement:
     audio: np.ndarray
     sample_rate: int
     seconds: float
+    fad: Fad | None = None
 
     def intervals(self) -> dict[str, Interval]:
         """Means over prompts with 95 % bootstrap intervals."""
@@ -48,6 +59,7 @@ class Measurement:
                 audio=self.audio.astype(np.float16),
                 sample_rate=self.sample_rate,
                 seconds=self.seconds,
+                **({"fad": self.fad[:2], "fad_reference": self.fad.reference} if self.fad else {}),
                 **self.per_prompt,
             )
         unfinished.replace(path)
@@ -63,4 +75,5 @@ class Measurement:
                 audio=file["audio"].astype(np.float32),
                 sample_rate=int(file["sample_rate"]),
                 seconds=float(file["seconds"]),
+                fad=Fad(*file["fad"].tolist(), str(file["fad_reference"])) if "fad" in file else None,
             )

@@ -40,6 +40,9 @@ class Point:
         scorers: the instruments, names and versions.
         metrics: a mean over prompts with its bootstrap interval for each of :data:`METRICS`.
         seconds: wall time of the measurement.
+        series: the name of the line of a sweep that asked for the point; "" = measured by itself, or by a run.
+        fad, fad_infinite: Fréchet audio distance and FAD∞, None if not measured.
+        fad_reference: the recordings and the embedder of the distance; others do not compare. "" without a distance.
     """
 
     key: str
@@ -58,30 +61,34 @@ class Point:
     n_samples: int
     metrics: Mapping[str, Interval]
     seconds: float
+    series: str = ""
+    fad: float | None = None
+    fad_infinite: float | None = None
+    fad_reference: str = ""
 
     def __post_init__(self) -> None:
         if set(self.metrics) != set(METRICS):
             raise ValueError(f"a point has metrics {sorted(self.metrics)}; expected exactly {sorted(METRICS)}")
 
     def to_json(self) -> str:
-        """One flat JSON object: the fields, each metric beside its ``_lo`` and ``_hi``, then ``seconds``."""
+        """One flat JSON object: the fields, each metric beside its ``_lo`` and ``_hi``, then the rest."""
         row = asdict(self)
         row.pop("metrics")
-        seconds = row.pop("seconds")
+        last = {name: row.pop(name) for name in ("seconds", *OPTIONAL)}
         for name in METRICS:
             mean, lo, hi = self.metrics[name]
             row |= {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
         # JSON has no NaN: an undefined value is null
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        return json.dumps(row | {"seconds": seconds}, ensure_ascii=False, allow_nan=False)
+        return json.dumps(row | last, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> Point:
-        """Inverse of :meth:`to_json`. Raises ``ValueError`` naming the missing fields."""
+        """Inverse of :meth:`to_json`, of earlier versions too. Raises ``ValueError`` naming the missing fields."""
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError(f"a point is a JSON object, got {line[:60]!r}")
-        names = [field.name for field in fields(cls) if field.name != "metrics"]
+        names = [field.name for field in fields(cls) if field.name not in ("metrics", *OPTIONAL)]
         missing = [name for name in (*names, *METRICS) if name not in row]
         if missing:
             raise ValueError(f"point lacks {', '.join(missing)}")
@@ -90,7 +97,17 @@ class Point:
             return math.nan if row.get(key) is None else float(row[key])
 
         metrics = {m: Interval(number(m), number(f"{m}_lo"), number(f"{m}_hi")) for m in METRICS}
+        names += [name for name in OPTIONAL if name in row]
         return cls(**{name: row[name] for name in names}, metrics=metrics)
+
+    @property
+    def identity(self) -> tuple[str, str, int, str]:
+        """Two points that agree in it are one, written twice. A run whose weights stand still measures them again."""
+        return self.key, self.series, self.step, self.fad_reference
+
+
+OPTIONAL = ("series", "fad", "fad_infinite", "fad_reference")
+"""Fields that a point of an earlier version lacks."""
 
 
 def comparable(a: Point, b: Point) -> bool:
@@ -102,13 +119,15 @@ class PointsFile:
     """Append-only list of points on disk.
 
     A line torn by a killed process can only be the last one: reading skips it and says so, appending first cuts it off.
+    Of points that agree in their identity the first counts; one without a Fréchet audio distance gives way to the same
+    one with it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def read(self) -> list[Point]:
-        """All points in the order written. Raises ``ValueError`` naming the line that is damaged before the last."""
+        """All points in the order written, each once. Raises ``ValueError`` naming a line damaged before the last."""
         whole, torn = self._split()
         if torn:
             warnings.warn(f"{self.path}: the last line is torn and was skipped ({torn[:40]!r} …)", stacklevel=2)
@@ -119,7 +138,13 @@ class PointsFile:
                 points.append(Point.from_json(line))
             except ValueError as error:
                 raise ValueError(f"{self.path}, line {number}: {error}; remove that line to go on") from error
-        return points
+        distinct: dict[tuple[str, str, int, str], Point] = {}
+        for point in points:
+            distinct.setdefault(point.identity, point)
+        if again := len(points) - len(distinct):
+            warnings.warn(f"{self.path}: {again} points stand there twice and were dropped", stacklevel=2)
+        heard = {point.identity[:-1] for point in points if point.fad_reference}
+        return [point for point in distinct.values() if point.fad_reference or point.identity[:-1] not in heard]
 
     def append(self, point: Point) -> None:
         """Adds one line and forces it to the disk."""

@@ -127,14 +127,15 @@ class FrechetAudioDistance(Metric):
         Raises:
             ValueError: there are fewer than 10 generated or 2 reference samples, or their widths differ.
         """
-        generated, reference = (dim_zero_cat(s).cpu() if s else torch.empty(0, 1) for s in self._samples())
+        generated, reference = (dim_zero_cat(s).cpu() if len(s) else torch.empty(0, 1) for s in self._samples())
         real = gaussian(reference)
         distance = frechet_distance(gaussian(generated), real)
         line = extrapolate(generated, real, seed=self.seed)
         values = {"fad_inf": line.intercept, "slope": line.slope, "r2": line.r2}
         return {"fad": distance, **{name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}}
 
-    def _samples(self) -> tuple[list[Tensor], list[Tensor]]:
+    def _samples(self) -> tuple[list[Tensor] | Tensor, list[Tensor] | Tensor]:
+        # Gathered over ranks, they are tensors.
         return self.generated, self.reference
 
 

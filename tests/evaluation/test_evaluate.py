@@ -182,7 +182,8 @@ class TestEvaluator:
     def test_point(self, evaluator, music):
         sampling = evaluator.sampling(2.0)
         measurement = evaluator.measure(music.lm, sampling)
-        point = evaluator.point(measurement, music.lm, sampling, run="r", model="m", step=7, beta=1.5, lam=0.25)
+        key = evaluator.key(music.lm, sampling)
+        point = evaluator.point(measurement, key, sampling, run="r", model="m", step=7, beta=1.5, lam=0.25)
         assert point.protocol == evaluator.protocol.id and point.n_prompts == 3 and point.n_samples == 2
         assert (point.step, point.beta, point.lam, point.guidance_scale) == (7, 1.5, 0.25, 2.0)
         assert point.metrics["quality"].mean == pytest.approx(measurement.per_prompt["quality"].mean())

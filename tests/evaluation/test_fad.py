@@ -10,7 +10,8 @@ import torch
 
 from qd.builtin import world
 from qd.cli import main
-from qd.evaluation.fad import _clean_pieces, embed_windows, fad, load_listener
+from qd.evaluation.fad import fad
+from qd.evaluation.fad_reference import clean_pieces, embed_windows, load_listener
 from qd.evaluation.protocols import PROTOCOLS, Protocol
 from qd.metrics.frechet import frechet_distance, gaussian
 from qd.models.embedder import load_embedder
@@ -70,7 +71,7 @@ def test_every_window_of_a_longer_file_is_an_embedding(tiny_embedder):
 
 
 def test_of_a_model_against_the_built_in_reference(tiny_model, tiny_embedder, tmp_path, monkeypatch):
-    monkeypatch.setattr("qd.evaluation.fad.SECONDS", SECONDS)
+    monkeypatch.setattr("qd.evaluation.fad_reference.SECONDS", SECONDS)
     settings = {"n_reference": 12, "embedder": str(tiny_embedder), "protocol": "tiny"}
     monkeypatch.setitem(PROTOCOLS, "tiny", Protocol("tiny", "development", 6, 2, seconds=SECONDS))
     files = {
@@ -85,7 +86,7 @@ def test_of_a_model_against_the_built_in_reference(tiny_model, tiny_embedder, tm
 
 
 def test_the_built_in_reference_is_clean():
-    pieces = list(_clean_pieces(3))
+    pieces = list(clean_pieces(3))
     clean = [clip.audio for clip in (world.clip("validation", i) for i in range(12)) if clip.degradation == "clean"]
     assert all(np.array_equal(piece[0].numpy(), audio) for piece, audio in zip(pieces, clean, strict=False))
 

@@ -17,7 +17,7 @@ def test_a_line_is_flat_and_in_the_published_order(point):
     published = (
         "key run model step beta guidance_scale negative temperature lam seed protocol scorers n_prompts n_samples"
     )
-    assert list(row) == [*published.split(), *metrics, "seconds"]
+    assert list(row) == [*published.split(), *metrics, "seconds", "series", "fad", "fad_infinite", "fad_reference"]
     assert row["diversity"] == 3.5 and row["diversity_lo"] == 3.4 and row["negative"] is None
 
 
@@ -81,6 +81,31 @@ def test_damage_before_the_last_line_is_an_error(tmp_path, point):
     file.path.write_text(point.to_json() + '\n{"run": 1}\n' + point.to_json() + "\n")
     with pytest.raises(ValueError, match="line 2: point lacks key"):
         file.read()
+
+
+def test_a_line_of_an_earlier_version_is_read(point):
+    row = json.loads(point.to_json())
+    for name in ("series", "fad", "fad_infinite", "fad_reference"):
+        del row[name]
+    assert Point.from_json(json.dumps(row)) == point
+
+
+def test_duplicates_are_said_and_dropped(tmp_path, point):
+    file = PointsFile(tmp_path / "points.jsonl")
+    others = [replace(point, series="soup"), replace(point, key="f" * 16), replace(point, step=1000)]
+    for one in [point, others[0], replace(point, model="renamed"), *others[1:], others[0]]:
+        file.append(one)
+    with pytest.warns(UserWarning, match="2 points stand there twice"):
+        assert file.read() == [point, *others]
+
+
+def test_a_later_point_with_a_fad_takes_the_place_of_one_without(tmp_path, point, recwarn):
+    file = PointsFile(tmp_path / "points.jsonl")
+    heard = replace(point, fad=0.5, fad_infinite=0.25, fad_reference="builtin-512@01234567")
+    for one in (point, replace(point, series="x"), heard):
+        file.append(one)
+    assert file.read() == [replace(point, series="x"), heard]
+    assert not recwarn.list
 
 
 def test_drop_after(tmp_path, point):

@@ -7,7 +7,10 @@ from qd.evaluation.protocols import PROTOCOLS, build_protocol
 
 
 def test_the_published_ids():
-    assert {name: protocol.id for name, protocol in PROTOCOLS.items()} == {n: n for n in ("quick", "full", "paper")}
+    assert {name: protocol.id for name, protocol in PROTOCOLS.items()} == {
+        n: n for n in ("quick", "full", "paper", "two-samples")
+    }
+    assert PROTOCOLS["two-samples"].prompts() == PROTOCOLS["paper"].prompts()[:50]
     assert PROTOCOLS["paper"].n_prompts == world.QUALITY_PROMPTS
     assert build_protocol("quick", n_prompts=32, n_samples=4, seconds=4.0) == PROTOCOLS["quick"]
 
