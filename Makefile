@@ -17,7 +17,7 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
 VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP \
-	A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE
+	A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE PROTOCOL SEEDS
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -27,7 +27,7 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad base \
+.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad evaluate base \
 	test test-slow lint bench profile
 
 help: ## this list
@@ -80,6 +80,12 @@ fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base, REFERENCE=
 	@$(BIN)/qd fad $(call option,AUDIO,audio) $(call option,MODEL,model) $(call option,REFERENCE,reference) \
 		$(call option,EMBEDDER,embedder) $(call option,GUIDANCE,guidance) $(call option,OUT,out) \
 		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+
+MEASURING_OPTIONS = $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
+	$(call option,REFERENCE,reference) $(call option,DEVICE,device) $(call option,OUT,out)
+
+evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT ARGS="--fad"
+	@$(BIN)/qd evaluate $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,MODEL,model) $(call option,GUIDANCE,guidance) $(MEASURING_OPTIONS) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

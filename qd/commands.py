@@ -85,6 +85,16 @@ def run_fad(options: argparse.Namespace) -> None:
     print(fad(**_given(options)))
 
 
+def run_evaluate(options: argparse.Namespace) -> None:
+    """``qd evaluate``."""
+    from qd.config_schema.measuring import EvaluateConfig
+    from qd.evaluate import evaluate
+    from qd.evaluation.model_spec import model_texts
+
+    measured = {"models": model_texts(options.model or []) or None, "extrapolate": options.extrapolate or None}
+    evaluate(_measuring_config(options, EvaluateConfig, "evaluate", measured), options.dry_run)
+
+
 def run_sample(options: argparse.Namespace) -> None:
     """``qd sample``."""
     from qd.sample import sample
@@ -109,6 +119,21 @@ def run_base(options: argparse.Namespace) -> None:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """The options of a command that is one function."""
     return {key: value for key, value in vars(options).items() if key not in ("command", "run")}
+
+
+def _measuring_config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> Any:
+    """The config of a command that measures: options that were given become settings."""
+    from qd.config import load_config
+
+    names = ("protocol", "prompts", "seeds", "temperature", "fad_reference", "fad_embedder", "batch_rows", "device")
+    names += ("out", "guidance_scale")
+    settings = {**settings, **{name: getattr(options, name, None) for name in names}}
+    settings["fad"] = options.fad or None
+    given = {key: value for key, value in settings.items() if value is not None}
+    if getattr(options, "negative_prompt", None) is not None:
+        given["negative_prompt"] = options.negative_prompt or None
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
+    return load_config(schema, kind, getattr(options, "config", None), [*overrides, *options.overrides])
 
 
 def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:

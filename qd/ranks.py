@@ -6,10 +6,13 @@ The processes are started by Lightning (``trainer.devices=4`` on one machine), b
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 
 from qd.devices import trainer_device
@@ -31,6 +34,25 @@ def local_device(device: torch.device, ranks: int) -> torch.device:
     if ranks == 1 or device.type != "cuda":
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """The device of this process, which while the context lasts hears of the others that torchrun started, if any.
+
+    For commands that train nothing; in training Lightning does this.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    own = local_device(device, int(os.environ["WORLD_SIZE"]))
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    try:
+        yield own
+    finally:
+        dist.destroy_process_group()
 
 
 def trainer_devices(device: torch.device, devices: int, nodes: int = 1) -> dict[str, Any]:

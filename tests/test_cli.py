@@ -21,7 +21,8 @@ from qd.sample import sample
 from qd.train_preference import train_preference
 
 COMMANDS = (
-    "train", "train-embedder", "embedder-report", "scorer-ranges", "train-preference", "fad", "sample", "merge", "base",
+    "train", "train-embedder", "embedder-report", "scorer-ranges", "train-preference", "fad", "evaluate", "sample",
+    "merge", "base",
 )  # fmt: skip
 
 

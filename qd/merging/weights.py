@@ -36,7 +36,7 @@ def soup(models: Sequence[str]) -> list[Weighted]:
         >>> soup(["runs/a", "base"])
         [Weighted(name='runs/a', weight=0.5), Weighted(name='base', weight=0.5)]
     """
-    parsed = [_name_and_weight(text) for text in models]
+    parsed = [name_and_weight(text) for text in models]
     bare = [name for name, weight in parsed if weight is None]
     if len(bare) == len(parsed):
         return [Weighted(name, 1 / len(parsed)) for name in bare]
@@ -75,12 +75,13 @@ def default_folder(weights: Sequence[Weighted], interpolated: bool) -> Path:
     return Path("runs") / "merged" / f"{_short(a)}-{_short(b)}-lambda{lam:g}"
 
 
-def _name_and_weight(text: str) -> tuple[str, float | None]:
+def name_and_weight(text: str) -> tuple[str, float | None]:
+    """Of ``name:weight``; None of a name alone, which may hold a colon too."""
     name, colon, weight = text.rpartition(":")
     try:
         return (name, float(weight)) if colon else (text, None)
     except ValueError:
-        return text, None  # the colon belongs to the name
+        return text, None
 
 
 def _short(name: str) -> str:

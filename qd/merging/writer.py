@@ -75,10 +75,12 @@ def _write_weights(sources: Sequence[Source], folder: Path) -> None:
 def _write_file(sources: Sequence[Source], file: Path, names: Mapping[str, str], metadata: Mapping[str, str]) -> None:
     tensors = {name: [source.tensors[full] for source in sources] for name, full in names.items()}
     kinds = {name: (merged_dtype(stored), stored[0].shape) for name, stored in tensors.items()}
-    write_safetensors(file, kinds, lambda name: _merged(sources, names[name]), metadata)
+    write_safetensors(file, kinds, lambda name: merged(sources, names[name]), metadata)
 
 
-def _merged(sources: Sequence[Source], name: str) -> Iterator[Tensor]:
+def merged(sources: Sequence[Source], name: str) -> Iterator[Tensor]:
+    """Flat pieces of Σ w_i · θ_i of one tensor, by its :func:`~qd.merging.sources.qualified` name; copies of what is
+    frozen, or the same in all. Raises ``ValueError`` where a number of them is not finite."""
     tensors = [source.tensors[name] for source in sources]
     if name.startswith(FROZEN) or all(equal(tensors[0], other, merged_dtype(tensors)) for other in tensors[1:]):
         yield from copied(tensors)

@@ -1,0 +1,59 @@
+"""The commands that measure models."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qd import commands
+from qd.cli_command import add_command
+
+
+def add_evaluate(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "evaluate",
+        commands.run_evaluate,
+        "Measure models by the full protocol. Adds a line for each model and seed to a results file, and skips what is "
+        "there.",
+        "qd evaluate --model base --model 'runs/beta0:0.5 runs/beta15:0.5' --seeds 0 1",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="base, a run, a folder or a hub name, or several; with weights, 'a:0.5 b:0.5', their sum; may be repeated",
+    )
+    parser.add_argument("--guidance", dest="guidance_scale", type=float, help="γ; 1 is no guidance (default: 1)")
+    parser.add_argument(
+        "--negative-prompt", help="of the guidance; '' is unconditional (default: 'Bad audio quality.')"
+    )
+    parser.add_argument("--extrapolate", action="store_true", help="allow weights of a sum outside 0 to 1")
+    _add_measuring_options(parser)
+
+
+def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """What `evaluate` and `sweep` share."""
+    parser.add_argument(
+        "--protocol",
+        help="full (101 prompts × 4 samples), paper (101 × 8), two-samples (50 × 2) or quick (32 × 4) (default: full)",
+    )
+    parser.add_argument("--prompts", metavar="FILE", help="as for train, instead of the protocol's own")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the tokens drawn, a point for each (default: 0)")
+    parser.add_argument("--temperature", type=float, help="above 0 (default: 0.99)")
+    parser.add_argument("--fad", action="store_true", help="the Fréchet audio distance too, of the same audio")
+    parser.add_argument(
+        "--reference",
+        dest="fad_reference",
+        metavar="FOLDER",
+        help="of the distance: a folder, a manifest, or builtin, clean held-out pieces (default: builtin)",
+    )
+    parser.add_argument("--fad-embedder", metavar="NAME", help="as for fad --embedder (default: builtin)")
+    parser.add_argument("--batch-rows", type=int, help="sequences sampled and heard at once (default: 32)")
+    parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    parser.add_argument("--out", metavar="FILE", help="results file (default: runs/results/points.jsonl)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the points, and the time and disk that they need, and exit"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings: adherence=clap adherence_weight=2"
+    )

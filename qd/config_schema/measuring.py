@@ -1,0 +1,80 @@
+"""What `qd evaluate` and `qd sweep` can be told of how they measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from qd.config_checks import bounded, positive, present_device, unavailable
+from qd.config_schema.evaluation import JudgingConfig
+from qd.evaluation.fad_reference import BUILTIN, check_listener, check_reference
+from qd.evaluation.model_spec import ModelSpec
+from qd.evaluation.weights_in_place import WeightsInPlace
+from qd.models.embedder import check_embedder
+
+POINTS = "runs/results/points.jsonl"
+
+
+@dataclass
+class MeasuringConfig(JudgingConfig):
+    protocol: str = "full"  # a name of qd.evaluation.protocols.PROTOCOLS
+    embedder: str = "builtin"  # what the reward hears: any name of qd.models.embedder.load_embedder
+    heldout_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
+    seconds: float = 4.0  # length of a clip, > 0
+    temperature: float = 0.99  # T of sampling, > 0
+    seeds: list[int] = field(default_factory=lambda: [0])  # of the tokens drawn, ≥ 0; a point for each
+    fad: bool = False  # measure the Fréchet audio distance too, on the same audio
+    fad_reference: str = BUILTIN  # folder or manifest of recordings, or clean held-out pieces of the built-in world
+    fad_embedder: str = BUILTIN  # vggish:<weights file>, or any name of qd.models.embedder.load_embedder
+    fad_pieces: int = 512  # of the built-in reference, ≥ 10
+    batch_rows: int = 32  # sequences sampled and heard at once, ≥ 1; a matter of memory
+    device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
+    out: str = POINTS  # the results file; audio and values for each prompt go into folders beside it
+
+    def measuring_problems(self, fad: bool) -> list[str]:
+        """One sentence for each bad value; ``fad``: whether any point wants a Fréchet audio distance."""
+        return [
+            *self.judging_problems(),
+            *unavailable("embedder", check_embedder, self.embedder),
+            *unavailable("heldout_embedder", check_embedder, self.heldout_embedder),
+            *positive("seconds", self.seconds),
+            *positive("temperature", self.temperature),
+            *seed_problems("seeds", self.seeds),
+            *(unavailable("fad_reference", check_reference, self.fad_reference) if fad else []),
+            *(unavailable("fad_embedder", check_listener, self.fad_embedder) if fad else []),
+            *bounded("fad_pieces", self.fad_pieces, 10),
+            *bounded("batch_rows", self.batch_rows, 1),
+            *present_device("device", self.device),
+            *([] if self.out.endswith(".jsonl") else [f"out is {self.out!r}; expected the name of a .jsonl file"]),
+        ]
+
+
+@dataclass
+class EvaluateConfig(MeasuringConfig):
+    """``qd evaluate``."""
+
+    models: list[str] = field(default_factory=list)  # names, or sums: "runs/beta0:0.5 runs/beta15:0.5"
+    guidance_scale: float = 1.0  # γ of Eq. 1; 1 = no guidance
+    negative_prompt: str | None = "Bad audio quality."  # of the guidance; null = unconditional
+    extrapolate: bool = False  # allow weights of a sum outside [0, 1]
+
+    def problems(self) -> list[str]:
+        found, weights = self.measuring_problems(self.fad), WeightsInPlace()
+        found += [text for model in self.models for text in self._model_problems(model, weights)]
+        found += [] if math.isfinite(self.guidance_scale) else [f"guidance_scale is {self.guidance_scale}"]
+        return found + ([] if self.models else ["no model is named; expected MODEL=<name> or MODEL='<a>:0.5 <b>:0.5'"])
+
+    def _model_problems(self, text: str, weights: WeightsInPlace) -> list[str]:
+        try:
+            spec = ModelSpec.parse(text)
+            found = spec.problems(self.extrapolate) or weights.problems(spec)
+        except ValueError as error:
+            found = [str(error)]
+        return [f"models: {text!r}: {problem}" for problem in found]
+
+
+def seed_problems(path: str, seeds: list[int]) -> list[str]:
+    """At least one seed, and each once."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        return [f"{path} is {seeds}; expected one seed or more, each once"]
+    return [text for seed in seeds for text in bounded(path, seed, 0)]

@@ -1,0 +1,110 @@
+"""Where models are measured one after another: instruments, one allocated model, and the results file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from qd.config_schema.measuring import MeasuringConfig
+from qd.evaluation.evaluate import Instruments
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
+from qd.evaluation.fad_reference import load_reference
+from qd.evaluation.points import Point
+from qd.evaluation.results import Results
+from qd.evaluation.task import Planned, State, Task
+from qd.evaluation.weights_in_place import WeightsInPlace
+from qd.models.embedder import load_embedder
+from qd.models.musicgen import MusicGen
+from qd.modules.collective import gather_objects, rank
+
+REFERENCES = "references"
+"""Folder beside the results file, of reference recordings as embedders hear them."""
+
+
+class Bench:
+    """Measures tasks by one protocol with one set of instruments.
+
+    Args:
+        config: of the command.
+        device: of everything.
+        fad: whether any task wants the Fréchet audio distance.
+    """
+
+    def __init__(self, config: MeasuringConfig, device: torch.device, fad: bool) -> None:
+        self.config, self.device, self.weights = config, device, WeightsInPlace()
+        self.results = Results(config.out)
+        embedders = (load_embedder(name).to(device) for name in (config.embedder, config.heldout_embedder))
+        self.instruments = Instruments(load_judges(config, device), *embedders)
+        cache = self.results.folder / REFERENCES
+        self.reference = (
+            load_reference(config.fad_reference, config.fad_embedder, config.fad_pieces, device, cache) if fad else None
+        )
+        self._evaluators: dict[bool, Evaluator] = {}
+
+    def evaluator(self, music: MusicGen, fad: bool = False) -> Evaluator:
+        """What measures this model."""
+        kept = self._evaluators.get(fad)
+        if kept is None or kept.music is not music:
+            instruments = replace(self.instruments, fad=self.reference) if fad else self.instruments
+            settings = {"seconds": self.config.seconds, "batch_rows": self.config.batch_rows}
+            kept = self._evaluators[fad] = build_evaluator(self.config, music, instruments, **settings)
+        return kept
+
+    def plan(self, tasks: Sequence[Task]) -> list[Planned]:
+        """What is left of the tasks, in their order; what two of one series would measure twice is there once."""
+        keys = [self._key(task) for task in tasks]
+        states = gather_objects(self._states(tasks, keys) if rank() == 0 else None)[0]
+        fad = {key for task, key in zip(tasks, keys, strict=True) if task.fad}
+        planned: dict[tuple[str, str], Planned] = {}
+        for task, key, state in zip(tasks, keys, states, strict=True):
+            planned.setdefault((key, task.series), Planned(task, key, state, key in fad))
+        return list(planned.values())
+
+    def measure(self, planned: Planned) -> Point | None:
+        """Adds the point to the results file, measured if it was not before; None on ranks other than the first."""
+        task, sampling = planned.task, planned.task.sampling(self.config.seconds)
+        wanted = self.reference.description if planned.fad else ""
+        kept = self.results.recall(planned.key, wanted) if rank() == 0 else None
+        music = self.weights.take(task.model, self.device)
+        evaluator = self.evaluator(music, planned.fad)
+        if not gather_objects(kept is not None)[0]:
+            kept = evaluator.measure(music.lm, sampling)
+            if rank() == 0:
+                self.results.keep(planned.key, kept)
+        if rank() != 0:
+            return None
+        facts = self._facts(task) | {"model": task.model.text, "lam": task.model.lam, "series": task.series}
+        point = evaluator.point(kept, planned.key, sampling, **facts)
+        self.results.points.append(point)
+        return point
+
+    def _key(self, task: Task) -> str:
+        music = self.weights.take(task.model, self.device)
+        return self.evaluator(music).key_of(self.weights.fingerprint, task.sampling(self.config.seconds))
+
+    def _states(self, tasks: Sequence[Task], keys: Sequence[str]) -> list[State]:
+        points = self.results.points.read()
+        written = {(point.key, point.series, reference) for point in points for reference in ("", point.fad_reference)}
+        states, coming = [], set()
+        for task, key in zip(tasks, keys, strict=True):
+            reference = self.reference.description if task.fad else ""
+            if (key, task.series, reference) in written:
+                states.append(State.THERE)
+                continue
+            known = key in coming or self.results.recall(key, reference) is not None
+            states.append(State.KNOWN if known else State.NEW)
+            coming.add(key)
+        return states
+
+    def _facts(self, task: Task) -> dict[str, object]:
+        """Run, step and β of a model by itself, as its folder's recipe tells them; of a sum there are none."""
+        if task.model.merged:
+            return {"run": ""}
+        (name,) = task.model.names
+        recipe = self.weights.source(name).recipe or {}
+        if "config" not in recipe:
+            return {"run": Path(name).name}
+        return {"run": recipe["run"], "step": recipe["step"], "beta": recipe["config"]["beta"]}

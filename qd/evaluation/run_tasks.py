@@ -1,0 +1,126 @@
+"""Measuring a list of tasks: what is there is skipped, what comes is told, and a stop at any time loses one point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from qd.callbacks.progress import clock
+from qd.config import ConfigError
+from qd.config_schema.measuring import MeasuringConfig
+from qd.disk import free_space
+from qd.evaluation.bench import Bench
+from qd.evaluation.points import Point
+from qd.evaluation.task import Planned, State, Task
+from qd.modules.collective import rank
+
+LINE_BYTES = 2_000
+VALUE_BYTES = 8
+PROMPT_BYTES = 400  # of a prompt in an array of texts, 4 bytes a character, padded to the longest
+SHOWN = ("quality", "adherence", "preference", "diversity", "diversity_heldout", "vendi")
+
+
+def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.device, dry_run: bool = False) -> None:
+    """Adds a point for each task to the results file, where it is not there yet.
+
+    Args:
+        config: how to measure; without problems.
+        tasks: the models of each are there, and siblings.
+        device: of this process.
+        dry_run: only list the points, and what time and disk the missing ones need.
+
+    Raises:
+        ConfigError: too few clips for a Fréchet audio distance.
+        ValueError: the results file is damaged, the disk is too small, or a merged weight is not finite.
+        KeyboardInterrupt: Ctrl-C; the message says what is there and how to go on.
+    """
+    bench = Bench(config, device, any(task.fad for task in tasks))
+    planned = bench.plan(tasks)
+    rows = _rows(bench, tasks)
+    if bench.reference and rows < 10:
+        raise ConfigError([f"fad is asked for of {rows} clips; expected 10 or more: use a larger protocol"])
+    left = [one for one in planned if one.state is not State.THERE]
+    new = [one for one in left if one.state is State.NEW]
+    disk = len(new) * _bytes(bench, tasks)
+    if dry_run:
+        seconds = _estimate(bench, new, rows)
+        if rank() == 0:
+            print("\n".join(f"{one.state.value:>10}  {one.task}" for one in planned))
+            print(_summary(planned, config.out))
+            print(f"time: {clock(seconds)}\ndisk: {disk / 2**20:.0f} MiB")
+        return
+    _check_disk(config.out, disk)
+    if rank() == 0:
+        print(_summary(planned, config.out), flush=True)
+    _measure(bench, left)
+
+
+def _measure(bench: Bench, left: Sequence[Planned]) -> None:
+    start, passes = time.perf_counter(), 0
+    for number, one in enumerate(left, start=1):
+        began = time.perf_counter()
+        try:
+            point = bench.measure(one)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{number - 1} of {len(left)} points were added to {bench.config.out}; the same command measures the "
+                "others"
+            ) from None
+        now = time.perf_counter()
+        passes += one.task.passes if one.state is State.NEW else 0
+        coming = sum(other.task.passes for other in left[number:] if other.state is State.NEW)
+        remaining = (now - start) / passes * coming if passes else 0.0
+        if point:
+            print(_line(point, one, f"{number}/{len(left)}", now - began, remaining), flush=True)
+
+
+def _line(point: Point, one: Planned, count: str, seconds: float, left: float) -> str:
+    shown = [f"{name} {point.metrics[name].mean:.3f}" for name in SHOWN]
+    shown += [f"FAD {point.fad:.3f}, FAD∞ {point.fad_infinite:.3f}"] if point.fad is not None else []
+    return f"{count} · {one.task} · {', '.join(shown)} · {seconds:.0f} s · {clock(left)} left"
+
+
+def _summary(planned: Sequence[Planned], out: str) -> str:
+    counts = {state: sum(one.state is state for one in planned) for state in State}
+    known = f", {counts[State.KNOWN]} measured but not listed yet" if counts[State.KNOWN] else ""
+    return f"{out}: of {len(planned)} points {counts[State.THERE]} are there{known}, {counts[State.NEW]} to measure"
+
+
+def _rows(bench: Bench, tasks: Sequence[Task]) -> int:
+    """Clips of a point."""
+    evaluator = bench.evaluator(bench.weights.take(tasks[0].model, bench.device))
+    return len(evaluator.prompts) * evaluator.protocol.n_samples
+
+
+def _bytes(bench: Bench, tasks: Sequence[Task]) -> int:
+    """Of a point on the disk, at most."""
+    music = bench.weights.take(tasks[0].model, bench.device)
+    prompts = len(bench.evaluator(music).prompts)
+    clips = min(bench.config.audio_prompts, prompts) * round(bench.config.seconds * music.sample_rate) * 2
+    return LINE_BYTES + clips + prompts * (7 * VALUE_BYTES + PROMPT_BYTES)
+
+
+def _estimate(bench: Bench, new: Sequence[Planned], rows: int) -> float:
+    """Seconds of the points to measure: of one batch, really sampled and heard, the second time, times the batches."""
+    if not new:
+        return 0.0
+    seconds = {}
+    for passes in {one.task.passes for one in new}:
+        one = next(one for one in new if one.task.passes == passes)
+        evaluator = bench.evaluator(bench.weights.take(one.task.model, bench.device), one.fad)
+        for _ in range(2):
+            began = time.perf_counter()
+            sampled = evaluator.measure_batch(evaluator.music.lm, one.task.sampling(bench.config.seconds))
+            seconds[passes] = (time.perf_counter() - began) / sampled
+    return sum(seconds[one.task.passes] for one in new) * rows
+
+
+def _check_disk(out: str, needed: int) -> None:
+    place, free = free_space(out)
+    if free < needed:
+        raise ValueError(
+            f"the points need {needed / 2**20:.0f} MiB and '{place}' has {free / 2**20:.0f} MiB free; make room, name "
+            "another OUT, or keep less audio (audio_prompts)"
+        )
