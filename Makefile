@@ -27,7 +27,7 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad evaluate base \
+.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad evaluate sweep base \
 	test test-slow lint bench profile
 
 help: ## this list
@@ -86,6 +86,9 @@ MEASURING_OPTIONS = $(call option,PROTOCOL,protocol) $(call option,PROMPTS,promp
 
 evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT ARGS="--fad"
 	@$(BIN)/qd evaluate $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,MODEL,model) $(call option,GUIDANCE,guidance) $(MEASURING_OPTIONS) $(ARGS)
+
+sweep: $(STAMP) ## measure all points that a config names: CONFIG PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
+	@$(BIN)/qd sweep $(call option,CONFIG,config) $(MEASURING_OPTIONS) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

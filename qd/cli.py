@@ -9,7 +9,7 @@ from typing import Any
 
 from qd import commands
 from qd.cli_command import add_command
-from qd.cli_evaluation import add_evaluate
+from qd.cli_evaluation import add_evaluate, add_sweep
 from qd.cli_judging import add_fad, add_train_preference
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_train_preference,
         add_fad,
         add_evaluate,
+        add_sweep,
         _add_sample,
         _add_merge,
         _add_base,

@@ -31,6 +31,20 @@ def add_evaluate(parsers: Any) -> None:
     _add_measuring_options(parser)
 
 
+def add_sweep(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "sweep",
+        commands.run_sweep,
+        "Measure every point that a config names: interpolations, guidance, temperature, soups, lists of models. Adds "
+        "lines to a results file, and skips what is there: to go on after a stop, type the same command.",
+        "qd sweep --config quick --only guidance-base lerp-beta0-beta15",
+    )
+    parser.add_argument("--config", help="the name of a file in configs/sweep/, or the path of a YAML file")
+    parser.add_argument("--only", nargs="+", metavar="SERIES", help="these series, by name (default: all)")
+    _add_measuring_options(parser)
+
+
 def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `sweep` share."""
     parser.add_argument(

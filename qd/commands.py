@@ -95,6 +95,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
     evaluate(_measuring_config(options, EvaluateConfig, "evaluate", measured), options.dry_run)
 
 
+def run_sweep(options: argparse.Namespace) -> None:
+    """``qd sweep``."""
+    from qd.config_schema.sweep import SweepConfig
+    from qd.sweep import sweep
+
+    sweep(_measuring_config(options, SweepConfig, "sweep", {"only": options.only}), options.dry_run)
+
+
 def run_sample(options: argparse.Namespace) -> None:
     """``qd sample``."""
     from qd.sample import sample

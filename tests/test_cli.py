@@ -21,8 +21,8 @@ from qd.sample import sample
 from qd.train_preference import train_preference
 
 COMMANDS = (
-    "train", "train-embedder", "embedder-report", "scorer-ranges", "train-preference", "fad", "evaluate", "sample",
-    "merge", "base",
+    "train", "train-embedder", "embedder-report", "scorer-ranges", "train-preference", "fad", "evaluate", "sweep",
+    "sample", "merge", "base",
 )  # fmt: skip
 
 

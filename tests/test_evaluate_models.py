@@ -168,7 +168,8 @@ def test_models_of_different_shapes_are_refused(evaluate, models, tmp_path, caps
 
     build_tiny_musicgen(width=64).save(tmp_path / "wide")
     assert evaluate("--model", f"{models[0]}:0.5 {tmp_path / 'wide'}:0.5") == 2
-    assert "hidden_size is 32" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "wide is no sibling of" in told and "hidden_size is 32" in told and "1 problem in" in told
 
 
 @pytest.mark.slow

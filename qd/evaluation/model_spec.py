@@ -59,6 +59,10 @@ class ModelSpec:
             return self.weights[0].name
         return " ".join(f"{name}:{weight!r}" for name, weight in self.weights)
 
+    def __str__(self) -> str:
+        """For people: ``runs/a → runs/b λ=0.55``."""
+        return self.text if self.lam is None else f"{' → '.join(self.names)} λ={self.lam:g}"
+
     def problems(self, extrapolate: bool = False) -> list[str]:
         """What keeps the weights from making an average."""
         lone = not self.merged and self.weights[0].weight == 1

@@ -84,7 +84,7 @@ def _line(point: Point, one: Planned, count: str, seconds: float, left: float) -
 
 def _summary(planned: Sequence[Planned], out: str) -> str:
     counts = {state: sum(one.state is state for one in planned) for state in State}
-    known = f", {counts[State.KNOWN]} measured but not listed yet" if counts[State.KNOWN] else ""
+    known = f", {counts[State.KNOWN]} are the same as others and need only a line" if counts[State.KNOWN] else ""
     return f"{out}: of {len(planned)} points {counts[State.THERE]} are there{known}, {counts[State.NEW]} to measure"
 
 

@@ -40,8 +40,7 @@ class Task:
 
     def __str__(self) -> str:
         guided = f" γ={self.guidance_scale:g} {'unconditional' if self.negative is None else 'negative'}"
-        parts = [f"{self.series}: " if self.series else "", self.model.text]
-        parts += [f" λ={self.model.lam:g}"] if self.model.lam is not None else []
+        parts = [f"{self.series}: " if self.series else "", str(self.model)]
         parts += [guided] if self.passes == 2 else []
         return "".join([*parts, f" T={self.temperature:g} seed {self.seed}"])
 
@@ -50,7 +49,7 @@ class State(Enum):
     """Of a task, beside the results file."""
 
     THERE = "there"  # the point stands in the file
-    KNOWN = "known"  # measured, for another series or by a command that was killed: only the line is missing
+    KNOWN = "known"  # measured for another series, or by a command that was killed: only the line is missing
     NEW = "to measure"
 
 

@@ -14,6 +14,9 @@ from qd.models.fingerprint import fingerprint
 from qd.models.language_model import LanguageModel
 from qd.models.musicgen import MusicGen
 
+SHOWN = 4
+"""So many differences of two models are told."""
+
 
 class WeightsInPlace:
     """Sums are taken from the files piece by piece, as ``qd merge`` takes them, and written where the language model's
@@ -29,7 +32,7 @@ class WeightsInPlace:
         self._held: ModelSpec | None = None
         self._fingerprint = ""
         self._sources: dict[str, Source] = {}
-        self._siblings: set[tuple[Path, Path]] = set()
+        self._compared: dict[tuple[Path, Path], list[str]] = {}
 
     def source(self, name: str) -> Source:
         """The checkpoint of that name; looked for once. Raises ``ValueError`` where there is none."""
@@ -38,9 +41,10 @@ class WeightsInPlace:
         return self._sources[name]
 
     def problems(self, spec: ModelSpec) -> list[str]:
-        """Why the models of a sum cannot be added up, one sentence each; all of them can be opened."""
+        """Why the models of a sum cannot be added up, one sentence for each pair; all of them can be opened."""
         first, *others = (self.source(name) for name in spec.names)
-        return [text for other in others for text in self._differences(first, other)]
+        found = {other.name: self._differences(first, other) for other in others}
+        return [f"{name} is no sibling of {first.name}: {_shortened(told)}" for name, told in found.items() if told]
 
     def take(self, spec: ModelSpec, device: torch.device) -> MusicGen:
         """The allocated model, now with these weights; the first call decides the device.
@@ -87,12 +91,14 @@ class WeightsInPlace:
 
     def _differences(self, first: Source, other: Source) -> list[str]:
         pair = (first.folder, other.folder)
-        if first.folder == other.folder or pair in self._siblings:
-            return []
-        found = differences([first, other])
-        if not found:
-            self._siblings |= {pair, pair[::-1]}
-        return found
+        if pair not in self._compared:
+            self._compared[pair] = differences([first, other]) if first.folder != other.folder else []
+        return self._compared[pair]
+
+
+def _shortened(told: list[str]) -> str:
+    more = f"; and {len(told) - SHOWN} more, which `qd merge` lists" if len(told) > SHOWN else ""
+    return "; ".join(told[:SHOWN]) + more
 
 
 def _places(lm: LanguageModel, builtin: bool) -> dict[str, Tensor]:
