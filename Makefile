@@ -27,8 +27,8 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
-.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad evaluate sweep base \
-	test test-slow lint bench profile
+.PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad \
+	evaluate sweep keep base test test-slow lint bench profile
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -84,11 +84,15 @@ fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base, REFERENCE=
 MEASURING_OPTIONS = $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
 	$(call option,REFERENCE,reference) $(call option,DEVICE,device) $(call option,OUT,out)
 
-evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT ARGS="--fad"
-	@$(BIN)/qd evaluate $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,MODEL,model) $(call option,GUIDANCE,guidance) $(MEASURING_OPTIONS) $(ARGS)
+evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT DEVICE ARGS
+	@$(BIN)/qd evaluate $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,MODEL,model) \
+		$(call option,GUIDANCE,guidance) $(MEASURING_OPTIONS) $(ARGS)
 
 sweep: $(STAMP) ## measure all points that a config names: CONFIG PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
 	@$(BIN)/qd sweep $(call option,CONFIG,config) $(MEASURING_OPTIONS) $(ARGS)
+
+keep: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=beta0 or beta15, ARGS="--points FILE"
+	@$(BIN)/qd keep $(call option,MODEL,model) $(call option,NAME,name) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

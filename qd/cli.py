@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qd import commands
-from qd.cli_command import add_command
+from qd.cli_command import MODELS, add_command
 from qd.cli_evaluation import add_evaluate, add_sweep
 from qd.cli_judging import add_fad, add_train_preference
 
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_sweep,
         _add_sample,
         _add_merge,
+        _add_keep,
         _add_base,
     ):
         add(parsers)
@@ -146,7 +147,7 @@ def _add_scorer_ranges(parsers: Any) -> None:
         "Measure how far two scorers range over a model's samples, and the weight of adherence that makes them alike.",
         "qd scorer-ranges --adherence clap --preference audiobox --model facebook/musicgen-small",
     )
-    parser.add_argument("--model", default="base", help="base, a run, a folder or a hub name (default: base)")
+    parser.add_argument("--model", default="base", help=f"{MODELS} (default: base)")
     parser.add_argument("--adherence", default="builtin", help="builtin, clap:<…> or muq-mulan:<…> (default: builtin)")
     parser.add_argument("--preference", default="builtin", help="builtin, audiobox:<…> or a folder (default: builtin)")
     parser.add_argument("--prompts", metavar="FILE", help="as for train (default: built-in development prompts)")
@@ -171,7 +172,7 @@ def _add_sample(parsers: Any) -> None:
         "Sample a few clips for one prompt, as WAV files and a picture of their spectrograms.",
         "qd sample --model base --prompt 'a calm piano piece' --guidance 3",
     )
-    parser.add_argument("--model", default="base", help="base, a run, a folder or a hub name (default: base)")
+    parser.add_argument("--model", default="base", help=f"{MODELS} (default: base)")
     parser.add_argument("--prompt", required=True, help="what to play")
     parser.add_argument("--n", type=int, default=4, help="clips (default: 4)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale; 1 is no guidance (default: 1)")
@@ -203,9 +204,8 @@ def _add_merge(parsers: Any) -> None:
         "Average the weights of models finetuned from one base: (1 - λ) · A + λ · B, or any number with weights.",
         "qd merge --a runs/beta0 --b runs/beta15 --lambda 0.5",
     )
-    name = "base, a run, a folder or a hub name"
-    parser.add_argument("--a", metavar="MODEL", help=f"the quality model: {name}")
-    parser.add_argument("--b", metavar="MODEL", help=f"the diverse model, or the one to merge towards: {name}")
+    parser.add_argument("--a", metavar="MODEL", help=f"the quality model: {MODELS}")
+    parser.add_argument("--b", metavar="MODEL", help=f"the diverse model, or the one to merge towards: {MODELS}")
     parser.add_argument("--lambda", dest="lam", type=float, metavar="λ", help="weight of B, 0 to 1 (default: 0.5)")
     parser.add_argument(
         "--models",
@@ -215,6 +215,20 @@ def _add_merge(parsers: Any) -> None:
     )
     parser.add_argument("--extrapolate", action="store_true", help="allow weights outside 0 to 1")
     parser.add_argument("--out", metavar="FOLDER", help="to make (default: runs/merged/<what it is>)")
+
+
+def _add_keep(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "keep",
+        commands.run_keep,
+        "Ship a run's weights as the built-in model beta0 or beta15. Keeps their difference to the base in 8 bits, "
+        "and a card.",
+        "qd keep --model runs/beta15 --name beta15",
+    )
+    parser.add_argument("--model", required=True, help="a run, or a step of it, finetuned from the built-in base")
+    parser.add_argument("--name", required=True, help="beta0 or beta15")
+    parser.add_argument("--points", metavar="FILE", help="measurements for the card (default: those of the run)")
 
 
 def _add_base(parsers: Any) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+MODELS = "base, beta0, beta15, a run, a folder or a hub name"
+"""What a model may be named by, in help texts."""
+
 
 def add_command(parsers: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
     """The parser of a new command.

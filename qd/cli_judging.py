@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qd import commands
-from qd.cli_command import add_command
+from qd.cli_command import MODELS, add_command
 
 
 def add_train_preference(parsers: Any) -> None:
@@ -53,7 +53,7 @@ def add_fad(parsers: Any) -> None:
         "qd fad --audio my-generations --reference my-music --embedder vggish:vggish-10086976.pth",
     )
     parser.add_argument("--audio", metavar="FOLDER", help="generations: a folder, or a manifest")
-    parser.add_argument("--model", help="instead of --audio, what generates them: base, a run, a folder or a hub name")
+    parser.add_argument("--model", help=f"instead of --audio, what generates them: {MODELS}")
     parser.add_argument(
         "--reference",
         metavar="FOLDER",

@@ -117,6 +117,13 @@ def run_merge(options: argparse.Namespace) -> None:
     print(merge(**_given(options)))
 
 
+def run_keep(options: argparse.Namespace) -> None:
+    """``qd keep``."""
+    from qd.keep import keep
+
+    print(keep(**_given(options)))
+
+
 def run_base(options: argparse.Namespace) -> None:
     """``qd base``."""
     from qd.builtin.pretrain.base import build

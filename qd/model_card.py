@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from qd.evaluation.points import METRICS, Point, comparable
 from qd.metrics.bootstrap import Interval
-from qd.models.resolver import ASSETS
+from qd.models.resolver import ASSETS, SHIPPED
 
 README = "README.md"
 _MUSICGEN = "facebook/musicgen-"
@@ -90,7 +90,7 @@ def origin(base: str) -> Origin:
     MusicGen's published weights are CC-BY-NC-4.0, and so is what derives from them.
     """
     folder = Path(base)
-    if base == "base" or folder == ASSETS / "base":
+    if base in SHIPPED or folder == ASSETS / "base":
         return Origin("apache-2.0", None)
     if (folder / README).is_file():
         card = ModelCard.load(folder / README, ignore_metadata_errors=True).data
@@ -117,7 +117,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
     text = _CARD.format(
         run=recipe["run"],
         step=step,
-        base="the built-in base model" if base == "base" else f"`{base}`",
+        base=_base_model(base),
         scale=guidance["scale"],
         negative="unconditional" if negative is None else f"negative prompt “{negative}”",
         reward=f", while samples of one prompt were rewarded, by β = {beta:g}, for sounding unlike each other"
@@ -158,16 +158,30 @@ def _measured(step: int, points: Sequence[Point]) -> str:
         return "Not measured at this step."
     last = here[-1]
     first = [point for point in points if point.step == 0 < step and comparable(point, last)][:1]
-    rows = [
-        [f"step {point.step}", *map(_interval, (point.metrics[name] for name in METRICS))] for point in (*first, last)
-    ]
+    table = measured_table({f"step {point.step}": point for point in (*first, last)})
+    return f"Step 0 is the base model. {table}"
+
+
+def measured_table(points: Mapping[str, Point]) -> str:
+    """Points that compare, a row each, and how they were measured.
+
+    Args:
+        points: sampled without guidance, by the names of their rows.
+    """
+    last = list(points.values())[-1]
+    rows = [[name, *(_interval(point.metrics[metric]) for metric in METRICS)] for name, point in points.items()]
     lines = [["", *METRICS], ["---"] * (1 + len(METRICS)), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         f"Without guidance, on {last.n_prompts} prompts × {last.n_samples} samples (protocol `{last.protocol}`, seed "
-        f"{last.seed}): means over prompts, with 95 % bootstrap intervals. Step 0 is the base model. Instruments: "
-        f"`{last.scorers}`.\n\n{table}"
+        f"{last.seed}): means over prompts, with 95 % bootstrap intervals. Instruments: `{last.scorers}`.\n\n{table}"
     )
+
+
+def _base_model(name: str) -> str:
+    if name in SHIPPED:
+        return "the built-in base model" if name == "base" else f"the built-in model `{name}`"
+    return f"`{name}`"
 
 
 def _interval(interval: Interval) -> str:
@@ -176,8 +190,8 @@ def _interval(interval: Interval) -> str:
 
 def _licence(base: str) -> str:
     licence, name = origin(base)
-    if base == "base":
-        return "The built-in base model is Apache-2.0, and so are these weights."
+    if base in SHIPPED:
+        return "The built-in models are Apache-2.0, and so are these weights."
     if licence == "other":
         return (
             f"These weights inherit the licence of their base model, `{name or base}`, which was not found here. "

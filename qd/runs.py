@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from qd.config import load_config, to_yaml
@@ -143,6 +145,22 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def step_seconds(run: Path) -> float | None:
+    """Median seconds of an optimiser step, by the clock of the TensorBoard events; None if it was not logged there.
+
+    A median, because a measurement or a pause lies between some of the steps.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    if "train/loss" not in events.Tags()["scalars"]:
+        return None
+    logged = events.Scalars("train/loss")
+    rates = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(logged) if b.step > a.step]
+    return median(rates) if rates else None
 
 
 def save_config(config: Any, run: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qd.config_checks import bounded, one_of, positive
 from qd.models.lora import LAYERS
+from qd.models.resolver import SHIPPED
 
 DTYPES = ("float32", "bfloat16")
 
@@ -39,7 +40,7 @@ class LoraConfig:
 
 @dataclass
 class ModelConfig:
-    name: str = "base"  # "base" (the built-in one), a folder, a run, or a name on the Hugging Face hub
+    name: str = "base"  # "base" (the built-in one), beta0, beta15, a folder, a run, or a name on the Hugging Face hub
     revision: str | None = None  # of a hub name: branch, tag or commit; null = the newest, which the run then keeps
     offline: bool = False  # take a hub name from the downloaded ones, and never ask the network
     dtype: str = "float32"  # float32 or bfloat16, of teacher and text encoder; what is trained is float32
@@ -48,7 +49,7 @@ class ModelConfig:
 
     def problems(self) -> list[str]:
         found = self._dtype_problems()
-        if (self.revision or self.offline) and (self.name == "base" or Path(self.name).expanduser().is_dir()):
+        if (self.revision or self.offline) and (self.name in SHIPPED or Path(self.name).expanduser().is_dir()):
             given = "revision" if self.revision else "offline"
             found.append(f"model.{given} is given, and model.name={self.name!r} is no hub name; leave it out")
         return found + (self.lora.problems() if self.lora else [])

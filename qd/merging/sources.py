@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from qd.models.resolver import PARTS, PROJECTION, resolve_model, weight_files
+from qd.models.resolver import PARTS, PROJECTION, SHIPPED, resolve_model, weight_files
 from qd.models.safetensors_files import Header, StoredTensor, read_header
 
 RECIPE = "recipe.yaml"
@@ -44,7 +44,8 @@ class Source:
     @property
     def label(self) -> str:
         """A name for the record: the very step of a run, but not where this machine keeps shipped and hub models."""
-        return str(self.folder) if Path(self.name).expanduser().is_dir() else self.name
+        own = self.name not in SHIPPED and Path(self.name).expanduser().is_dir()
+        return str(self.folder) if own else self.name
 
     @property
     def builtin(self) -> bool:

@@ -1,4 +1,4 @@
-"""One way from a name to a folder of weights for every command: ``base``, a run, a step of it, a folder, a hub name."""
+"""One way from a name to a folder of weights for every command: a shipped model, a run, a step, a folder, the hub."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from qd.models.kept import DIFFERENCE, restore
+
 ASSETS = Path(__file__).resolve().parents[1] / "builtin" / "assets"
 ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
+FINETUNED = ("beta0", "beta15")
+"""Shipped models that were finetuned from the base: by distillation alone, and with the diversity reward."""
+
+SHIPPED = ("base", *FINETUNED)
+"""Names that are no folders here; a folder of such a name is ``./beta0`` or ``runs/beta0``."""
+
 WEIGHTS = "model.safetensors"
 INDEX = ".index.json"
 """Ending of the file that tells which tensor is in which shard, where there are several."""
@@ -30,22 +38,25 @@ def resolve_model(name: str | Path) -> str:
     """Turns a model name into the folder, or the hub name, that holds its weights.
 
     Args:
-        name: ``base`` (the built-in model), a checkpoint folder, a run folder such as ``runs/x`` (its newest
-            ``step-*`` is taken), or a hub name ``owner/name``, which comes back as it is.
+        name: ``base`` (the built-in model), ``beta0`` or ``beta15`` (finetuned from it), a checkpoint folder, a run
+            folder such as ``runs/x`` (its newest ``step-*`` is taken), or a hub name ``owner/name``, which comes back
+            as it is.
 
     Raises:
         ValueError: if the name is none of these, or the folder lacks a file of a complete checkpoint.
     """
     if str(name) == "base":
         return str(_checked(ASSETS / "base", "run `make base` to build it"))
+    if str(name) in FINETUNED:
+        return str(_checked(_restored(str(name)), "remove that folder; it is then made anew"))
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
         return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
     if HUB_NAME.fullmatch(str(name)) and not folder.parent.is_dir() and folder.parts[0] != "runs":
         return str(name)
     raise ValueError(
-        f"model '{name}': no such folder{_nearest(folder)}. Expected `base`, a checkpoint folder, a run such as "
-        "`runs/x` or a hub name `owner/name`."
+        f"model '{name}': no such folder{_nearest(folder)}. Expected `base`, `beta0`, `beta15`, a checkpoint "
+        "folder, a run such as `runs/x` or a hub name `owner/name`."
     )
 
 
@@ -100,6 +111,20 @@ def checkpoint_problems(folder: Path) -> list[str]:
     if None not in widths and widths[0] != widths[1]:
         problems += _weight_file_problems(folder / PROJECTION)
     return problems
+
+
+def kept_folder(name: str) -> Path:
+    """Where a finetuned model is shipped, see :mod:`qd.models.kept`; it may not be there."""
+    return ASSETS / "finetuned" / name
+
+
+def _restored(name: str) -> Path:
+    if not (kept_folder(name) / DIFFERENCE).is_file():
+        raise ValueError(
+            f"model '{name}' is not shipped with this version: '{kept_folder(name)}' is missing. Keep a run of yours "
+            f"under that name (make keep MODEL=runs/<run> NAME={name}), or name it as it is: runs/<run>, ./{name}."
+        )
+    return restore(kept_folder(name), Path(resolve_model("base")))
 
 
 def _checked(folder: Path, fix: str) -> Path:
