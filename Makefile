@@ -17,7 +17,7 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
 VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP \
-	A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE PROTOCOL SEEDS
+	A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE POINTS RUNS DIVERSITY QUALITY PROTOCOL SEEDS
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -28,7 +28,7 @@ RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call optio
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
 .PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad \
-	evaluate sweep keep base test test-slow lint bench profile
+	evaluate sweep report pick keep base test test-slow lint bench profile
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -90,6 +90,13 @@ evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PRO
 
 sweep: $(STAMP) ## measure all points that a config names: CONFIG PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
 	@$(BIN)/qd sweep $(call option,CONFIG,config) $(MEASURING_OPTIONS) $(ARGS)
+
+report: $(STAMP) ## the paper's figures and tables of what was measured: POINTS=file RUNS="runs/beta0 …" OUT ARGS="--only figure-3"
+	@$(BIN)/qd report $(call option,POINTS,points) $${QD_RUNS:+--runs $$QD_RUNS} $(call option,OUT,out) $(ARGS)
+
+pick: $(STAMP) ## a model from the measured front, as a folder: DIVERSITY=0.45 or QUALITY=1.2, POINTS OUT ARGS
+	@$(BIN)/qd pick $(call option,DIVERSITY,diversity) $(call option,QUALITY,quality) $(call option,POINTS,points) \
+		$(call option,OUT,out) $(ARGS)
 
 keep: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=beta0 or beta15, ARGS="--points FILE"
 	@$(BIN)/qd keep $(call option,MODEL,model) $(call option,NAME,name) $(ARGS)

@@ -9,7 +9,7 @@ from typing import Any
 
 from qd import commands
 from qd.cli_command import MODELS, add_command
-from qd.cli_evaluation import add_evaluate, add_sweep
+from qd.cli_evaluation import add_evaluate, add_pick, add_report, add_sweep
 from qd.cli_judging import add_fad, add_train_preference
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
@@ -49,6 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         add_fad,
         add_evaluate,
         add_sweep,
+        add_report,
+        add_pick,
         _add_sample,
         _add_merge,
         _add_keep,

@@ -8,6 +8,8 @@ from typing import Any
 from qd import commands
 from qd.cli_command import add_command
 
+POINTS = "runs/results/points.jsonl"
+
 
 def add_evaluate(parsers: Any) -> None:
     parser = add_command(
@@ -71,3 +73,41 @@ def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings: adherence=clap adherence_weight=2"
     )
+
+
+def add_report(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "report",
+        commands.run_report,
+        "Draw the paper's figures and tables from a results file. Writes PNG, SVG, Markdown, one HTML page with "
+        "players, and a TensorBoard run.",
+        "qd report --runs runs/beta0 runs/beta15 --only figure-3 table-1",
+    )
+    _add_results_options(parser)
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="folders of runs, for curves of training")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="figure-1 …, table-1 …, fronts (default: all)")
+    parser.add_argument("--out", metavar="FOLDER", help="of the report (default: report, beside the results file)")
+
+
+def add_pick(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "pick",
+        commands.run_pick,
+        "Pick a model from the measured front by the diversity or the quality that it is to have. Writes it as a "
+        "folder.",
+        "qd pick --diversity 0.45 --out my-model",
+    )
+    parser.add_argument("--diversity", type=float, help="at least so much, with the best quality")
+    parser.add_argument("--quality", type=float, help="at least so much, with the most diversity")
+    parser.add_argument("--allow-guidance", action="store_true", help="also models that need guidance when deployed")
+    _add_results_options(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="to make (default: runs/picked/<wish>)")
+
+
+def _add_results_options(parser: argparse.ArgumentParser) -> None:
+    """What `report` and `pick` share."""
+    parser.add_argument("--points", default=POINTS, metavar="FILE", help="results file (default: %(default)s)")
+    parser.add_argument("--protocol", help="of the points to take, where the file holds several")
+    parser.add_argument("--scorers", metavar="TEXT", help="a part of their description, where the file holds several")

@@ -103,6 +103,37 @@ def run_sweep(options: argparse.Namespace) -> None:
     sweep(_measuring_config(options, SweepConfig, "sweep", {"only": options.only}), options.dry_run)
 
 
+def run_report(options: argparse.Namespace) -> None:
+    """``qd report``."""
+    from pathlib import Path
+
+    from qd.report.report import write_report
+
+    out = options.out or str(Path(options.points).parent / "report")
+    chosen = {"protocol": options.protocol, "scorers": options.scorers}
+    left_out = write_report(options.points, out, runs=options.runs, only=options.only, **chosen)
+    for name, why in left_out.items():
+        print(f"{name} is left out: {why}")
+    print(f"{out}/report.html; `make tensorboard` shows it too")
+
+
+def run_pick(options: argparse.Namespace) -> None:
+    """``qd pick``."""
+    from qd.pick import pick
+
+    setting, folder = pick(
+        options.points,
+        quality=options.quality,
+        diversity=options.diversity,
+        allow_guidance=options.allow_guidance,
+        out=options.out,
+        protocol=options.protocol,
+        scorers=options.scorers,
+    )
+    quality, diversity = setting.place
+    print(f"{folder}: {setting.point.model}, quality {quality:.3f}, diversity {diversity:.3f}; its card tells the cost")
+
+
 def run_sample(options: argparse.Namespace) -> None:
     """``qd sample``."""
     from qd.sample import sample

@@ -16,7 +16,7 @@ MAX_SIBLINGS = 8
 """Trajectories drawn beside a run's own: the most recently measured ones, one line style each."""
 
 # colour-blind safe (Okabe, Ito), and told apart without colour by line style and marker
-_STYLES = (
+STYLES = (
     ("#0072B2", "--", "s"),
     ("#D55E00", "-.", "^"),
     ("#009E73", ":", "D"),
@@ -86,7 +86,7 @@ def pareto_figure(
             )
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.add_subplot()
-    for (run, points), (colour, line, marker) in zip(siblings.items(), _STYLES, strict=False):
+    for (run, points), (colour, line, marker) in zip(siblings.items(), STYLES, strict=False):
         _draw(axes, points, f"{run}{_beta(points[0])}", colour, line, marker, width=1.1, size=4)
     if landmarks:
         _draw_landmarks(axes, landmarks)

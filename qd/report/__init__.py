@@ -1,0 +1,1 @@
+"""The paper's figures and tables, drawn from a results file alone."""

@@ -1,0 +1,53 @@
+"""What points are called, and how lines look: told apart without colour."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from qd.evaluation.points import Point
+
+AXES = {
+    "quality": "quality: ω · adherence + preference",
+    "adherence": "adherence: cosine of text and audio",
+    "preference": "preference: score of the listener's model",
+    "diversity": "diversity: mean 1 − cos of one prompt's samples",
+    "diversity_heldout": "diversity by the held-out embedder",
+    "vendi": "Vendi score: effective number of samples",
+    "entropy": "entropy: nats a token",
+}
+"""Names of the metrics on axes; the scores have no unit."""
+
+
+def short(name: str) -> str:
+    """``runs/reproduction/beta0`` → ``β = 0``; another name keeps its last part."""
+    last = Path(name).name if not name.startswith("step-") else name
+    if last.startswith("step-"):
+        last = Path(name).parent.name
+    found = re.fullmatch(r"beta([0-9.]+)", last)
+    return f"β = {found[1]}" if found else last
+
+
+def model_label(point: Point) -> str:
+    """``base``, ``base, γ = 3``, ``LERP(0, 15), λ = 0.5``, ``mean of 4``."""
+    words = point.model.split()
+    if len(words) > 1:
+        names = [short(word.rsplit(":", 1)[0]).removeprefix("β = ") for word in words]
+        inside = ", ".join(names)
+        return f"LERP({inside}), λ = {point.lam:g}" if point.lam is not None else f"LERP({inside})"
+    parts = [f"β = {point.beta:g}" if point.beta is not None else short(point.model)]
+    if point.guidance_scale != 1:
+        parts.append(f"γ = {point.guidance_scale:g}")
+    return ", ".join(parts)
+
+
+def series_label(name: str, point: Point) -> str:
+    """A line's name in a legend: what slides along it, and on which model."""
+    words = [short(word.rsplit(":", 1)[0]) for word in point.model.split()]
+    if name.startswith("lerp"):
+        return f"LERP({', '.join(word.removeprefix('β = ') for word in words)}), λ"
+    if name.startswith("guidance"):
+        return f"CFG γ on {words[0]}, {'unconditional' if 'unconditional' in name else 'negative prompt'}"
+    if name.startswith("temperature"):
+        return f"temperature on {words[0]}"
+    return name

@@ -1,0 +1,111 @@
+"""The report as Markdown and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from qd.report.data import ReportData, Setting
+from qd.report.figures import FIGURES, headline
+from qd.report.labels import model_label
+from qd.report.tables import TABLES, Table
+
+_STYLE = """
+body { font: 16px/1.5 Georgia, serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111; }
+h1, h2, th, figcaption { font-family: Helvetica, Arial, sans-serif; }
+figure { margin: 2rem 0; } img { max-width: 100%; } figcaption, .note { font-size: .85rem; color: #444; }
+table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .25rem .7rem; text-align: left; }
+thead { border-bottom: 2px solid #111; } tbody tr { border-bottom: 1px solid #ddd; }
+audio { width: 15rem; height: 2rem; } .scroll { overflow-x: auto; }
+"""
+
+
+def caption(data: ReportData, title: str) -> str:
+    """What is shown, and what was run."""
+    point = data.points[0]
+    seeds = sorted({one.seed for one in data.points})
+    return (
+        f"{title} Protocol {data.protocol}: {point.n_prompts} prompts × {point.n_samples} samples, "
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; 95 % bootstrap intervals over the prompts."
+    )
+
+
+def markdown(data: ReportData, drawn: Iterable[str], tables: Mapping[str, Table], left_out: Mapping[str, str]) -> str:
+    """The report; the pictures lie beside it."""
+    parts = ["# Report", f"Points: `{data.results.points.path.name}`. Instruments: {data.scorers}."]
+    parts += [f"## {_title(name)}\n\n![{FIGURES[name].title}]({name}.png)\n\n{caption(data, FIGURES[name].title)}"
+              for name in drawn]  # fmt: skip
+    parts += [f"## {_title(name)}\n\n{TABLES[name].title}\n\n{table.markdown()}" for name, table in tables.items()]
+    if left_out:
+        parts.append("## Not measured\n\n" + "\n".join(f"- {_title(name)}: {why}" for name, why in left_out.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def page(
+    data: ReportData, folder: Path, drawn: Iterable[str], tables: Mapping[str, Table], left_out: Mapping[str, str]
+) -> str:
+    """The report with its pictures and sounds inside: it can be sent, and opened without a network."""
+    parts = ["<h1>Report</h1>", f"<p class=note>Instruments: {html.escape(data.scorers)}.</p>"]
+    for name in drawn:
+        text = html.escape(caption(data, FIGURES[name].title))
+        image = _inlined(folder / f"{name}.png", "image/png")
+        parts.append(
+            f'<figure id="{name}"><h2>{_title(name)}</h2><img alt="{html.escape(FIGURES[name].title)}" src="{image}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    parts += [f'<h2 id="{name}">{_title(name)}</h2><p>{html.escape(TABLES[name].title)}</p>{_table(table)}'
+              for name, table in tables.items()]  # fmt: skip
+    if left_out:
+        lines = "".join(f"<li>{_title(name)}: {html.escape(why)}</li>" for name, why in left_out.items())
+        parts.append(f"<h2>Not measured</h2><ul>{lines}</ul>")
+    parts.append(_listening(data))
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Quality and diversity</title><style>{_STYLE}</style><body>{body}</body></html>\n"
+    )
+
+
+def _listening(data: ReportData) -> str:
+    """Players: of the models that the tables compare all clips that were kept, of every other point the first."""
+    compared = {setting.point.key for setting in headline(data).values()} if len(data.points) > 1 else set()
+    rows, heard = [], set()
+    for name in data.names:
+        for setting in data.series(name):
+            if setting.point.key in heard or not (clips := data.clips(setting)):
+                continue
+            heard.add(setting.point.key)
+            rows.append(_row(setting, clips if setting.point.key in compared else clips[:1]))
+    if not rows:
+        return "<h2>Listen</h2><p>No audio was kept beside the results file.</p>"
+    header = "<tr><th>model</th><th>quality</th><th>diversity</th><th>first sample of the first prompts</th></tr>"
+    return f'<h2 id="listen">Listen</h2><div class=scroll><table><thead>{header}</thead>{"".join(rows)}</table></div>'
+
+
+def _row(setting: Setting, clips: Sequence[Path]) -> str:
+    quality, diversity = setting.place
+    point = setting.point
+    label = f"{model_label(point)}, T = {point.temperature:g}" + (
+        "" if point.guidance_scale == 1 else ", negative prompt" if point.negative else ", unconditional"
+    )
+    players = "".join(
+        f'<audio controls preload="none" title="{html.escape(prompt)}" src="{_inlined(clip, "audio/flac")}"></audio> '
+        for prompt, clip in zip(setting.prompts, clips, strict=False)
+    )
+    return f"<tr><td>{html.escape(label)}</td><td>{quality:.2f}</td><td>{diversity:.2f}</td><td>{players}</td></tr>"
+
+
+def _table(table: Table) -> str:
+    header = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
+    rows = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in table.rows)
+    return f"<div class=scroll><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def _title(name: str) -> str:
+    return name.replace("-", " ").capitalize()
+
+
+def _inlined(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,70 @@
+"""``make report``: the figures and tables of the paper from a results file, as pictures, a page, and in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from qd.report.data import NotMeasuredError, ReportData, read_training
+from qd.report.figures import FIGURES
+from qd.report.page import markdown, page
+from qd.report.tables import TABLES, Table
+from qd.report.tensorboard import log_report
+
+DPI = 200
+
+
+def write_report(
+    points: str | Path,
+    out: str | Path,
+    *,
+    runs: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    protocol: str | None = None,
+    scorers: str | None = None,
+) -> dict[str, str]:
+    """Writes ``<name>.png`` and ``.svg`` of each figure, ``report.md``, ``report.html`` and TensorBoard events.
+
+    Args:
+        points: the results file, with what lies beside it.
+        out: folder of the report.
+        runs: folders of trained runs, for the curves along training.
+        only: names of :data:`~qd.report.figures.FIGURES` and :data:`~qd.report.tables.TABLES`; None = all.
+        protocol, scorers: which points to take, see :class:`~qd.report.data.ReportData`.
+
+    Returns:
+        What was left out, and what it needs.
+
+    Raises:
+        ValueError: an unknown name, points that do not compare, missing values, or nothing that can be drawn.
+    """
+    wanted = [*FIGURES, *TABLES] if only is None else list(only)
+    if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
+        raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
+    data = ReportData(points, protocol, scorers)
+    training = [read_training(folder) for folder in runs]
+    figures: dict[str, Figure] = {}
+    tables: dict[str, Table] = {}
+    left_out: dict[str, str] = {}
+    for name in wanted:
+        try:
+            if name in FIGURES:
+                figures[name] = FIGURES[name].draw(data, training)
+            else:
+                tables[name] = TABLES[name].make(data)
+        except NotMeasuredError as error:
+            left_out[name] = str(error)
+    if not figures and not tables:
+        needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
+        raise ValueError(f"{points} has the points of no figure and no table: {needs}")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            figure.savefig(folder / f"{name}.{kind}", dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+    (folder / "report.md").write_text(markdown(data, figures, tables, left_out), encoding="utf-8")
+    (folder / "report.html").write_text(page(data, folder, figures, tables, left_out), encoding="utf-8")
+    log_report(folder, data, figures)
+    return left_out

@@ -1,0 +1,112 @@
+"""The paper's tables, and how the strategies' fronts compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from qd.pareto import Strategy, common_reference, dominance, hypervolume
+from qd.report.data import NotMeasuredError, ReportData, Setting
+from qd.report.figures import headline
+from qd.report.labels import series_label
+
+
+class Table(NamedTuple):
+    """Rows of text under a header."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+class Tabulation(NamedTuple):
+    """A table of the paper.
+
+    Attributes:
+        title: what it shows. make: makes it; raises :class:`NotMeasuredError`.
+    """
+
+    title: str
+    make: Callable[[ReportData], Table]
+
+
+def diversity_table(data: ReportData) -> Table:
+    """Table 1: Vendi score beside mean dissimilarity, the most diverse model first."""
+    models = sorted(headline(data).items(), key=lambda item: -item[1].metrics["diversity"].mean)
+    columns = ("vendi", "diversity", "diversity_heldout")
+    rows = [[label, *(interval(setting, name, 2) for name in columns)] for label, setting in models]
+    return Table(["Model", "Vendi score", "1 − mean", "1 − mean, held-out embedder"], rows)
+
+
+def adherence_table(data: ReportData) -> Table:
+    """Table 4: mean and standard deviation over the prompts of the score of text adherence (CLAP's in the paper)."""
+    rows = []
+    for label, setting in headline(data).items():
+        values = setting.per_prompt["adherence"]
+        rows.append([label, f"{values.mean():.3f} ± {values.std(ddof=1):.3f}", interval(setting, "adherence")])
+    return Table(["Model", "Adherence, mean ± std", "mean [95 % interval]"], rows)
+
+
+def fad_table(data: ReportData) -> Table:
+    """Table 5: Fréchet audio distance, and without the bias of the number of clips."""
+    measured = {
+        label: [point for point in setting.points if point.fad is not None] for label, setting in headline(data).items()
+    }
+    if not any(measured.values()):
+        raise NotMeasuredError("needs fad: true in series betas or guidance-base")
+    references = {point.fad_reference for points in measured.values() for point in points}
+    rows = [
+        [label, f"{np.mean([p.fad for p in points]):.3f}", f"{np.mean([p.fad_infinite for p in points]):.3f}"]
+        for label, points in measured.items()
+        if points
+    ]
+    return Table(["Model", f"FAD to {'; '.join(sorted(references))}", "FAD∞"], rows)
+
+
+def front_table(data: ReportData) -> Table:
+    """The front of interpolated weights against each other strategy: hypervolumes, and how sure the difference is."""
+    ours = "lerp-beta0-beta15"
+    lerp = data.need(ours)
+    rows = []
+    for name, settings in data.starting("guidance-", "temperature-", "lerp-", "betas").items():
+        if name == ours:
+            continue
+        reference = common_reference(*([setting.place for setting in one] for one in (lerp, settings)))
+        found = dominance(strategy(lerp), strategy(settings), reference)
+        areas = [hypervolume([setting.place for setting in one], reference) for one in (lerp, settings)]
+        label = "intermediate β" if name == "betas" else series_label(name, settings[0].point)
+        difference = f"{found.difference.mean:+.3f} [{found.difference.lo:+.3f}, {found.difference.hi:+.3f}]"
+        rows.append(
+            [label, *(f"{area:.3f}" for area in areas), difference, f"{found.probability:.3f}",
+             f"{100 * found.coverage.mean:.0f} %", f"({reference[0]:.2f}, {reference[1]:.2f})"]
+        )  # fmt: skip
+    if not rows:
+        raise NotMeasuredError("needs another strategy beside lerp-beta0-beta15")
+    header = ["Strategy", "LERP's hypervolume", "its hypervolume", "difference [95 % interval]", "P(LERP's is larger)",
+              "its points dominated", "reference (quality, diversity)"]  # fmt: skip
+    return Table(header, rows)
+
+
+TABLES: Mapping[str, Tabulation] = {
+    "table-1": Tabulation("Diversity of the samples of one prompt, by two measures.", diversity_table),
+    "table-4": Tabulation("Text adherence, over the prompts.", adherence_table),
+    "table-5": Tabulation("Fréchet audio distance.", fad_table),
+    "fronts": Tabulation("The slider's front against every other strategy's.", front_table),
+}
+
+
+def strategy(settings: list[Setting]) -> Strategy:
+    """Values of each setting, prompt by prompt."""
+    return Strategy(*([setting.per_prompt[name] for setting in settings] for name in ("quality", "diversity")))
+
+
+def interval(setting: Setting, name: str, digits: int = 3) -> str:
+    """``0.32 [0.29, 0.35]``, and the spread over seeds where there are several."""
+    mean, lo, hi = setting.metrics[name]
+    spread = f" (seeds apart {setting.spread[name]:.{digits}f})" if len(setting.points) > 1 else ""
+    return f"{mean:.{digits}f} [{lo:.{digits}f}, {hi:.{digits}f}]{spread}"

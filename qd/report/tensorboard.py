@@ -1,0 +1,42 @@
+"""The report in TensorBoard: its figures, and each sweep as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from qd.evaluation.points import METRICS
+from qd.report.data import ReportData, Setting
+
+PER_UNIT = 100
+"""TensorBoard's steps are whole numbers: a step is a hundredth of λ, γ, T or β."""
+
+
+def log_report(folder: Path, data: ReportData, figures: Mapping[str, Figure]) -> None:
+    """Writes events into the folder, in the place of those of an earlier report."""
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(str(folder)) as writer:
+        for name, figure in figures.items():
+            writer.add_figure(f"report/{name}", figure, close=False)
+        for series in data.names:
+            for setting in data.series(series):
+                if (slid := slides(series, setting)) is not None:
+                    for metric in METRICS:
+                        value = setting.metrics[metric].mean
+                        writer.add_scalar(f"sweep_{series}/{metric}", value, round(PER_UNIT * slid))
+
+
+def slides(series: str, setting: Setting) -> float | None:
+    """What the series slides: λ, γ, T, or β of the models that have one."""
+    point = setting.point
+    if point.lam is not None:
+        return point.lam
+    if series.startswith("guidance"):
+        return point.guidance_scale
+    if series.startswith("temperature"):
+        return point.temperature
+    return point.beta

@@ -1,0 +1,114 @@
+"""The whole report of a results file whose values are known."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from qd.report.data import NotMeasuredError, ReportData
+from qd.report.figures import FIGURES, headline
+from qd.report.report import write_report
+from qd.report.tables import TABLES
+
+
+def test_figures_and_tables_of_a_whole_results_file(whole: Path, tmp_path: Path) -> None:
+    left_out = write_report(whole, tmp_path / "report")
+    assert set(left_out) == {"figure-1", "figure-2"} and all("RUNS" in why for why in left_out.values())
+    drawn = [name for name in FIGURES if name not in left_out]
+    for name in drawn:
+        assert np.asarray(Image.open(tmp_path / "report" / f"{name}.png").convert("L")).std() > 5  # not blank
+        assert "<svg" in (tmp_path / "report" / f"{name}.svg").read_text()[:1000]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing outside
+    assert all(f'id="{name}"' in page for name in (*drawn, *TABLES))
+    assert "12 prompts × 4 samples, seeds 0, 1" in page
+    assert page.count("<audio") == 2  # base at seed 0: two clips; the seeds share a row
+    sound = re.search(r'src="data:audio/flac;base64,([^"]+)"', page)
+    assert base64.b64decode(sound[1])[:4] == b"fLaC"
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert all(f"({name}.png)" in text for name in drawn)
+
+
+def test_the_tables_have_the_known_values(whole: Path) -> None:
+    data = ReportData(whole)
+    diverse, *_ = TABLES["table-1"].make(data).rows
+    assert diverse[0] == "base" and diverse[1].startswith("2.20 [") and diverse[2].startswith("0.60 [")
+    adherence = {row[0]: row[1] for row in TABLES["table-4"].make(data).rows}
+    offsets = np.linspace(-0.1, 0.1, 12)
+    assert adherence["β = 0"] == f"0.145 ± {offsets.std(ddof=1):.3f}"  # seeds of 1.4 / 10 and 1.5 / 10
+    fad = {row[0]: row[1:] for row in TABLES["table-5"].make(data).rows}
+    assert fad == {"base": ["0.090", "0.045"], **{f"β = {beta}": ["0.050", "0.025"] for beta in (0, 5, 15)}}
+
+
+def test_seeds_are_one_setting_and_their_spread_is_told(whole: Path) -> None:
+    quality = headline(ReportData(whole))["β = 5"]
+    assert len(quality.points) == 2
+    assert quality.spread["quality"] == pytest.approx(0.1)
+    assert quality.metrics["quality"].mean == pytest.approx(1.4 - 0.1 + 0.05)
+
+
+def test_the_bow_beats_guidance_and_temperature(whole: Path) -> None:
+    rows = {row[0]: row for row in TABLES["fronts"].make(ReportData(whole)).rows}
+    assert set(rows) == {"CFG γ on base, negative prompt", "CFG γ on base, unconditional", "temperature on base",
+                         "intermediate β"}  # fmt: skip
+    temperature = rows["temperature on base"]
+    assert float(temperature[4]) > 0.95 and float(temperature[3].split()[0]) > 0
+
+
+def test_tensorboard_has_the_figures_and_the_sweeps(whole: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # a second report takes the place of the first
+        write_report(whole, tmp_path / "report", only=["figure-4"])
+    events = EventAccumulator(str(tmp_path / "report"), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    assert events.Tags()["images"] == ["report/figure-4"]
+    curve = events.Scalars("sweep_lerp-beta0-beta15/quality")
+    assert [(event.step, round(event.value, 3)) for event in curve][:2] == [(0, 1.4), (25, 1.381)]
+    assert [event.step for event in events.Scalars("sweep_guidance-base/diversity")] == [100, 300, 700]
+
+
+def test_points_that_do_not_compare_are_refused_until_one_kind_is_chosen(whole: Path, synthetic) -> None:
+    synthetic.add("betas", "base", 0.0, 0.6, protocol="quick")
+    with pytest.raises(ValueError, match="2 protocols, which do not compare: full; quick.*--protocol"):
+        ReportData(whole)
+    assert {point.protocol for point in ReportData(whole, protocol="full").points} == {"full"}
+    synthetic.add("betas", "base", 0.0, 0.6, scorers="clap@2")
+    with pytest.raises(ValueError, match="instruments"):
+        ReportData(whole, protocol="full")
+    assert {point.scorers for point in ReportData(whole, "full", "clap").points} == {"clap@2"}
+
+
+def test_a_duplicate_line_counts_once(synthetic) -> None:
+    for _ in range(2):
+        synthetic.add("betas", "base", 0.1, 0.6)
+    with pytest.warns(UserWarning, match="twice"):
+        (setting,) = ReportData(synthetic.results.points.path).series("betas")
+    assert len(setting.points) == 1
+
+
+def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no points"):
+        write_report(tmp_path / "none.jsonl", tmp_path / "report")
+    point = synthetic.add("betas", "base", 0.0, 0.6)
+    file = synthetic.results.points.path
+    with pytest.raises(ValueError, match="no figure-5, nonsense; expected some of figure-1"):
+        write_report(file, tmp_path / "report", only=["figure-5", "nonsense"])
+    with pytest.raises(ValueError, match="of no figure and no table: figure-6 needs a series"):
+        write_report(file, tmp_path / "report", only=["figure-6"])
+    with pytest.raises(NotMeasuredError, match="betas"):
+        headline(ReportData(file))
+    synthetic.results.per_prompt(point.key).unlink()
+    with pytest.raises(ValueError, match=r"\.npz is missing: the values behind the point of 'base'"):
+        ReportData(file).series("betas")
+
+
+def test_a_torn_last_line_is_left_out_and_told(whole: Path, tmp_path: Path) -> None:
+    with whole.open("a") as file:
+        file.write('{"key": "12')
+    with pytest.warns(UserWarning, match="the last line is torn"):
+        assert "figure-3" not in write_report(whole, tmp_path / "report", only=["figure-3"])
