@@ -105,6 +105,9 @@ class Bench:
             return {"run": ""}
         (name,) = task.model.names
         recipe = self.weights.source(name).recipe or {}
-        if "config" not in recipe:
-            return {"run": Path(name).name}
-        return {"run": recipe["run"], "step": recipe["step"], "beta": recipe["config"]["beta"]}
+        config = recipe.get("config", {})
+        return {
+            "run": recipe.get("run", Path(name).name),
+            "step": recipe.get("step", 0),
+            "beta": config.get("beta"),
+        }
