@@ -20,6 +20,7 @@ from qd.models.cached_decoder import CachedDecoder
 from qd.models.condition import Condition
 from qd.models.delay import delay_mask, undelay
 from qd.models.musicgen import LanguageModel
+from qd.models.token_loop import Draw, draw_compiled, runs_compiled
 from qd.objectives.guidance import guide
 
 
@@ -95,28 +96,38 @@ class Sampler:
         """
         _check(guidance_scale, top_k, top_p, greedy or uniforms is not None)
         lm, batch, device = self.lm, len(condition), condition.states.device
-        inverse_temperature = _inverse(temperature, batch, device)
         mask = delay_mask(lm.codebooks, frames, lm.channels, device)
         guided = guidance_scale != 1.0
-        decoder = CachedDecoder(lm, _with_negative(condition, negative) if guided else condition, mask.shape[1])
-        delayed = torch.full((batch, *mask.shape), lm.pad, device=device)
-        log_probs = torch.zeros(batch, *mask.shape, device=device)
-        entropy = torch.zeros(batch, lm.codebooks, device=device)
-        tokens = delayed[..., 0]
-        for step, real in enumerate(mask.T):
-            hidden = decoder.advance(tokens.repeat(2, 1) if guided else tokens)
-            if guided:
-                hidden = guide(hidden[:batch], hidden[batch:], guidance_scale)
-            logits = decoder.heads(hidden) * inverse_temperature
-            scores = truncate(logits, top_k, top_p).log_softmax(dim=-1)
-            probs = scores.exp()
-            drawn = scores.argmax(dim=-1) if greedy else inverse_cdf(probs, uniforms(step))
-            tokens = drawn.where(real, lm.pad)
-            delayed[..., step] = tokens
-            log_probs[..., step] = scores.gather(-1, drawn[..., None])[..., 0].where(real, 0.0)
-            # 0 · log 0 is 0.
-            entropy -= torch.linalg.vecdot(probs, scores.clamp_min(torch.finfo(scores.dtype).min)).where(real, 0.0)
-        return Sampled(undelay(delayed, frames, lm.channels), log_probs, entropy.sum(dim=1) / mask.sum())
+        inverse_temperature = _inverse(temperature, batch, device)
+        draw = Draw(inverse_temperature, uniforms, guided, guidance_scale, top_k, top_p, greedy)
+        rows = _with_negative(condition, negative) if guided else condition
+        draw_tokens = draw_compiled if runs_compiled(lm) else draw_stepwise
+        delayed, log_probs, entropy = draw_tokens(lm, rows, mask, draw)
+        return Sampled(undelay(delayed, frames, lm.channels), log_probs, entropy / mask.sum())
+
+
+def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``draw_compiled`` does, one operation after another: on any device, in any precision."""
+    batch, device = len(condition) // (2 if draw.guided else 1), condition.states.device
+    decoder = CachedDecoder(lm, condition, mask.shape[1])
+    delayed = torch.full((batch, *mask.shape), lm.pad, device=device)
+    log_probs = torch.zeros(batch, *mask.shape, device=device)
+    entropy = torch.zeros(batch, lm.codebooks, device=device)
+    tokens = delayed[..., 0]
+    for step, real in enumerate(mask.T):
+        hidden = decoder.advance(tokens.repeat(2, 1) if draw.guided else tokens)
+        if draw.guided:
+            hidden = guide(hidden[:batch], hidden[batch:], draw.guidance_scale)
+        logits = decoder.heads(hidden) * draw.inverse_temperature
+        scores = truncate(logits, draw.top_k, draw.top_p).log_softmax(dim=-1)
+        probs = scores.exp()
+        drawn = scores.argmax(dim=-1) if draw.greedy else inverse_cdf(probs, draw.uniforms(step))
+        tokens = drawn.where(real, lm.pad)
+        delayed[..., step] = tokens
+        log_probs[..., step] = scores.gather(-1, drawn[..., None])[..., 0].where(real, 0.0)
+        # 0 · log 0 is 0.
+        entropy -= torch.linalg.vecdot(probs, scores.clamp_min(torch.finfo(scores.dtype).min)).where(real, 0.0)
+    return delayed, log_probs, entropy.sum(dim=1)
 
 
 def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
