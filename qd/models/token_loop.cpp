@@ -153,8 +153,9 @@ static void multiply_panels(const float* x, int64_t rows, const float* weight, i
 
 // ---- One thread: its sequences, from the first step to the last -------------------------------------------------------
 
-// What attention reads of a row, both up to whole registers of steps: keys (heads, steps / LANES, head_size, LANES), so
-// that the scores of LANES steps are summed at once; values (heads, steps, head_size up to whole registers).
+// What attention reads of a row, in blocks of LANES steps, so that it is one stream through memory: keys (steps / LANES,
+// heads, head_size, LANES), whose products give LANES scores at once; values (steps / LANES, heads, LANES, head_size up
+// to whole registers).
 struct Cache {
     const float *keys, *values;
 };
@@ -165,7 +166,7 @@ class Worker {
         : m(model), w(work), first(first), count(count), rows(count * (work.guided ? 2 : 1)), width(padded(model.width)),
           head_size(model.width / model.heads), value_size(padded(head_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
           wide(rows * padded(std::max({3 * model.width, model.ffn, model.codebooks * model.tokens}))),
-          packed(rows * std::max(model.ffn, width)), scores(padded(std::max(work.steps, work.text_length))),
+          packed(rows * std::max(model.ffn, width)), scores(model.heads * padded(std::max(work.steps, work.text_length))), mixed(model.heads * value_size),
           probs(model.tokens), order(model.tokens), tokens(count * model.codebooks, model.tokens) {}
 
     void run() {
@@ -185,7 +186,7 @@ class Worker {
     const Model& m;
     const Work& w;
     const int64_t first, count, rows, width, head_size, value_size;  // width, value_size: up to whole registers
-    std::vector<float> hidden, normed, attended, wide, packed, scores, probs;
+    std::vector<float> hidden, normed, attended, wide, packed, scores, mixed, probs;
     std::vector<int64_t> order, tokens;
 
     // result = x W^T, or result += x W^T; rows of `result` are as long as a whole number of registers.
@@ -219,7 +220,7 @@ class Worker {
         for (int64_t row = 0; row < rows; ++row) {
             const float* qkv = &wide[row * padded(3 * m.width)];
             const Cache cache = remember(index, condition_row(row), step, qkv + m.width, qkv + 2 * m.width);
-            attend(qkv, cache, step + 1, padded(w.steps), nullptr, &attended[row * width]);
+            attend(qkv, cache, step + 1, nullptr, &attended[row * width]);
         }
         multiply<true>(attended.data(), rows, m.width, layer.out, m.width, hidden.data());
 
@@ -229,7 +230,7 @@ class Worker {
         for (int64_t row = 0; row < rows; ++row) {
             const int64_t prompt = condition_row(row) / w.samples, before = prompt * m.heads * length;
             const Cache text{layer.text_keys + before * head_size, layer.text_values + before * value_size};
-            attend(&wide[row * width], text, w.text_length, length, w.text_bias + prompt * length, &attended[row * width]);
+            attend(&wide[row * width], text, w.text_length, w.text_bias + prompt * length, &attended[row * width]);
         }
         multiply<true>(attended.data(), rows, m.width, layer.text_out, m.width, hidden.data());
 
@@ -257,40 +258,47 @@ class Worker {
 
     // Stores a step's key and value of a row.
     Cache remember(int64_t layer, int64_t row, int64_t step, const float* key, const float* value) {
-        const int64_t all = w.sequences * (w.guided ? 2 : 1), room = m.heads * padded(w.steps);
-        float* keys = w.keys + (layer * all + row) * room * head_size;
-        float* values = w.values + (layer * all + row) * room * value_size;
+        const int64_t all = w.sequences * (w.guided ? 2 : 1), before = (layer * all + row) * padded(w.steps) * m.heads;
+        float *keys = w.keys + before * head_size, *values = w.values + before * value_size;
         for (int64_t head = 0; head < m.heads; ++head, key += head_size, value += head_size) {
-            const int64_t at = head * padded(w.steps) + step;
-            float* block = keys + (at - step % LANES) * head_size + step % LANES;
-            for (int64_t i = 0; i < head_size; ++i) block[i * LANES] = key[i];
-            std::copy_n(value, head_size, values + at * value_size);
+            const int64_t block = (step / LANES * m.heads + head) * LANES, lane = step % LANES;
+            for (int64_t i = 0; i < head_size; ++i) keys[block * head_size + i * LANES + lane] = key[i];
+            std::copy_n(value, head_size, values + (block + lane) * value_size);
         }
         return {keys, values};
     }
 
-    // softmax(query keys^T + bias) values of one row, whose query is scaled already; the cache has `room` steps.
-    void attend(const float* query, Cache cache, int64_t steps, int64_t room, const float* bias, float* result) {
+    // softmax(query keys^T + bias) values of one row, whose query is scaled already.
+    void attend(const float* query, Cache cache, int64_t steps, const float* bias, float* result) {
         const int64_t size = padded(steps);
-        for (int64_t head = 0; head < m.heads; ++head, query += head_size, result += head_size) {
-            const float *keys = cache.keys + head * room * head_size, *values = cache.values + head * room * value_size;
-            for (int64_t t = 0; t < size; t += LANES) {
-                Lanes sum = {};
-                for (int64_t i = 0; i < head_size; ++i) sum += query[i] * at(keys + t * head_size + i * LANES);
-                at(&scores[t]) = sum;
+        for (int64_t t = 0; t < size; t += LANES)
+            for (int64_t head = 0; head < m.heads; ++head) {
+                const float *q = query + head * head_size, *keys = cache.keys + (t * m.heads + head * LANES) * head_size;
+                Lanes sum[2] = {};  // two sums that do not wait for each other
+                for (int64_t i = 0; i < head_size; ++i) sum[i % 2] += q[i] * at(keys + i * LANES);
+                at(&scores[head * size + t]) = sum[0] + sum[1];
             }
+        for (int64_t head = 0; head < m.heads; ++head) {
+            float* x = &scores[head * size];
             if (bias)
-                for (int64_t t = 0; t < steps; ++t) scores[t] += bias[t];
-            std::fill(scores.begin() + steps, scores.begin() + size, NEVER);
-            const float scale = 1.0f / softmax(scores.data(), size);
-            for (int64_t i = 0; i < head_size; i += LANES) {
-                Lanes sum[4] = {};  // four sums that do not wait for each other
-                for (int64_t t = 0; t < size; t += 4)
-                    for (int j = 0; j < 4; ++j) sum[j] += scores[t + j] * at(values + (t + j) * value_size + i);
-                const Lanes mean = ((sum[0] + sum[1]) + (sum[2] + sum[3])) * scale;
-                std::memcpy(result + i, &mean, std::min<int64_t>(LANES, head_size - i) * sizeof(float));
-            }
+                for (int64_t t = 0; t < steps; ++t) x[t] += bias[t];
+            std::fill(x + steps, x + size, NEVER);
+            const float scale = 1.0f / softmax(x, size);
+            for (int64_t t = 0; t < size; ++t) x[t] *= scale;
         }
+        std::fill(mixed.begin(), mixed.end(), 0.0f);
+        for (int64_t t = 0; t < size; t += LANES)
+            for (int64_t head = 0; head < m.heads; ++head) {
+                const float* x = &scores[head * size + t];
+                const float* values = cache.values + (t * m.heads + head * LANES) * value_size;
+                for (int64_t i = 0; i < value_size; i += LANES) {
+                    Lanes sum[2] = {};
+                    for (int j = 0; j < LANES; ++j) sum[j % 2] += x[j] * at(values + j * value_size + i);
+                    at(&mixed[head * value_size + i]) += sum[0] + sum[1];
+                }
+            }
+        for (int64_t head = 0; head < m.heads; ++head)
+            std::copy_n(&mixed[head * value_size], head_size, result + head * head_size);
     }
 
     // Turns scores into e^(score - largest), and returns their sum.

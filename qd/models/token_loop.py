@@ -139,13 +139,13 @@ class _Weights:
             layer.fc1.weight, layer.fc2.weight,
         )  # fmt: skip
         keys, values = (self._split_heads(projection(states)) for projection in (cross.k_proj, cross.v_proj))
-        keys = keys.unflatten(2, (-1, self.lanes)).transpose(3, 4)
-        values = F.pad(values, (0, -values.shape[-1] % self.lanes))
+        keys, values = keys.transpose(3, 4), F.pad(values, (0, -values.shape[-1] % self.lanes))
         return _Layer(*map(self._norm, norms), *map(self._pack, weights), self._keep(keys), self._keep(values))
 
     def _split_heads(self, states: Tensor) -> Tensor:
-        """``(prompts, heads, length up to whole registers, head_size)`` of ``(prompts, length, width)``."""
-        return F.pad(states, (0, 0, 0, -states.shape[1] % self.lanes)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        """``(prompts, length / lanes, heads, lanes, head_size)`` of ``(prompts, length, width)``, filled with zeros."""
+        filled = F.pad(states, (0, 0, 0, -states.shape[1] % self.lanes))
+        return filled.unflatten(2, (self.heads, -1)).unflatten(1, (-1, self.lanes)).transpose(2, 3)
 
     def _pack(self, weight: Tensor) -> int:
         """``(outputs / lanes, inputs, lanes)`` of ``(outputs, inputs)``, the last panel filled with zeros."""
