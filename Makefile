@@ -28,7 +28,7 @@ RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call optio
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
 .PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad \
-	evaluate sweep report pick keep base test test-slow lint bench profile
+	evaluate sweep report pick keep base reproduce reproduce-quick test test-slow lint bench profile
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -103,6 +103,12 @@ keep: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)
+
+reproduce: $(STAMP) ## the paper's experiments: CONFIG ARGS="--dry-run --only runs --runs beta0 beta15 --jobs 2"
+	@$(BIN)/python experiments/reproduce.py $(call option,CONFIG,config) $(ARGS)
+
+reproduce-quick: $(STAMP) ## the same in under an hour, to look at: ARGS
+	@$(BIN)/python experiments/reproduce.py --config quick $(ARGS)
 
 bench: $(STAMP) ## speed beside the library and the machine's floor: ARGS="--memory --threads 2 --out runs/bench"
 	$(BIN)/python experiments/bench.py $(ARGS)

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
     "setup", "train-embedder", "embedder-report", "train", "train-preference", "scorer-ranges", "tensorboard", "sample",
-    "merge", "fad", "evaluate", "sweep", "report", "pick", "keep", "base", "bench", "profile", "test", "test-slow",
-    "lint", "help",
+    "merge", "fad", "evaluate", "sweep", "report", "pick", "keep", "base", "reproduce", "reproduce-quick",
+    "bench", "profile", "test", "test-slow", "lint", "help",
 )  # fmt: skip
 AWKWARD = """it's "50 $HOME" $(shell echo x) `id` \\ * ;# ü"""
 

@@ -1,0 +1,59 @@
+"""The paper's experiments on the built-in model, all of them: `make reproduce`, `make reproduce-quick`.
+
+    python experiments/reproduce.py --dry-run
+    python experiments/reproduce.py --only runs --runs beta0 beta15
+    python experiments/reproduce.py --config quick
+    python experiments/reproduce.py --only document --out docs/reproduction.md --beside configs/reproduction/other.yaml
+
+Stages: `runs` trains what configs/reproduction/<config>.yaml declares, `sweep` measures, `report` draws, `document`
+tells what holds of what the paper claims. Stopped at any moment, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from qd.config import load_config
+from qd.reproduction.document import write_document
+from qd.reproduction.plan import ReproductionConfig
+from qd.reproduction.reproduce import STAGES, estimate, reproduce
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="default", help="a file in configs/reproduction/, or the path of one")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="these runs, by name (default: all)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (default: one a core)")
+    parser.add_argument("--out", type=Path, help="of the document (default: in the folder of the runs)")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="CONFIG", help="further attempts, in the document")
+    parser.add_argument("--dry-run", action="store_true", help="tell what is left, its time and disk, and exit")
+    options = parser.parse_args()
+    try:
+        if options.jobs < 1:
+            raise ValueError(f"jobs is {options.jobs}; expected 1 or more")
+        plan = load_config(ReproductionConfig, "reproduction", options.config)
+        if options.dry_run:
+            print(estimate(plan, options.only, options.runs, options.jobs))
+            return 0
+        stages = [stage for stage in options.only if stage != "document"]
+        code = reproduce(plan, stages, options.runs, options.jobs)
+        if code or "document" not in options.only:
+            return code
+        others = {Path(name).stem: load_config(ReproductionConfig, "reproduction", name) for name in options.beside}
+        name = Path(options.config).stem
+        print(write_document(plan, options.out or Path(plan.folder) / "reproduction.md", name, others))
+    except ValueError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("reproduce: stopped by Ctrl-C; what was begun is saved, and the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

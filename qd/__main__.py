@@ -1,0 +1,7 @@
+"""``python -m qd``: the command line, for processes that start others."""
+
+import sys
+
+from qd.cli import main
+
+sys.exit(main())

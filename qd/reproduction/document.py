@@ -1,0 +1,131 @@
+"""``docs/reproduction.md`` out of results alone: commands, times, figures, the table of claims, and every model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qd.config import to_yaml
+from qd.evaluation.points import METRICS, Point
+from qd.metrics.bootstrap import Interval
+from qd.reproduction.claims import claims_table, judge
+from qd.reproduction.measured import Measured, roles
+from qd.reproduction.plan import ReproductionConfig, State, planned_runs
+from qd.runs import step_seconds
+
+_DOCUMENT = """# The reproduction
+
+Written by `make reproduce ARGS="--only document"` from the results alone.
+
+## What was run
+
+```
+make reproduce CONFIG={config}
+```
+
+```yaml
+{yaml}```
+
+## How long it took
+
+One single-threaded process a core. A step is the median by the clock of the log; measurements during training are not
+in it. The {points} points of the sweep took {sweep} in all, one after another.
+
+{times}
+
+## Figures
+
+{figures}
+
+## What the paper claims
+
+{claims}
+
+## Every model
+
+Without guidance, protocol `{protocol}`, instruments `{scorers}`: means over {n_prompts} prompts × {n_samples} samples
+with 95 % bootstrap intervals. Runs of one β and several seeds tell how far chance in training goes; several seeds of
+one model, chance in sampling.
+
+{models}
+"""
+
+
+def write_document(
+    plan: ReproductionConfig, path: Path, name: str = "default", others: Mapping[str, ReproductionConfig] | None = None
+) -> Path:
+    """Writes the page, and its figures into a folder of the same name beside it.
+
+    Args:
+        plan: whose results are told.
+        path: of the page.
+        name: of the plan.
+        others: further attempts by name, whose claims stand beside.
+
+    Raises:
+        ValueError: there are no results yet, or they do not compare.
+    """
+    measured = Measured(plan.results, plan.folder)
+    attempts = {name: judge(measured)}
+    attempts |= {other: judge(Measured(of.results, of.folder)) for other, of in (others or {}).items()}
+    alone = [p for p in measured.points if len(roles(p.model)) == 1 and p.guidance_scale == 1]
+    alone = [point for point in alone if point.temperature == measured.temperature]
+    first, seconds = measured.points[0], sum({p.key: p.seconds for p in measured.points}.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = _DOCUMENT.format(
+        config=name,
+        yaml=to_yaml(plan),
+        points=len({point.key for point in measured.points}),
+        sweep=f"{seconds / 60:.0f} minutes",
+        times=_times(plan),
+        figures=_figures(Path(plan.folder) / "report", path),
+        claims=claims_table(attempts),
+        protocol=first.protocol,
+        scorers=first.scorers,
+        n_prompts=first.n_prompts,
+        n_samples=first.n_samples,
+        models=_models(alone),
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _times(plan: ReproductionConfig) -> str:
+    rows = []
+    for one in planned_runs(plan):
+        seconds = step_seconds(one.folder) if one.folder.is_dir() else None
+        told = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
+        state = "" if one.state is State.DONE else f" ({one.state.value})"
+        rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *told])
+    return _table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
+
+
+def _figures(report: Path, page: Path) -> str:
+    """Copies the report's pictures, and shows them in the order of their names."""
+    pictures = sorted(report.rglob("*.png")) if report.is_dir() else []
+    if not pictures:
+        return f"None yet: `{report}` holds no pictures."
+    folder = page.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    for picture in pictures:
+        shutil.copyfile(picture, folder / picture.name)
+    return "\n\n".join(f"![{picture.stem}]({folder.name}/{picture.name})" for picture in pictures)
+
+
+def _models(points: Sequence[Point]) -> str:
+    distinct = {(next(iter(roles(point.model))), point.seed): point for point in reversed(points)}
+    rows = []
+    for (role, seed), point in sorted(distinct.items(), key=lambda item: item[0]):
+        fad = "" if point.fad is None else f"{point.fad:.3f}"
+        rows.append([role, str(seed), *(_interval(point.metrics[name]) for name in METRICS), fad])
+    return _table(["model", "sampling seed", *METRICS, "FAD"], rows)
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.lo:.3f}, {interval.hi:.3f}]"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

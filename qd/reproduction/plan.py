@@ -1,0 +1,150 @@
+"""What a reproduction consists of, declared in ``configs/reproduction/*.yaml``, and how far each run has come."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from qd.config import ConfigError, load_config
+from qd.config_schema import TrainConfig
+from qd.models.resolver import step_folder
+from qd.runs import CHECKPOINT, CONFIG
+
+
+@dataclass
+class RunConfig:
+    """One training run."""
+
+    name: str = ""  # of the run, and its role in the claims: beta0, beta15-seed1, n4-shared
+    beta: float = 0.0  # ≥ 0
+    seed: int = 0  # ≥ 0
+    overrides: list[str] = field(default_factory=list)  # of `qd train`, after those of all runs
+
+
+@dataclass
+class ReproductionConfig:
+    """``make reproduce``."""
+
+    folder: str = "runs/reproduction"  # of the runs, their logs, the results and the report
+    train: str = "default"  # overlay in configs/train/, or the path of a YAML file
+    overrides: list[str] = field(default_factory=list)  # of `qd train`, for every run
+    runs: list[RunConfig] = field(default_factory=list)
+    sweep: str = "reproduction"  # overlay in configs/sweep/, or the path of a YAML file
+
+    def problems(self) -> list[str]:
+        names = [run.name for run in self.runs]
+        found = [] if names else ["runs is empty; expected what to train, as configs/reproduction/default.yaml has it"]
+        twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+        found += [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
+
+        found += [f"runs: a name is {name!r}; expected letters, digits and -" for name in names if not _plain(name)]
+        return found or [text for run in self.runs for text in self._run_problems(run)]
+
+    def settings(self, run: RunConfig) -> list[str]:
+        """The overrides that make a run what it is."""
+        return [f"beta={run.beta}", f"seed={run.seed}", *self.overrides, *run.overrides]
+
+    def train_config(self, run: RunConfig) -> TrainConfig:
+        return load_config(TrainConfig, "train", self.train, self.settings(run))
+
+    def _run_problems(self, run: RunConfig) -> list[str]:
+        try:
+            self.train_config(run)
+        except ConfigError as error:
+            return [f"run {run.name}: {text}" for text in error.problems]
+        return []
+
+    @property
+    def results(self) -> Path:
+        return Path(self.folder) / "results" / "points.jsonl"
+
+
+class State(Enum):
+    """Of a run."""
+
+    NEW = "to do"
+    BEGUN = "to go on"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the plan, and its folder.
+
+    Attributes:
+        steps: optimiser steps in all.
+    """
+
+    plan: ReproductionConfig
+    run: RunConfig
+    steps: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.plan.folder) / self.run.name
+
+    @property
+    def state(self) -> State:
+        """A run is done when the weights of its last step stand there, which are renamed into place when complete."""
+        if step_folder(self.folder, self.steps).is_dir():
+            return State.DONE
+        return State.BEGUN if (self.folder / CHECKPOINT).is_file() else State.NEW
+
+    def problems(self) -> list[str]:
+        """Whether the folder holds a run of other settings."""
+        saved = self.folder / CONFIG
+        if not saved.is_file():
+            return []
+        had = OmegaConf.load(saved)
+        wanted = OmegaConf.structured(self.plan.train_config(self.run))
+        keys = [text.split("=", 1)[0] for text in self.plan.settings(self.run)]
+        return [
+            f"run {self.folder} has {key}={OmegaConf.select(had, key)}, and the plan says "
+            f"{OmegaConf.select(wanted, key)}; give the plan another folder, or remove that run"
+            for key in dict.fromkeys(keys)
+            if OmegaConf.select(had, key) != OmegaConf.select(wanted, key)
+        ]
+
+    def command(self) -> list[str]:
+        """What begins it, or goes on with it."""
+        if self.state is State.BEGUN:
+            return [*QD, "train", "--resume", str(self.folder)]
+        return [*QD, *self.arguments()]
+
+    def arguments(self) -> list[str]:
+        """Of ``qd``, to begin the run."""
+        place = [f"trainer.runs={self.plan.folder}", "trainer.device=cpu"]
+        return ["train", "--config", self.plan.train, "--name", self.run.name, *self.plan.settings(self.run), *place]
+
+    def clear(self) -> None:
+        """Removes what a run left that was killed before it saved anything."""
+        if self.state is State.NEW and self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
+
+QD = [sys.executable, "-m", "qd"]
+
+
+def planned_runs(plan: ReproductionConfig, names: list[str] | None = None) -> list[PlannedRun]:
+    """The runs of the plan, or those named.
+
+    Raises:
+        ConfigError: a name is unknown, or a folder holds a run of other settings.
+    """
+    known = [run.name for run in plan.runs]
+    unknown = [name for name in names or [] if name not in known]
+    problems = [f"there is no run {name!r}; expected some of {', '.join(known)}" for name in unknown]
+    chosen = [run for run in plan.runs if not names or run.name in names]
+    found = [PlannedRun(plan, run, plan.train_config(run).trainer.max_steps) for run in chosen]
+    if problems := [*problems, *(text for one in found for text in one.problems())]:
+        raise ConfigError(problems)
+    return found
+
+
+def _plain(name: str) -> bool:
+    return bool(name) and all(letter.isalnum() or letter in "-_." for letter in name)

@@ -1,0 +1,102 @@
+"""Several commands at once, one single-threaded process a core, and none left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL = 0.5  # seconds
+TELL_EVERY = 30.0  # seconds
+_STEP = re.compile(r"step (\d+)/\d+ · ([\d.]+) s/step")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, the file that its output is added to, and what is done before it starts."""
+
+    name: str
+    command: Callable[[], list[str]]
+    log: Path
+    prepare: Callable[[], None] = lambda: None
+
+    def progress(self) -> tuple[int, float] | None:
+        """The last step that a training run printed, and its seconds a step."""
+        found = _STEP.findall(self.log.read_text(encoding="utf-8", errors="replace")) if self.log.is_file() else []
+        return (int(found[-1][0]), float(found[-1][1])) if found else None
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[list[Job], list[Job], list[Job]], str]) -> list[Job]:
+    """Runs all, at most so many at once; a failing one does not stop the others.
+
+    Args:
+        jobs: in the order in which they start.
+        at_once: processes.
+        tell: the line of progress, from the jobs that are done, running and failed.
+
+    Returns:
+        The jobs that failed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, when the children, which were told too, have stopped.
+    """
+    waiting, running, done, failed = list(jobs), {}, [], []
+    told = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                running[_start(job)] = job
+                print(f"{job.name}: started, log {job.log}", flush=True)
+            time.sleep(POLL)
+            for child in [child for child in running if child.poll() is not None]:
+                job = running.pop(child)
+                (failed if child.returncode else done).append(job)
+                print(_ended(job, child.returncode), flush=True)
+            if time.monotonic() - told > TELL_EVERY and running:
+                told = time.monotonic()
+                print(tell(done, list(running.values()), failed), flush=True)
+    finally:
+        _stop(list(running))
+    return failed
+
+
+def _start(job: Job) -> subprocess.Popen:
+    """In a session of its own: Ctrl-C reaches it once, from here, and not a second time from the terminal."""
+    job.prepare()
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with job.log.open("ab") as log:
+        return subprocess.Popen(
+            job.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def _ended(job: Job, code: int) -> str:
+    if not code:
+        return f"{job.name}: done"
+    lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return "\n".join([f"{job.name}: FAILED with status {code}; the end of {job.log}:", *(f"  {x}" for x in lines[-5:])])
+
+
+def _stop(children: Sequence[subprocess.Popen]) -> None:
+    """Ctrl-C for each; once more, if the user does not want to wait until they have saved."""
+    for child in children:
+        _signal(child, signal.SIGINT)
+    while any(child.poll() is None for child in children):
+        try:
+            for child in children:
+                child.wait()
+        except KeyboardInterrupt:
+            for child in children:
+                _signal(child, signal.SIGINT)
+
+
+def _signal(child: subprocess.Popen, number: int) -> None:
+    if child.poll() is None:
+        os.kill(child.pid, number)

@@ -1,0 +1,154 @@
+"""``make reproduce``: the runs, the sweeps, the report and the table of claims, each of which goes on after a stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from qd.callbacks.progress import clock
+from qd.disk import free_space
+from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs
+from qd.reproduction.processes import Job, run_jobs
+from qd.reproduction.sweep_plan import load_sweep
+
+STAGES = ("runs", "sweep", "report", "document")
+"""In their order; the document is written by :func:`qd.reproduction.document.write_document`."""
+_TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s a step\))?$", re.MULTILINE)
+_DISK = re.compile(r"^disk: ([\d.]+) (GiB|MiB)$", re.MULTILINE)
+
+
+def reproduce(plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int) -> int:
+    """Does what is left of the stages.
+
+    Args:
+        plan: what to do.
+        stages: of :data:`STAGES`, but the document. names: of runs to make; all if empty. jobs: processes at once.
+
+    Returns:
+        1 if something failed, else 0.
+
+    Raises:
+        ConfigError: the plan does not fit what is there.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    steps = {
+        "runs": lambda: _train(plan, names, jobs),
+        "sweep": lambda: _sweep(plan, jobs),
+        "report": lambda: _report(plan),
+    }
+    for stage, do in steps.items():
+        if stage not in stages:
+            continue
+        print(f"== {stage}", flush=True)
+        if failed := do():
+            print(f"failed: {', '.join(failed)}; the same command tries again what is missing", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _train(plan: ReproductionConfig, names: Sequence[str], jobs: int) -> list[str]:
+    runs = planned_runs(plan, list(names))
+    left = [run for run in runs if run.state is not State.DONE]
+    print(f"{len(runs) - len(left)} of {len(runs)} runs are done", flush=True)
+    by_name = {run.run.name: run for run in left}
+    logs = Path(plan.folder) / "logs"
+    todo = [Job(name, run.command, logs / f"{name}.log", run.clear) for name, run in by_name.items()]
+    failed = run_jobs(todo, jobs, lambda done, running, lost: _progress(by_name, done, running, lost, jobs))
+    return [job.name for job in failed]
+
+
+def _progress(
+    runs: dict[str, PlannedRun], done: Sequence[Job], running: Sequence[Job], failed: Sequence[Job], jobs: int
+) -> str:
+    """``runs: 2 of 10 done · beta5 640/2000, beta10 630/2000 · 3 h 05 min left``."""
+    seen = {job.name: job.progress() for job in running}
+    over = {job.name for job in (*done, *failed)}
+    left = sum(run.steps - (seen.get(name) or (0,))[0] for name, run in runs.items() if name not in over)
+    rates = [progress[1] for progress in seen.values() if progress]
+    eta = f"{clock(left * sum(rates) / len(rates) / jobs)} left" if rates else "time left not known yet"
+    now = ", ".join(f"{name} {(progress or (0,))[0]}/{runs[name].steps}" for name, progress in seen.items())
+    lost = f", {len(failed)} failed" if failed else ""
+    return f"runs: {len(done)} of {len(runs)} done{lost} · {now} · {eta}"
+
+
+def _sweep(plan: ReproductionConfig, jobs: int) -> list[str]:
+    """As one process, or as several that share each point's prompts."""
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(jobs), "-m", "qd"]
+    command = [*(QD if jobs == 1 else ranks), "sweep", "--config", plan.sweep, "--out", str(plan.results)]
+    return _one("sweep", [*command, "--device", "cpu"], plan)
+
+
+def _report(plan: ReproductionConfig) -> list[str]:
+    out = str(Path(plan.folder) / "report")
+    return _one("report", [*QD, "report", "--results", str(plan.results), "--out", out], plan)
+
+
+def _one(name: str, command: list[str], plan: ReproductionConfig) -> list[str]:
+    job = Job(name, lambda: command, Path(plan.folder) / "logs" / f"{name}.log")
+    failed = run_jobs([job], 1, lambda *_: f"{name}: {_last_line(job.log)}")
+    return [job.name for job in failed]
+
+
+def _last_line(log: Path) -> str:
+    return (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["…"])[-1]
+
+
+def estimate(plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int) -> str:
+    """What is left, and the time and disk that it needs: one micro-batch and one batch of a point are really made."""
+    lines, seconds, disk = [], 0.0, 0.0
+    if "runs" in stages:
+        runs = planned_runs(plan, list(names))
+        lines += [f"{run.state.value:>10}  {run.run.name}, {run.steps} steps" for run in runs]
+        left = [run for run in runs if run.state is not State.DONE]
+        for told in [_told(left[0].arguments())] if left else []:
+            step = float(_TIME.search(told)[2])
+            disk += len(left) * gibibytes(told)
+            seconds += sum(run.steps for run in left) * step / jobs
+            lines.append(f"runs: {len(left)} left, {step:.2f} s a step by itself, {jobs} at once")
+    if "sweep" in stages:
+        with tempfile.TemporaryDirectory() as empty:
+            sweep = load_sweep(plan)
+            passes = sum(2 if guided else 1 for guided in sweep.guided)
+            out = ["--out", str(Path(empty) / "points.jsonl"), "--protocol", sweep.protocol]
+            told = _told(["evaluate", "--model", "base", *out, *sweep.overrides])
+        point = read_clock(_TIME.search(told)[1])
+        seconds += passes * point / jobs
+        disk += len(sweep.guided) * gibibytes(told)
+        lines.append(f"sweep: {len(sweep.guided)} points, {point:.0f} s each, guided ones twice as long")
+    place, free = free_space(plan.folder)
+    return "\n".join([*lines, f"time: {clock(seconds)}", f"disk: {disk:.1f} GiB of {free / 2**30:.1f} in {place}"])
+
+
+def _told(arguments: Sequence[str]) -> str:
+    """What a command prints of its needs."""
+    command = [*QD, *arguments, "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=_single_threaded(), check=False)
+    if done.returncode:
+        raise ValueError(f"`qd {' '.join(arguments)} --dry-run` failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _single_threaded() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def gibibytes(told: str) -> float:
+    """Of the line ``disk: …``."""
+    number, unit = _DISK.search(told).groups()
+    return float(number) / (1 if unit == "GiB" else 1024)
+
+
+def read_clock(text: str) -> float:
+    """Seconds of ``45 s``, ``12 min`` or ``3 h 05 min``.
+
+    Example:
+        >>> read_clock("3 h 05 min"), read_clock("45 s")
+        (11100.0, 45.0)
+    """
+    units = {"s": 1, "min": 60, "h": 3600}
+    return float(sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+) (s|min|h)\b", text)))

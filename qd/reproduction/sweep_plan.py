@@ -1,0 +1,42 @@
+"""The points of a reproduction's sweep, before its models are trained."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qd.config import load_config
+from qd.config_schema.sweep import SweepConfig
+from qd.reproduction.plan import ReproductionConfig
+from qd.sweep import sweep_tasks
+
+
+class _Untrained(SweepConfig):
+    """Without the check that the models are there."""
+
+    def problems(self) -> list[str]:
+        return []
+
+
+class SweepPlan(NamedTuple):
+    """What the time of a sweep depends on.
+
+    Attributes:
+        guided: of each distinct point, whether it is guided.
+        protocol: as it is named. overrides: of ``qd evaluate``, for a point of the same size.
+    """
+
+    guided: list[bool]
+    protocol: str
+    overrides: list[str]
+
+
+def load_sweep(plan: ReproductionConfig) -> SweepPlan:
+    """The points that the plan's sweep asks for, each once, however many series it stands in."""
+    config = load_config(_Untrained, "sweep", plan.sweep)
+    tasks = {
+        (task.model.text, task.seed, task.temperature, task.guidance_scale, task.passes == 2 and task.negative): task
+        for task in sweep_tasks(config)
+    }
+    sizes = {name: getattr(config, name) for name in ("n_prompts", "n_samples")}
+    overrides = [f"{name}={value}" for name, value in sizes.items() if value is not None]
+    return SweepPlan([task.passes == 2 for task in tasks.values()], config.protocol, overrides)

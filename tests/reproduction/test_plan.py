@@ -1,0 +1,107 @@
+"""What a reproduction consists of, and how far each run has come."""
+
+from __future__ import annotations
+
+import pytest
+
+from qd.config import ConfigError, config_folder, load_config
+from qd.reproduction.plan import PlannedRun, ReproductionConfig, RunConfig, State, planned_runs
+from qd.reproduction.reproduce import estimate, gibibytes, read_clock
+from qd.reproduction.sweep_plan import load_sweep
+from qd.runs import CHECKPOINT, CONFIG
+
+PLANS = sorted(file.stem for file in (config_folder() / "reproduction").glob("*.yaml"))
+
+
+def load(name: str, *overrides: str) -> ReproductionConfig:
+    return load_config(ReproductionConfig, "reproduction", name, overrides)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_shipped_plan_is_whole(name, tmp_path):
+    plan = load(name, f"folder={tmp_path}")
+    runs = {one.run.name: one for one in planned_runs(plan)}
+    assert {"beta0", "beta5", "beta10", "beta15", "n2", "n4", "n4-shared", "n8-shared"} <= runs.keys()
+    batches = {plan.train_config(one.run).data.batch_size for one in runs.values()}
+    assert len(batches) == 1
+    assert all(one.state is State.NEW for one in runs.values())
+    # The sweep names each of the runs by the folder that the plan gives it.
+    text = (config_folder() / "sweep" / f"{plan.sweep}.yaml").read_text(encoding="utf-8")
+    shipped = load(name).folder
+    assert all(f"  {run}: {shipped}/{run}\n" in text for run in runs)
+    assert len(load_sweep(plan).guided) > 30
+
+
+def test_both_estimators_are_compared_at_constant_batch():
+    plan = load("default")
+    chosen = {run.name: plan.train_config(run) for run in plan.runs}
+    found = {name: (c.rollout.samples_per_prompt, c.objective.estimator) for name, c in chosen.items() if c.beta == 15}
+    assert found["beta15"] == (8, "pairs") and found["n8-shared"] == (8, "shared")
+    assert found["n4"] == (4, "pairs") and found["n4-shared"] == (4, "shared") and found["n2"][0] == 2
+    assert all(config.trainer.max_steps >= 2000 for config in chosen.values())
+
+
+@pytest.fixture
+def one(tmp_path) -> PlannedRun:
+    plan = ReproductionConfig(folder=str(tmp_path), overrides=["trainer.max_steps=20"], runs=[RunConfig("a", 15.0)])
+    return planned_runs(plan)[0]
+
+
+def test_a_run_begins_goes_on_and_ends(one):
+    assert one.state is State.NEW and one.command()[3:8] == ["train", "--config", "default", "--name", "a"]
+    assert {"beta=15.0", "seed=0", "trainer.max_steps=20"} <= set(one.command())
+    one.folder.mkdir()
+    (one.folder / "hparams.yaml").touch()
+    one.clear()  # killed before anything was saved
+    assert not one.folder.exists()
+    one.folder.mkdir()
+    (one.folder / CHECKPOINT).touch()
+    assert one.state is State.BEGUN and one.command()[3:] == ["train", "--resume", str(one.folder)]
+    one.clear()
+    assert one.folder.exists()
+    (one.folder / "step-000010").mkdir()
+    assert one.state is State.BEGUN
+    (one.folder / "step-000020").mkdir()
+    assert one.state is State.DONE
+
+
+def test_a_folder_of_other_settings_is_refused(one):
+    one.folder.mkdir()
+    (one.folder / CONFIG).write_text("beta: 5.0\nseed: 0\ntrainer: {max_steps: 20}\n")
+    with pytest.raises(ConfigError, match=r"has beta=5.0, and the plan says 15.0"):
+        planned_runs(one.plan)
+    (one.folder / CONFIG).write_text("beta: 15.0\nseed: 0\ntrainer: {max_steps: 20}\n")
+    assert planned_runs(one.plan) == [one]
+
+
+def test_problems_are_told_at_once(tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        "runs:\n  - {name: a, beta: -1}\n  - {name: b, overrides: [trainer.max_stepz=1]}\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load(str(tmp_path / "bad.yaml"))
+    assert "run a: beta" in str(error.value) and "run b: " in str(error.value)
+    with pytest.raises(ConfigError, match="'a' is there twice"):
+        load("quick", "runs=[{name: a},{name: a}]")
+    with pytest.raises(ConfigError, match="there is no run 'beta3'; expected some of beta0"):
+        planned_runs(load("quick", f"folder={tmp_path}"), ["beta3"])
+
+
+def test_times_and_sizes_are_read_as_they_are_told():
+    assert [read_clock(text) for text in ("45 s", "12 min", "3 h 05 min")] == [45, 720, 11_100]
+    assert gibibytes("x\ndisk: 2.5 GiB\n") == 2.5 and gibibytes("disk: 512 MiB") == 0.5
+
+
+def test_the_estimate_adds_up_what_is_left(tmp_path, monkeypatch):
+    told = {"train": "time: 10 min (2.00 s a step)\ndisk: 1.0 GiB", "evaluate": "time: 30 s\ndisk: 102 MiB"}
+    monkeypatch.setattr("qd.reproduction.reproduce._told", lambda arguments: told[arguments[0]])
+    plan = load("quick", f"folder={tmp_path}")
+    (tmp_path / "beta0" / "step-000150").mkdir(parents=True)
+    lines = estimate(plan, ["runs"], [], jobs=2).splitlines()
+    assert lines[0].split() == ["done", "beta0,", "150", "steps"] and "to do" in lines[1]
+    assert lines[-2] == "time: 18 min"  # 7 runs × 150 steps × 2 s / 2
+    assert lines[-1].startswith("disk: 7.0 GiB of")
+    sweep = load_sweep(plan)
+    seconds = 30 * (len(sweep.guided) + sum(sweep.guided))
+    minutes = read_clock(estimate(plan, ["sweep"], [], jobs=1).splitlines()[-2].removeprefix("time: "))
+    assert minutes == pytest.approx(seconds, abs=31)
