@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qd.callbacks.progress import clock
 from qd.disk import free_space
+from qd.evaluation.points import FILE
 from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs
 from qd.reproduction.processes import Job, run_jobs
 from qd.reproduction.sweep_plan import load_sweep
@@ -85,7 +86,11 @@ def _sweep(plan: ReproductionConfig, jobs: int) -> list[str]:
 
 def _report(plan: ReproductionConfig) -> list[str]:
     out = str(Path(plan.folder) / "report")
-    return _one("report", [*QD, "report", "--results", str(plan.results), "--out", out], plan)
+    runs = [
+        str(path.parent) for path in sorted(Path(plan.folder).glob(f"*/{FILE}")) if path.parent != plan.results.parent
+    ]
+    command = [*QD, "report", "--points", str(plan.results), "--out", out, *(["--runs", *runs] if runs else [])]
+    return _one("report", command, plan)
 
 
 def _one(name: str, command: list[str], plan: ReproductionConfig) -> list[str]:
