@@ -210,4 +210,6 @@ def test_shipped_sweeps(name, points, models):
     stand_ins = [f"models.{short}={models[short if short in models else 'beta0']}" for short in names]
     tasks = sweep_tasks(load_config(SweepConfig, "sweep", name, stand_ins))
     assert len(tasks) == points
-    assert {path.stem for path in (config_folder() / "sweep").glob("*.yaml")} == {"default", "quick"}
+    assert {path.stem for path in (config_folder() / "sweep").glob("*.yaml")} == {
+        "default", "quick", "reproduction", "reproduction-quick",
+    }  # fmt: skip
