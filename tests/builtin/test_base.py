@@ -208,7 +208,8 @@ adherence.warmup_steps is 560; | adherence.model.text.heads is 3; | adherence.mo
 preference.comparisons is 48; expected 1 to 47 | preference.checkpoint_every is 0; | preference.precision is 'bf16';
 preference.weight_decay is inf; | embedder: there is no config | embedder_heldout: override 'name=x' moves
 embedder_heldout: optimizer.learning_rate is 0 | unknown key 'data.pairs' | embedder_heldout: trainer.log_every is 0
-gate.seed is -1; | gate.protocol is 'papre'; expected one of quick, full, paper (paper?) | gate.scales is inf;
+gate.seed is -1; | gate.protocol is 'papre'; expected one of quick, full, paper, two-samples (paper?)
+gate.scales is inf;
 gate.gate_scale is 3; expected one of gate.scales, which are 1.5, inf
 """
 
