@@ -92,9 +92,21 @@ def _write(source: Source, base: Path, folder: Path, name: str, measured: str) -
         )
     for file in DESCRIPTIONS:
         shutil.copyfile(source.folder / "decoder" / file, folder / file)
-    shutil.copyfile(source.folder / RECIPE, folder / RECIPE)
-    card = _card(source.recipe, name, error, measured, step_seconds(source.folder.parent))
+    recipe = _portable(source.recipe)
+    OmegaConf.save(OmegaConf.create(recipe), folder / RECIPE)
+    card = _card(recipe, name, error, measured, step_seconds(source.folder.parent))
     (folder / README).write_text(front_matter([origin("base")]) + card, encoding="utf-8")
+
+
+def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without the places of this machine: its folder of runs, and where prompt files lie."""
+    config = recipe["config"]
+    prompts = [
+        source | ({"path": Path(source["path"]).name} if source.get("path") else {})
+        for source in config["data"]["prompts"]
+    ]
+    places = {"trainer": config["trainer"] | {"runs": "runs"}, "data": config["data"] | {"prompts": prompts}}
+    return dict(recipe) | {"config": config | places}
 
 
 def _card(recipe: Mapping[str, Any], name: str, error: float, measured: str, seconds: float | None) -> str:
@@ -120,8 +132,7 @@ def _card(recipe: Mapping[str, Any], name: str, error: float, measured: str, sec
 
 
 def _prompts(source: Mapping[str, Any]) -> str:
-    """The prompts of a run's config, without the place of this machine where they lie."""
-    name = source["kind"] + (f" {Path(source['path']).name}" if source.get("path") else "")
+    name = source["kind"] + (f" {source['path']}" if source.get("path") else "")
     return f"{source['size']} prompts of {name}" if source.get("size") else f"prompts of {name}"
 
 

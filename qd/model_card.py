@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
 from qd.evaluation.points import METRICS, Point, comparable
-from qd.metrics.bootstrap import Interval
+from qd.markdown import markdown_interval, markdown_table
 from qd.models.resolver import ASSETS, SHIPPED
 
 README = "README.md"
@@ -169,9 +169,8 @@ def measured_table(points: Mapping[str, Point]) -> str:
         points: sampled without guidance, by the names of their rows.
     """
     last = list(points.values())[-1]
-    rows = [[name, *(_interval(point.metrics[metric]) for metric in METRICS)] for name, point in points.items()]
-    lines = [["", *METRICS], ["---"] * (1 + len(METRICS)), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[name, *(markdown_interval(point.metrics[metric]) for metric in METRICS)] for name, point in points.items()]
+    table = markdown_table(["", *METRICS], rows)
     return (
         f"Without guidance, on {last.n_prompts} prompts × {last.n_samples} samples (protocol `{last.protocol}`, seed "
         f"{last.seed}): means over prompts, with 95 % bootstrap intervals. Instruments: `{last.scorers}`.\n\n{table}"
@@ -182,10 +181,6 @@ def _base_model(name: str) -> str:
     if name in SHIPPED:
         return "the built-in base model" if name == "base" else f"the built-in model `{name}`"
     return f"`{name}`"
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.lo:.3f}, {interval.hi:.3f}]"
 
 
 def _licence(base: str) -> str:

@@ -203,7 +203,7 @@ def test_lambdas_are_those_that_one_would_type():
     assert InterpolateConfig("a", "b", step=0.3).lambdas == [0.0, 0.3, 0.6, 0.9]
 
 
-@pytest.mark.parametrize(("name", "points"), [("default", 86), ("quick", 23)])
+@pytest.mark.parametrize(("name", "points"), [("default", 86), ("quick", 23), ("shipped", 71)])
 def test_shipped_sweeps(name, points, models):
     """With stand-ins for the models that they name."""
     names = ["base", "beta0", "beta5", "beta10", "beta15"]
@@ -211,5 +211,5 @@ def test_shipped_sweeps(name, points, models):
     tasks = sweep_tasks(load_config(SweepConfig, "sweep", name, stand_ins))
     assert len(tasks) == points
     assert {path.stem for path in (config_folder() / "sweep").glob("*.yaml")} == {
-        "default", "quick", "reproduction", "reproduction-quick",
+        "default", "quick", "reproduction", "reproduction-quick", "shipped",
     }  # fmt: skip

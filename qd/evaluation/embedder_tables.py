@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from qd.evaluation.embedder_measurement import EmbedderMeasurement, Spread
-from qd.metrics.bootstrap import Interval
+from qd.markdown import markdown_interval, markdown_table
 
 Measured = Mapping[str, EmbedderMeasurement]
 
@@ -15,7 +15,7 @@ _RETRIEVAL = {"recall@1": "recall@1", "recall@5": "recall@5", "auc": "ROC-AUC sa
 def retrieval_table(measured: Measured) -> str:
     """One row an embedder."""
     rows = [[name, *(f"{result.retrieval[metric]:.3f}" for metric in _RETRIEVAL)] for name, result in measured.items()]
-    return _table(["embedder", *_RETRIEVAL.values()], rows)
+    return markdown_table(["embedder", *_RETRIEVAL.values()], rows)
 
 
 def invariance_table(measured: Measured) -> str:
@@ -25,13 +25,15 @@ def invariance_table(measured: Measured) -> str:
         [
             alteration,
             str(first.altered_clips[alteration]),
-            *(_interval(m.invariance[alteration]) for m in measured.values()),
+            *(markdown_interval(m.invariance[alteration]) for m in measured.values()),
         ]
         for alteration in first.invariance
     ]
     references = [m.references() for m in measured.values()]
-    rows += [[f"*{name}*", str(len(first.same)), *(_interval(r[name]) for r in references)] for name in references[0]]
-    return _table(["a clip and …", "clips", *measured], rows)
+    rows += [
+        [f"*{name}*", str(len(first.same)), *(markdown_interval(r[name]) for r in references)] for name in references[0]
+    ]
+    return markdown_table(["a clip and …", "clips", *measured], rows)
 
 
 def relative_table(measured: Measured) -> str:
@@ -44,7 +46,7 @@ def relative_table(measured: Measured) -> str:
         [name, *(f"{m.relative(value.mean):.2f}" for m, value in zip(measured.values(), values, strict=True))]
         for name, values in rows.items()
     ]
-    return _table(["a clip and …", *measured], scaled[:-1])  # the last is 0 by definition
+    return markdown_table(["a clip and …", *measured], scaled[:-1])  # the last is 0 by definition
 
 
 def calibration_table(measured: Measured) -> str:
@@ -54,22 +56,12 @@ def calibration_table(measured: Measured) -> str:
         [kind, str(spread.pairs), *(_spread(m.calibration[kind]) for m in measured.values())]
         for kind, spread in first.items()
     ]
-    return _table(["two clips of …", "pairs", *measured], rows)
+    return markdown_table(["two clips of …", "pairs", *measured], rows)
 
 
 def _first(measured: Measured) -> EmbedderMeasurement:
     return next(iter(measured.values()))
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    columns = list(columns)
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.lo:.3f}, {interval.hi:.3f}]"
-
-
 def _spread(spread: Spread) -> str:
-    return f"{_interval(spread.mean)}; {spread.low:.2f} … {spread.high:.2f}"
+    return f"{markdown_interval(spread.mean)}; {spread.low:.2f} … {spread.high:.2f}"

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qd.evaluation.points import FILE, Point, PointsFile, comparable
+from qd.metrics.bootstrap import Interval
 
 MAX_SIBLINGS = 8
 """Trajectories drawn beside a run's own: the most recently measured ones, one line style each."""
@@ -123,8 +124,8 @@ def _draw(
     axes.errorbar(
         [v.mean for v in x],
         [v.mean for v in y],
-        xerr=_bars(x),
-        yerr=_bars(y),
+        xerr=error_bars(x),
+        yerr=error_bars(y),
         fmt="none",
         ecolor="#BBBBBB",
         elinewidth=0.8,
@@ -144,7 +145,7 @@ def _draw(
     )
 
 
-def _bars(values: Sequence) -> list[list[float]]:
+def error_bars(values: Sequence[Interval]) -> list[list[float]]:
     """Distances from the mean down and up to the ends of the interval."""
     return [[max(v.mean - v.lo, 0.0) for v in values], [max(v.hi - v.mean, 0.0) for v in values]]
 

@@ -10,6 +10,11 @@ from qd.audio_io import write_audio
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import PointsFile
 
+
+class NotMeasuredError(Exception):
+    """The results lack what a figure, a table or a claim is made of; the message says what."""
+
+
 PER_PROMPT = "per_prompt"
 AUDIO = "audio"
 

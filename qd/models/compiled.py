@@ -20,6 +20,8 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+from qd.cache import cache_folder
+
 SOURCE = Path(__file__).with_name("token_loop.cpp")
 FLAGS = [
     "-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math",
@@ -36,7 +38,7 @@ def load_library() -> ctypes.CDLL | None:
         warnings.warn(f"no C++ compiler (c++, g++ or clang++, or the one that CXX names): {SLOWER}.", stacklevel=2)
         return None
     try:
-        return ctypes.CDLL(str(compiled(command, cache_folder())))
+        return ctypes.CDLL(str(compiled(command, library_folder())))
     except (OSError, subprocess.SubprocessError) as error:
         told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         warnings.warn(f"{SOURCE.name} could not be compiled ({told[0] if told else error}): {SLOWER}.", stacklevel=2)
@@ -71,10 +73,10 @@ def compiled(command: list[str], folder: Path) -> Path:
     return library
 
 
-def cache_folder() -> Path:
-    """``qd`` in the user's cache folder; where that cannot be written, a temporary folder of this process."""
+def library_folder() -> Path:
+    """The cache folder; where that cannot be written, a temporary folder of this process."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qd"
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder

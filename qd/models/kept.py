@@ -7,7 +7,6 @@ it. A vector's difference is kept as it is. Text encoder and codec are the base'
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from qd.cache import cache_folder
 from qd.models.fingerprint import stored_fingerprint
 from qd.models.safetensors_files import read_header
 
@@ -80,7 +80,7 @@ def read_difference(file: Path) -> dict[str, Tensor]:
 
 
 def restore(asset: Path, base: Path) -> Path:
-    """The checkpoint folder of a kept model, made once in :func:`cache_folder` and found there from then on.
+    """The checkpoint folder of a kept model, made once in :func:`~qd.cache.cache_folder` and found there from then on.
 
     Several processes may do this at once: each writes a folder of its own, and the first to finish names it.
 
@@ -112,14 +112,6 @@ def restore(asset: Path, base: Path) -> Path:
             "another folder in the environment: QD_CACHE=<folder>"
         ) from error
     return folder
-
-
-def cache_folder() -> Path:
-    """Where restored models lie: ``QD_CACHE``, or ``qd`` in the user's cache folder."""
-    given = os.environ.get("QD_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qd"
 
 
 def _quantised(name: str, difference: Tensor) -> Mapping[str, Tensor]:

@@ -11,12 +11,8 @@ import numpy as np
 
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS, Point, PointsFile
-from qd.evaluation.results import Results
+from qd.evaluation.results import NotMeasuredError, Results
 from qd.metrics.bootstrap import Interval, bootstrap_interval
-
-
-class NotMeasuredError(Exception):
-    """A figure or table lacks what it is made from; the message says what."""
 
 
 @dataclass(frozen=True)

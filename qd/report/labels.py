@@ -11,8 +11,8 @@ AXES = {
     "quality": "quality: ω · adherence + preference",
     "adherence": "adherence: cosine of text and audio",
     "preference": "preference: score of the listener's model",
-    "diversity": "diversity: mean 1 − cos of one prompt's samples",
-    "diversity_heldout": "diversity by the held-out embedder",
+    "diversity": "diversity: mean 1 − cos in a prompt",
+    "diversity_heldout": "diversity, held-out embedder",
     "vendi": "Vendi score: effective number of samples",
     "entropy": "entropy: nats a token",
 }
@@ -35,10 +35,16 @@ def model_label(point: Point) -> str:
         names = [short(word.rsplit(":", 1)[0]).removeprefix("β = ") for word in words]
         inside = ", ".join(names)
         return f"LERP({inside}), λ = {point.lam:g}" if point.lam is not None else f"LERP({inside})"
-    parts = [f"β = {point.beta:g}" if point.beta is not None else short(point.model)]
+    parts = [_finetuned(point) if point.beta is not None else short(point.model)]
     if point.guidance_scale != 1:
         parts.append(f"γ = {point.guidance_scale:g}")
     return ", ".join(parts)
+
+
+def _finetuned(point: Point) -> str:
+    """``β = 15``, and the run's name where that tells more: ``β = 15 (beta15-seed1)``."""
+    known = f"β = {point.beta:g}"
+    return known if point.run == f"beta{point.beta:g}" else f"{known} ({Path(point.run).name})"
 
 
 def series_label(name: str, point: Point) -> str:
@@ -50,4 +56,4 @@ def series_label(name: str, point: Point) -> str:
         return f"CFG γ on {words[0]}, {'unconditional' if 'unconditional' in name else 'negative prompt'}"
     if name.startswith("temperature"):
         return f"temperature on {words[0]}"
-    return name
+    return "trained models" if name == "betas" else "mean of weights" if name == "soup" else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,11 +26,19 @@ audio { width: 15rem; height: 2rem; } .scroll { overflow-x: auto; }
 def caption(data: ReportData, title: str) -> str:
     """What is shown, and what was run."""
     point = data.points[0]
-    seeds = sorted({one.seed for one in data.points})
     return (
-        f"{title} Protocol {data.protocol}: {point.n_prompts} prompts × {point.n_samples} samples, "
-        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}; 95 % bootstrap intervals over the prompts."
+        f"{title} Protocol {data.protocol}: {point.n_prompts} prompts × {point.n_samples} samples, {_seeds(data)}; 95 "
+        "% bootstrap intervals over the prompts."
     )
+
+
+def _seeds(data: ReportData) -> str:
+    """``seed 0 (betas: 0, 1)``: of most series, and of those that differ."""
+    seeds = {name: sorted({one.seed for one in data.points if one.series == name}) for name in data.names}
+    listed = {name: ", ".join(map(str, values)) for name, values in seeds.items()}
+    usual, _ = Counter(listed.values()).most_common(1)[0]
+    others = "; ".join(f"{name or 'no series'}: {text}" for name, text in listed.items() if text != usual)
+    return f"sampling seed {usual}" + (f" ({others})" if others else "")
 
 
 def markdown(data: ReportData, drawn: Iterable[str], tables: Mapping[str, Table], left_out: Mapping[str, str]) -> str:

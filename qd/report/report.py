@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from qd.report.data import NotMeasuredError, ReportData, read_training
+from qd.evaluation.results import NotMeasuredError
+from qd.report.data import ReportData, read_training
 from qd.report.figures import FIGURES
 from qd.report.page import markdown, page
 from qd.report.tables import TABLES, Table

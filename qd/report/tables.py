@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qd.evaluation.results import NotMeasuredError
+from qd.markdown import markdown_interval, markdown_table
 from qd.pareto import Strategy, common_reference, dominance, hypervolume
-from qd.report.data import NotMeasuredError, ReportData, Setting
+from qd.report.data import ReportData, Setting
 from qd.report.figures import headline
 from qd.report.labels import series_label
 
@@ -20,8 +22,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return markdown_table(self.header, self.rows)
 
 
 class Tabulation(NamedTuple):
@@ -107,6 +108,5 @@ def strategy(settings: list[Setting]) -> Strategy:
 
 def interval(setting: Setting, name: str, digits: int = 3) -> str:
     """``0.32 [0.29, 0.35]``, and the spread over seeds where there are several."""
-    mean, lo, hi = setting.metrics[name]
     spread = f" (seeds apart {setting.spread[name]:.{digits}f})" if len(setting.points) > 1 else ""
-    return f"{mean:.{digits}f} [{lo:.{digits}f}, {hi:.{digits}f}]{spread}"
+    return markdown_interval(setting.metrics[name], digits) + spread

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from qd.markdown import markdown_table
 from qd.metrics.bootstrap import Interval
 from qd.reproduction import claims_of_fronts as fronts
 from qd.reproduction import claims_of_training as training
@@ -59,23 +60,17 @@ def claims_table(attempts: Mapping[str, Sequence[Row]]) -> str:
     Args:
         attempts: rows of :func:`judge` by the name of the attempt, the first configuration first.
     """
-    names = list(attempts)
-    lines = [_line(["claim", *names]), _line(["---"] * (1 + len(names)))]
-    lines += [
-        _line([rows[0].claim, *(f"**{row.verdict.value}**" for row in rows)])
-        for rows in zip(*attempts.values(), strict=True)
+    verdicts = [
+        [rows[0].claim, *(f"**{row.verdict.value}**" for row in rows)] for rows in zip(*attempts.values(), strict=True)
     ]
     details = [_details(name, rows) for name, rows in attempts.items()]
-    return "\n".join([*lines, "", RULES, "", *details])
+    return "\n".join([markdown_table(["claim", *attempts], verdicts), "", RULES, "", *details])
 
 
 def _details(name: str, rows: Sequence[Row]) -> str:
-    lines = [f"### The numbers: {name}", "", _line(["claim", "statement", "measured", "rule", "verdict"])]
-    lines.append(_line(["---"] * 5))
-    for row in rows:
-        number = row.claim.split(".")[0]
-        lines += [_line([number, *_part(part)]) for part in row.parts]
-    return "\n".join([*lines, ""])
+    lines = [[row.claim.split(".")[0], *_part(part)] for row in rows for part in row.parts]
+    table = markdown_table(["claim", "statement", "measured", "rule", "verdict"], lines)
+    return f"### The numbers: {name}\n\n{table}\n"
 
 
 def _part(part: Part) -> list[str]:
@@ -89,7 +84,3 @@ def format_interval(interval: Interval) -> str:
     if interval.lo == interval.mean == interval.hi:
         return f"{interval.mean:+.3f}"
     return f"{interval.mean:+.3f} [{interval.lo:+.3f}, {interval.hi:+.3f}]"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

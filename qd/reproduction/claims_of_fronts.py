@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd.evaluation.points import Point
+from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
 from qd.reproduction.claims_of_training import BETAS, CFG, MARGIN, difference, margin, values_of
-from qd.reproduction.measured import BASE, Measured, NotMeasuredError
+from qd.reproduction.measured import BASE, Measured
 from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity
 from qd.reproduction.verdicts import Part, Rule, Verdict, above, below, part, within
 

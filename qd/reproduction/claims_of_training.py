@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
-from qd.reproduction.measured import BASE, Measured, NotMeasuredError
+from qd.reproduction.measured import BASE, Measured
 from qd.reproduction.statistics import bootstrap, rank_agreement
 from qd.reproduction.verdicts import Part, Rule, above, below, part
 

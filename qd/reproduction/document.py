@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qd.config import to_yaml
 from qd.evaluation.points import METRICS, Point
-from qd.metrics.bootstrap import Interval
+from qd.markdown import markdown_interval, markdown_table
 from qd.reproduction.claims import claims_table, judge
 from qd.reproduction.measured import Measured, roles
 from qd.reproduction.plan import ReproductionConfig, State, planned_runs
@@ -98,7 +98,7 @@ def _times(plan: ReproductionConfig) -> str:
         told = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
         state = "" if one.state is State.DONE else f" ({one.state.value})"
         rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *told])
-    return _table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
+    return markdown_table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
 
 
 def _figures(report: Path, page: Path) -> str:
@@ -118,14 +118,5 @@ def _models(points: Sequence[Point]) -> str:
     rows = []
     for (role, seed), point in sorted(distinct.items(), key=lambda item: item[0]):
         fad = "" if point.fad is None else f"{point.fad:.3f}"
-        rows.append([role, str(seed), *(_interval(point.metrics[name]) for name in METRICS), fad])
-    return _table(["model", "sampling seed", *METRICS, "FAD"], rows)
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.lo:.3f}, {interval.hi:.3f}]"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append([role, str(seed), *(markdown_interval(point.metrics[name]) for name in METRICS), fad])
+    return markdown_table(["model", "sampling seed", *METRICS, "FAD"], rows)

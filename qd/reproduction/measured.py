@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, PointsFile, comparable
-from qd.evaluation.results import Results
+from qd.evaluation.results import NotMeasuredError, Results
 from qd.merging.weights import soup
 
 BASE = "base"
 TEACHER_SCALE = 3.0
 _WEIGHT_TOLERANCE = 1e-6
-
-
-class NotMeasuredError(Exception):
-    """Names what a claim needs and the results lack."""
 
 
 class Measured:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
-from qd.reproduction.measured import NotMeasuredError
 
 
 class Verdict(str, Enum):

@@ -112,6 +112,8 @@ def test_the_card_tells_what_was_done_and_measured(run, shipped):
     assert "license: apache-2.0" in card and "a run of β = 15" in card and "mine, step 2 of 2" in card
     rows = [line for line in card.splitlines() if line.startswith(("| base", "| beta15"))]
     assert len(rows) == 2 and "## Config" in card
+    told = [card, (shipped / "finetuned" / "beta15" / "recipe.yaml").read_text(encoding="utf-8")]
+    assert all(f"runs: {run.parent}" not in text and "runs: runs" in text for text in told)  # no place of this machine
     time = next(line for line in card.splitlines() if line.startswith("| time"))
     assert "s a step" in time or "not logged" in time
 

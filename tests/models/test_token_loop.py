@@ -162,9 +162,9 @@ def test_processes_that_compile_at_once_share_one_library(fresh, capfd):
 
 @needs_compiler
 def test_another_source_compiles_anew(fresh, monkeypatch, tmp_path):
-    first = compiled.compiled(find_compiler(), compiled.cache_folder())
+    first = compiled.compiled(find_compiler(), compiled.library_folder())
     other = tmp_path / SOURCE.name
     other.write_text(SOURCE.read_text() + "\n// changed\n")
     monkeypatch.setattr(compiled, "SOURCE", other)
-    second = compiled.compiled(find_compiler(), compiled.cache_folder())
+    second = compiled.compiled(find_compiler(), compiled.library_folder())
     assert first != second and first.is_file() and second.is_file()

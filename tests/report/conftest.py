@@ -51,7 +51,7 @@ class Synthetic:
         self.results.keep(key, measurement)
         heard = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": "pieces"}
         point = Point(
-            key=key, run=model, model=model, series=series, n_prompts=len(PROMPTS), n_samples=4,
+            key=key, run=Path(model).name, model=model, series=series, n_prompts=len(PROMPTS), n_samples=4,
             metrics=measurement.intervals(), seconds=1.0, **heard, **known,
         )  # fmt: skip
         self.results.points.append(point)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from qd.report.data import NotMeasuredError, ReportData
+from qd.evaluation.results import NotMeasuredError
+from qd.report.data import ReportData
 from qd.report.figures import FIGURES, headline
 from qd.report.report import write_report
 from qd.report.tables import TABLES
@@ -27,7 +28,7 @@ def test_figures_and_tables_of_a_whole_results_file(whole: Path, tmp_path: Path)
     page = (tmp_path / "report" / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing outside
     assert all(f'id="{name}"' in page for name in (*drawn, *TABLES))
-    assert "12 prompts × 4 samples, seeds 0, 1" in page
+    assert "12 prompts × 4 samples, sampling seed 0 (betas: 0, 1)" in page
     assert page.count("<audio") == 2  # base at seed 0: two clips; the seeds share a row
     sound = re.search(r'src="data:audio/flac;base64,([^"]+)"', page)
     assert base64.b64decode(sound[1])[:4] == b"fLaC"
@@ -51,6 +52,11 @@ def test_seeds_are_one_setting_and_their_spread_is_told(whole: Path) -> None:
     assert len(quality.points) == 2
     assert quality.spread["quality"] == pytest.approx(0.1)
     assert quality.metrics["quality"].mean == pytest.approx(1.4 - 0.1 + 0.05)
+
+
+def test_two_runs_of_one_beta_are_two_rows(whole: Path, synthetic) -> None:
+    synthetic.add("betas", "runs/beta15-seed1", 1.0, 0.4, beta=15.0)
+    assert {"β = 15", "β = 15 (beta15-seed1)"} < set(headline(ReportData(whole)))
 
 
 def test_the_bow_beats_guidance_and_temperature(whole: Path) -> None:

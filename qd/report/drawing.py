@@ -1,0 +1,108 @@
+"""What the figures of a report are put together from: panels, lines with intervals, the quality–diversity plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qd.evaluation.figures import STYLES, error_bars
+from qd.evaluation.points import Point
+from qd.metrics.bootstrap import Interval
+from qd.report.data import ReportData, Setting
+from qd.report.labels import AXES, model_label, series_label
+
+WIDE = (12.0, 4.2)
+SQUARE = (8.4, 6.2)
+"""Inches."""
+
+
+def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
+    """Lines of settings on the quality–diversity plane, with light intervals."""
+    drawn = [(name, settings) for name, settings in series.items() if settings]
+    for (name, settings), style in zip(drawn, STYLES * 2, strict=False):
+        x, y = ([setting.metrics[metric] for setting in settings] for metric in ("quality", "diversity"))
+        means = [v.mean for v in x], [v.mean for v in y]
+        axes.errorbar(
+            *means, xerr=error_bars(x), yerr=error_bars(y), fmt="none", ecolor="#CCCCCC", elinewidth=0.7, zorder=1
+        )
+        slides = not name.startswith(("betas", "soup"))
+        draw_line(
+            axes, *means, style if slides else (style[0], "none", style[2]), series_label(name, settings[0].point)
+        )
+        if slides:
+            for setting in (settings[0], settings[-1]):
+                axes.annotate(
+                    _slid(name, setting.point), setting.place, xytext=(4, 3), textcoords="offset points", fontsize=6
+                )
+        elif name == "betas":
+            for setting in settings:
+                text = model_label(setting.point)
+                axes.annotate(text, setting.place, xytext=(4, -8), textcoords="offset points", fontsize=6)
+    if bound and (base := _base(series)):
+        axes.axhline(
+            base.cross_prompt_bound, color="black", linestyle=(0, (8, 4)), linewidth=0.9, label="two different prompts"
+        )
+    axes.set_title(f"protocol {data.protocol}", fontsize=9)
+    name_axes(axes, "quality", "diversity")
+
+
+def _base(series: Mapping[str, list[Setting]]) -> Setting | None:
+    """The base model without guidance, at the temperature that it was trained for; None if it is not there."""
+    plain = [one for name in series if name.startswith(("betas", "guidance")) for one in series[name]]
+    return next((one for one in plain if one.point.model == "base" and one.point.guidance_scale == 1), None)
+
+
+def _slid(series: str, point: Point) -> str:
+    if point.lam is not None:
+        return f"λ={point.lam:g}"
+    return f"T={point.temperature:g}" if series.startswith("temperature") else f"γ={point.guidance_scale:g}"
+
+
+def panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=WIDE, layout="constrained")
+    return figure, figure.subplots(1, count)
+
+
+def draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], style: tuple, label: str) -> None:
+    colour, line, marker = style
+    axes.plot(
+        x, y, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4.5, markerfacecolor="white",
+        label=label, zorder=3,
+    )  # fmt: skip
+
+
+def draw_intervals(axes: Axes, x: Sequence[float], values: Sequence[Interval], style: tuple, label: str) -> None:
+    colour, line, marker = style
+    axes.errorbar(
+        x, [value.mean for value in values], yerr=error_bars(values), color=colour, linestyle=line, marker=marker,
+        markersize=4.5, markerfacecolor="white", linewidth=1.2, elinewidth=0.7, capsize=2, label=label,
+    )  # fmt: skip
+
+
+def draw_dots(axes: Axes, settings: Mapping[str, Setting], metric: str) -> None:
+    """A row for each setting, with its interval."""
+    values = [setting.metrics[metric] for setting in settings.values()]
+    rows = range(len(values))
+    axes.errorbar(
+        [value.mean for value in values], rows, xerr=error_bars(values), fmt="ko", markerfacecolor="white", capsize=2
+    )
+    axes.set_yticks(rows, list(settings))
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlabel(AXES[metric])
+    axes.grid(color="#EEEEEE")
+    axes.set_axisbelow(True)
+
+
+def name_axes(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(AXES[x])
+    axes.set_ylabel(AXES[y])
+    finish(axes)
+
+
+def finish(axes: Axes) -> None:
+    axes.grid(color="#EEEEEE")
+    axes.set_axisbelow(True)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, framealpha=0.7)
