@@ -16,17 +16,20 @@ import torch
 from qd.config import load_config
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
+from qd.devices import resolve_device
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
+from qd.train import settled
 
 PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
 
 
 def build_module(config: TrainConfig) -> DiversityDistillation:
     """The default run's module, without its trainer; its gradient diagnostics are left out, as in 49 of 50 steps."""
+    config = settled(config, resolve_device(config.trainer.device))
     music = MusicGen.load(config.model.name)
     width = music.text_encoder.config.hidden_size
     baseline = build_baseline(config.objective.baseline, decay=config.objective.baseline_decay, feature_width=width)
@@ -35,6 +38,12 @@ def build_module(config: TrainConfig) -> DiversityDistillation:
 
 class _AfterFirstStep(DiversityDistillation):
     global_step = 1
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> torch.Tensor:
+        """In the precision in which the trainer runs it."""
+        mixed = self.config.trainer.precision == "bf16-mixed"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            return super().training_step(batch, batch_idx)
 
 
 def main() -> None:

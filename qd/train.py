@@ -59,8 +59,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     quieten_libraries()
     ranks = config.trainer.ranks
     device = local_device(resolve_device(config.trainer.device), ranks)
-    if config.trainer.precision == "auto":  # settled now: a run that is resumed keeps it
-        config = replace(config, trainer=replace(config.trainer, precision=fast_precision(device)))
+    config = settled(config, device)  # now: a run that is resumed keeps it
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
     module, data = _build(config)
@@ -98,11 +97,16 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     return folder
 
 
+def settled(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The config with the precision that ``auto`` stands for on this device."""
+    if config.trainer.precision != "auto":
+        return config
+    return replace(config, trainer=replace(config.trainer, precision=fast_precision(device)))
+
+
 def _build(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule]:
     """What is trained, and what it is trained on."""
     music = load_policy(config.model, config.seed)
-    if config.trainer.precision == "bf16-mixed" and resolve_device(config.trainer.device).type == "cpu":
-        music.lm.attend_plainly()
     music.frames(config.rollout.seconds)  # a clip of no frame is an error now, not in the run
     if problems := length_problems(config, music.tokenizer):
         raise ConfigError(problems)

@@ -18,6 +18,7 @@ from torch.optim import AdamW, Optimizer
 
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
+from qd.devices import resolve_device
 from qd.models.condition import Condition
 from qd.models.delay import delay, delayed_steps
 from qd.models.embedder import Embedder
@@ -66,6 +67,8 @@ class DiversityDistillation(pl.LightningModule):
         self.config = config
         self.music = music
         self.teacher = music.lm.frozen(getattr(torch, config.model.dtype))
+        if config.trainer.precision == "bf16-mixed" and resolve_device(config.trainer.device).type == "cpu":
+            music.lm.attend_plainly()
         self.embedder = embedder.requires_grad_(False).eval()
         self.baseline = baseline
         self.sampler = Sampler(music.lm)

@@ -177,7 +177,8 @@ def test_sampled_log_probs_and_entropy_equal_rescored_ones(
 
 
 @torch.no_grad()
-def test_under_autocast_the_sampler_is_the_policy_that_is_scored(make_lm, make_condition):
+def test_under_autocast_the_plain_loop_is_the_policy_that_is_scored(make_lm, make_condition, monkeypatch):
+    monkeypatch.setattr("qd.models.sampler.runs_compiled", lambda lm: False)
     lm, condition = make_lm(seed=1), make_condition(4, 5, 32)
     uniforms = counter_uniforms(0, 1, range(4), lm.codebooks, 20)
     with torch.autocast("cpu", torch.bfloat16):

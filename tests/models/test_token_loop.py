@@ -109,8 +109,17 @@ def test_what_it_does_not_know_takes_the_plain_loop(make_lm):
     assert token_loop.runs_compiled(lm)
     assert not token_loop.runs_compiled(make_lm(activation_function="relu"))
     assert not token_loop.runs_compiled(make_lm().double())
+
+
+@needs_compiler
+@torch.no_grad()
+def test_under_autocast_it_draws_the_same(make_lm, make_condition):
+    lm, condition = make_lm(seed=3), make_condition(4, 5, 32)
+    uniforms = counter_uniforms(0, 1, range(4), lm.codebooks, 20)
+    plain = Sampler(lm).sample(condition, 12, uniforms=lambda step: uniforms[..., step])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not token_loop.runs_compiled(lm)
+        sampled = Sampler(lm).sample(condition, 12, uniforms=lambda step: uniforms[..., step])
+    assert torch.equal(sampled.codes, plain.codes) and torch.equal(sampled.log_probs, plain.log_probs)
 
 
 @needs_compiler
@@ -123,6 +132,7 @@ def test_uniforms_of_another_shape_are_refused(make_lm, make_condition):
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """As on the first use of a process, with a cache of its own."""
+    monkeypatch.delenv("QD_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     load_library.cache_clear()
     yield tmp_path / "qd"
