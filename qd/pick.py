@@ -47,14 +47,7 @@ def pick(
     wish, other = ("quality", "diversity") if diversity is None else ("diversity", "quality")
     least = quality if diversity is None else diversity
     front = _front(data, allow_guidance)
-    meets = [one for one in front if one.metrics[wish].mean >= least]
-    if not meets:
-        best = max(front, key=lambda one: one.metrics[wish].mean)
-        raise ValueError(
-            f"no measured model has {wish} {least:g}; the front reaches {best.metrics[wish].mean:.3f}, with {other} "
-            f"{best.metrics[other].mean:.3f} ({best.point.model}). Wish for less, or measure more models"
-        )
-    found = max(meets, key=lambda one: one.metrics[other].mean)
+    found = _best(front, wish, least, other)
     folder = Path(out) if out else Path("runs/picked") / f"{wish}-{least:g}"
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or name another OUT")
@@ -62,6 +55,18 @@ def pick(
     with (folder / README).open("a", encoding="utf-8") as card:
         card.write(f"\n{told(found, front, wish, least)}\n")
     return found, folder
+
+
+def _best(front: Sequence[Setting], wish: str, least: float, other: str) -> Setting:
+    """The most of the other, where there is enough of the wish."""
+    meets = [one for one in front if one.metrics[wish].mean >= least]
+    if not meets:
+        best = max(front, key=lambda one: one.metrics[wish].mean)
+        raise ValueError(
+            f"no measured model has {wish} {least:g}; the front reaches {best.metrics[wish].mean:.3f}, with {other} "
+            f"{best.metrics[other].mean:.3f} ({best.point.model}). Wish for less, or measure more models"
+        )
+    return max(meets, key=lambda one: one.metrics[other].mean)
 
 
 def told(found: Setting, front: Sequence[Setting], wish: str, least: float) -> str:

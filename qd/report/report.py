@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from qd.evaluation.results import NotMeasuredError
-from qd.report.data import ReportData, read_training
+from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
 from qd.report.page import markdown, page
 from qd.report.tables import TABLES, Table
@@ -45,18 +45,7 @@ def write_report(
     if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
         raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
     data = ReportData(points, protocol, scorers)
-    training = [read_training(folder) for folder in runs]
-    figures: dict[str, Figure] = {}
-    tables: dict[str, Table] = {}
-    left_out: dict[str, str] = {}
-    for name in wanted:
-        try:
-            if name in FIGURES:
-                figures[name] = FIGURES[name].draw(data, training)
-            else:
-                tables[name] = TABLES[name].make(data)
-        except NotMeasuredError as error:
-            left_out[name] = str(error)
+    figures, tables, left_out = _made(wanted, data, [read_training(folder) for folder in runs])
     if not figures and not tables:
         needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
         raise ValueError(f"{points} has the points of no figure and no table: {needs}")
@@ -69,3 +58,21 @@ def write_report(
     (folder / "report.html").write_text(page(data, folder, figures, tables, left_out), encoding="utf-8")
     log_report(folder, data, figures)
     return left_out
+
+
+def _made(
+    wanted: Sequence[str], data: ReportData, training: Sequence[Training]
+) -> tuple[dict[str, Figure], dict[str, Table], dict[str, str]]:
+    """Figures and tables by name, and of those that lack something, what."""
+    figures: dict[str, Figure] = {}
+    tables: dict[str, Table] = {}
+    left_out: dict[str, str] = {}
+    for name in wanted:
+        try:
+            if name in FIGURES:
+                figures[name] = FIGURES[name].draw(data, training)
+            else:
+                tables[name] = TABLES[name].make(data)
+        except NotMeasuredError as error:
+            left_out[name] = str(error)
+    return figures, tables, left_out
