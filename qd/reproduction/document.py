@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from qd.config import to_yaml
+from omegaconf import OmegaConf
+
 from qd.evaluation.points import METRICS, Point
 from qd.markdown import markdown_interval, markdown_table
+from qd.report.figures import FIGURES
 from qd.reproduction.claims import claims_table, judge
 from qd.reproduction.measured import Measured, roles
 from qd.reproduction.plan import ReproductionConfig, State, planned_runs
@@ -16,7 +19,7 @@ from qd.runs import step_seconds
 
 _DOCUMENT = """# The reproduction
 
-Written by `make reproduce ARGS="--only document"` from the results alone.
+Written by `make reproduce CONFIG={config} ARGS="--only document"` from the results alone.
 
 ## What was run
 
@@ -24,7 +27,7 @@ Written by `make reproduce ARGS="--only document"` from the results alone.
 make reproduce CONFIG={config}
 ```
 
-```yaml
+{notes}```yaml
 {yaml}```
 
 ## How long it took
@@ -75,7 +78,8 @@ def write_document(
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _DOCUMENT.format(
         config=name,
-        yaml=to_yaml(plan),
+        notes=f"{plan.notes.strip()}\n\n" if plan.notes.strip() else "",
+        yaml=OmegaConf.to_yaml({key: value for key, value in asdict(plan).items() if key != "notes"}),
         points=len({point.key for point in measured.points}),
         sweep=f"{seconds / 60:.0f} minutes",
         times=_times(plan),
@@ -110,7 +114,12 @@ def _figures(report: Path, page: Path) -> str:
     folder.mkdir(exist_ok=True)
     for picture in pictures:
         shutil.copyfile(picture, folder / picture.name)
-    return "\n\n".join(f"![{picture.stem}]({folder.name}/{picture.name})" for picture in pictures)
+    return "\n\n".join(_figure(folder.name, picture.stem) for picture in pictures)
+
+
+def _figure(folder: str, name: str) -> str:
+    title = f"{name.replace('-', ' ').capitalize()}. {FIGURES[name].title}" if name in FIGURES else name
+    return f"![{title}]({folder}/{name}.png)\n\n*{title}*"
 
 
 def _models(points: Sequence[Point]) -> str:

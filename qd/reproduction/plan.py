@@ -35,6 +35,7 @@ class ReproductionConfig:
     overrides: list[str] = field(default_factory=list)  # of `qd train`, for every run
     runs: list[RunConfig] = field(default_factory=list)
     sweep: str = "reproduction"  # overlay in configs/sweep/, or the path of a YAML file
+    notes: str = ""  # what a reader of the document is to know of how it was run, as Markdown
 
     def problems(self) -> list[str]:
         names = [run.name for run in self.runs]
