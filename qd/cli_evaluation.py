@@ -8,8 +8,6 @@ from typing import Any
 from qd import commands
 from qd.cli_command import add_command
 
-POINTS = "runs/results/points.jsonl"
-
 
 def add_evaluate(parsers: Any) -> None:
     parser = add_command(
@@ -108,6 +106,6 @@ def add_pick(parsers: Any) -> None:
 
 def _add_results_options(parser: argparse.ArgumentParser) -> None:
     """What `report` and `pick` share."""
-    parser.add_argument("--points", default=POINTS, metavar="FILE", help="results file (default: %(default)s)")
+    parser.add_argument("--points", metavar="FILE", help="results file (default: runs/results/points.jsonl)")
     parser.add_argument("--protocol", help="of the points to take, where the file holds several")
     parser.add_argument("--scorers", metavar="TEXT", help="a part of their description, where the file holds several")

@@ -107,11 +107,13 @@ def run_report(options: argparse.Namespace) -> None:
     """``qd report``."""
     from pathlib import Path
 
+    from qd.config_schema.measuring import POINTS
     from qd.report.report import write_report
 
-    out = options.out or str(Path(options.points).parent / "report")
+    points = options.points or POINTS
+    out = options.out or str(Path(points).parent / "report")
     chosen = {"protocol": options.protocol, "scorers": options.scorers}
-    left_out = write_report(options.points, out, runs=options.runs, only=options.only, **chosen)
+    left_out = write_report(points, out, runs=options.runs, only=options.only, **chosen)
     for name, why in left_out.items():
         print(f"{name} is left out: {why}")
     print(f"{out}/report.html; `make tensorboard` shows it too")
@@ -119,10 +121,11 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_pick(options: argparse.Namespace) -> None:
     """``qd pick``."""
+    from qd.config_schema.measuring import POINTS
     from qd.pick import pick
 
     setting, folder = pick(
-        options.points,
+        options.points or POINTS,
         quality=options.quality,
         diversity=options.diversity,
         allow_guidance=options.allow_guidance,

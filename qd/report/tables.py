@@ -80,7 +80,7 @@ def front_table(data: ReportData) -> Table:
         reference = common_reference(*([setting.place for setting in one] for one in (lerp, settings)))
         found = dominance(strategy(lerp), strategy(settings), reference)
         areas = [hypervolume([setting.place for setting in one], reference) for one in (lerp, settings)]
-        label = "intermediate β" if name == "betas" else series_label(name, settings[0].point)
+        label = series_label(name, settings[0].point)
         difference = f"{found.difference.mean:+.3f} [{found.difference.lo:+.3f}, {found.difference.hi:+.3f}]"
         rows.append(
             [label, *(f"{area:.3f}" for area in areas), difference, f"{found.probability:.3f}",

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from qd.config import load_config
 from qd.config_schema.sweep import SweepConfig
+from qd.evaluation.model_spec import ModelSpec
+from qd.merging.weights import Weighted
 from qd.reproduction.plan import ReproductionConfig
 from qd.sweep import sweep_tasks
 
@@ -34,9 +36,20 @@ def load_sweep(plan: ReproductionConfig) -> SweepPlan:
     """The points that the plan's sweep asks for, each once, however many series it stands in."""
     config = load_config(_Untrained, "sweep", plan.sweep)
     tasks = {
-        (task.model.text, task.seed, task.temperature, task.guidance_scale, task.passes == 2 and task.negative): task
+        (
+            _acting(task.model),
+            task.seed,
+            task.temperature,
+            task.guidance_scale,
+            task.passes == 2 and task.negative,
+        ): task
         for task in sweep_tasks(config)
     }
     sizes = {name: getattr(config, name) for name in ("n_prompts", "n_samples")}
     overrides = [f"{name}={value}" for name, value in sizes.items() if value is not None]
     return SweepPlan([task.passes == 2 for task in tasks.values()], config.protocol, overrides)
+
+
+def _acting(model: ModelSpec) -> tuple[Weighted, ...]:
+    """The models of a sum that act: an end of a line is the model by itself."""
+    return tuple(weighted for weighted in model.weights if weighted.weight)

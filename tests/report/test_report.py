@@ -62,7 +62,7 @@ def test_two_runs_of_one_beta_are_two_rows(whole: Path, synthetic) -> None:
 def test_the_bow_beats_guidance_and_temperature(whole: Path) -> None:
     rows = {row[0]: row for row in TABLES["fronts"].make(ReportData(whole)).rows}
     assert set(rows) == {"CFG γ on base, negative prompt", "CFG γ on base, unconditional", "temperature on base",
-                         "intermediate β"}  # fmt: skip
+                         "trained models"}  # fmt: skip
     temperature = rows["temperature on base"]
     assert float(temperature[4]) > 0.95 and float(temperature[3].split()[0]) > 0
 

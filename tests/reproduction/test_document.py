@@ -15,7 +15,7 @@ def test_the_page_is_made_of_results(world, tmp_path):
     page = write_document(plan, tmp_path / "docs" / "reproduction.md", "mine", {"again": plan})
     text = page.read_text(encoding="utf-8")
     assert "make reproduce CONFIG=mine" in text and "| claim | mine | again |" in text
-    assert "![figure-1](reproduction/figure-1.png)" in text
+    assert "](reproduction/figure-1.png)\n\n*Figure 1. Quality against diversity" in text
     assert (page.parent / "reproduction" / "figure-1.png").read_bytes() == b"picture"
     assert "| beta0 | 0 | 0 | 2000 |  |  |" in text and "| beta15 (to do) | 15 |" in text
     rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| beta15 | ")]

@@ -17,8 +17,8 @@ def load(name: str, *overrides: str) -> ReproductionConfig:
     return load_config(ReproductionConfig, "reproduction", name, overrides)
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_every_shipped_plan_is_whole(name, tmp_path):
+@pytest.mark.parametrize("name", [name for name in PLANS if name != "first"])
+def test_every_plan_of_all_runs_is_whole(name, tmp_path):
     plan = load(name, f"folder={tmp_path}")
     runs = {one.run.name: one for one in planned_runs(plan)}
     assert {"beta0", "beta5", "beta10", "beta15", "n2", "n4", "n4-shared", "n8-shared"} <= runs.keys()
@@ -29,7 +29,19 @@ def test_every_shipped_plan_is_whole(name, tmp_path):
     text = (config_folder() / "sweep" / f"{plan.sweep}.yaml").read_text(encoding="utf-8")
     shipped = load(name).folder
     assert all(f"  {run}: {shipped}/{run}\n" in text for run in runs)
-    assert len(load_sweep(plan).guided) > 30
+    guided = load_sweep(plan).guided
+    assert (len(guided), sum(guided)) == {"default": (111, 22), "quick": (30, 8)}[name]
+
+
+def test_the_first_pair_is_told_and_measured_as_it_was_shipped(tmp_path):
+    plan = load("first", f"folder={tmp_path}")
+    assert [(one.run.name, one.run.beta, one.steps) for one in planned_runs(plan)] == [
+        ("beta0", 0, 2000),
+        ("beta15", 15, 2000),
+    ]
+    assert plan.sweep == "shipped" and "step 4,000" in plan.notes
+    assert load("first").folder != load("default").folder  # their sweeps have other protocols
+    assert len(load_sweep(plan).guided) == 63
 
 
 def test_both_estimators_are_compared_at_constant_batch():
