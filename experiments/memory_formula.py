@@ -58,8 +58,8 @@ def run_bytes(shape: Shape, seconds: int, way: str, ranks: int, rows: int) -> fl
     """Bytes a rank: weights, teacher, gradient and two moments, and the larger of rollout and update.
 
     Args:
-        way: ``ddp``, ``lora`` (the frozen base is its own teacher) or ``fsdp`` (not built: weights, gradient, moments
-            sharded, but whole weights for the rollout and update).
+        way: ``ddp``, ``lora`` (the frozen base is its own teacher) or ``fsdp`` (weights, gradient and moments
+            sharded, but whole weights for the rollout).
     """
     p, frozen = shape.parameters * 4, (TEXT_ENCODER + CODEC) * 4
     step = step_bytes(shape, rows, seconds * FRAMES_A_SECOND + CODEBOOKS - 1)

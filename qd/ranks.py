@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from qd.devices import trainer_device
 from qd.runs import create_run
+from qd.sharded_strategy import FullySharded
 
 RUN_FOLDER = "QD_RUN_FOLDER"
 """Tells the run folder to the processes of the other ranks."""
@@ -55,11 +56,17 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def trainer_devices(device: torch.device, devices: int, nodes: int = 1) -> dict[str, Any]:
-    """What a Lightning Trainer is to be told to run on ``devices`` devices on each of ``nodes`` machines."""
+def trainer_devices(device: torch.device, devices: int, nodes: int = 1, sharded: bool = False) -> dict[str, Any]:
+    """What a Lightning Trainer is to be told to run on ``devices`` devices on each of ``nodes`` machines.
+
+    Where ``sharded``, they share out the weights that the module's ``configure_model`` shares (FSDP); else each has all
+    (DDP).
+    """
     one = trainer_device(device)
     if devices * nodes == 1:
         return one
+    if sharded:
+        return one | {"devices": devices, "num_nodes": nodes, "strategy": FullySharded(devices * nodes)}
     # Buffers are constants, or, in the baselines, changed alike on every rank: there is nothing to send round.
     return one | {"devices": devices, "num_nodes": nodes, "strategy": DDPStrategy(broadcast_buffers=False)}
 

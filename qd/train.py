@@ -71,7 +71,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         return None
     # Before the folder: what cannot be measured must not take the run's name.
     heldout = load_embedder(config.reward.heldout_embedder).to(device)
-    module.to(device)
+    if not config.trainer.sharded:  # else the whole of it may not fit there
+        module.to(device)
     evaluator = build_evaluator(
         config.evaluation,
         module.music,
@@ -195,14 +196,15 @@ def _trainer(
     config: TrainConfig, folder: Path, callbacks: list[pl.Callback], checkpoint: Path | None, accumulation: int
 ) -> pl.Trainer:
     resumed_at = _step_of(checkpoint) if checkpoint else None
+    settings = config.trainer
     return pl.Trainer(
-        **trainer_devices(resolve_device(config.trainer.device), config.trainer.devices, config.trainer.num_nodes),
-        precision=config.trainer.precision,
-        max_steps=config.trainer.max_steps,
+        **trainer_devices(resolve_device(settings.device), settings.devices, settings.num_nodes, settings.sharded),
+        precision=settings.precision,
+        max_steps=settings.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=config.optimizer.gradient_clip or None,
-        logger=build_loggers(config.trainer.loggers, config.trainer.logger_options, folder, resumed_at),
+        logger=build_loggers(settings.loggers, settings.logger_options, folder, resumed_at),
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,

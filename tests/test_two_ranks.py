@@ -7,21 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qd.config import to_yaml
 from qd.config_schema import TrainConfig
+from qd.config_schema.policy import LoraConfig
+from qd.models.musicgen import MusicGen
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "tests" / "tiny_run.py"
 STEPS = 4
+LONG = 60
 Config = Callable[..., TrainConfig]
 
 
@@ -85,10 +89,11 @@ def finished(config: TrainConfig, *options: str) -> Path:
     return Path(config.trainer.runs) / "x"
 
 
-@pytest.fixture
-def runs(run_config: TrainConfig, tmp_path: Path) -> tuple[Path, Path]:
-    """Of one process, and of two with the same batch and the same micro-batches."""
-    return tuple(finished(changed(run_config, tmp_path / f"ranks{n}", devices=n)) for n in (1, 2))
+WAYS = {"one": {"devices": 1}, "ddp": {"devices": 2}, "fsdp": {"devices": 2, "strategy": "fsdp"}}
+
+
+def run_of(config: TrainConfig, folder: Path, way: str, *options: str) -> Path:
+    return finished(changed(config, folder / way, **WAYS[way]), *options)
 
 
 def checkpoint(run: Path) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def scalars(run: Path) -> dict[str, list[float]]:
     return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
 
 
-def assert_same_run(one: Path, two: Path) -> None:
+def assert_same_run(one: Path, two: Path, measured_at: Sequence[int] = (0, 2, 4)) -> None:
     """Losses, gradients (their norms, and AdamW's moments of them), weights, baseline and points."""
     assert scalars(one).keys() == scalars(two).keys() >= {"train/loss", "train/baseline", "train/grad_norm"}
     for tag, values in scalars(one).items():
@@ -118,27 +123,98 @@ def assert_same_run(one: Path, two: Path) -> None:
     moments, moments_ = (state["optimizer_states"][0]["state"] for state in (first, second))
     for parameter, state in moments.items():
         torch.testing.assert_close(moments_[parameter]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-6)
-    assert [point["step"] for point in points(one)] == [point["step"] for point in points(two)] == [0, 2, 4]
+    assert [point["step"] for point in points(one)] == [point["step"] for point in points(two)] == list(measured_at)
     for mine, theirs in zip(points(one), points(two), strict=True):
         measured = {key: value for key, value in mine.items() if isinstance(value, float) and key != "seconds"}
         assert {"quality", "diversity", "diversity_lo", "vendi", "entropy"} <= measured.keys()
         assert measured == pytest.approx({key: theirs[key] for key in measured}, rel=1e-3, abs=1e-5)
 
 
-def test_two_processes_do_what_one_does(runs: tuple[Path, Path]) -> None:
-    one, two = runs
+def assert_same_steps(one: Path, two: Path) -> None:
+    """The prompts and codes of every rollout are equal bit by bit, whoever drew them; so are the baselines after it."""
+    first, second = ([torch.load(file) for file in sorted(run.parent.glob("seen-*.pt"))] for run in (one, two))
+    assert (len(first), len(second)) == (1, 2)
+    rollouts, theirs = (
+        {key: codes for rank in ranks for key, codes in rank["codes"].items()} for ranks in (first, second)
+    )
+    assert sum(len(rank["codes"]) for rank in second) == len(rollouts)  # no rank draws what the other has drawn
+    assert rollouts.keys() == theirs.keys()
+    for key, codes in rollouts.items():
+        assert torch.equal(theirs[key], codes), key
+    for step, baseline in first[0]["baseline"].items():
+        assert baseline["total"] != 0
+        for rank in second:
+            torch.testing.assert_close(rank["baseline"][step], baseline, rtol=1e-5, atol=1e-7)
+
+
+def files(run: Path) -> list[str]:
+    """Of the run and its step folders, without what is in the names of TensorBoard's."""
+    return sorted(str(path.relative_to(run)).split(".tfevents")[0] for path in run.rglob("*"))
+
+
+def assert_does_what_one_does(one: Path, two: Path) -> None:
     assert_same_run(one, two)
-    for run in runs:  # the first rank alone has written
-        assert len(list(run.glob("events.out.tfevents.*"))) == len(list(one.glob("events.out.tfevents.*")))
-    assert {path.name for path in one.iterdir() if "events" not in path.name} == {
-        path.name for path in two.iterdir() if "events" not in path.name
-    }
+    assert_same_steps(one, two)
+    assert files(two) == files(one)  # the first rank alone has written
+    weights, saved = MusicGen.load(two / "step-000004").lm.state_dict(), checkpoint(two)["state_dict"]
+    trained = [name for name in saved if name.startswith("music.lm.")]
+    assert trained
+    for name in trained:
+        if (loaded := weights.get(name.removeprefix("music.lm."))) is not None:  # adapters are merged in the folder
+            torch.testing.assert_close(loaded, saved[name], rtol=0, atol=0)
+
+
+def test_two_processes_do_what_one_does(run_config: TrainConfig, tmp_path: Path) -> None:
+    one, two = (run_of(run_config, tmp_path, way, "--see") for way in ("one", "ddp"))
+    assert_does_what_one_does(one, two)
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tmp_path: Path) -> None:
-    whole = finished(changed(run_config, tmp_path / "whole", devices=2))
-    config = changed(run_config, tmp_path / "stopped", devices=2)
+@pytest.mark.parametrize("baseline", ["prompt_moving_average", "value_head"])
+def test_two_processes_that_share_the_weights_do_what_one_does(
+    run_config: TrainConfig, tmp_path: Path, baseline: str
+) -> None:
+    objective = replace(run_config.objective, baseline=baseline)
+    model = replace(run_config.model, gradient_checkpointing=baseline == "value_head")
+    config = replace(run_config, objective=objective, model=model)
+    one, two = (
+        run_of(config, tmp_path, way, *(["--see"] if baseline != "value_head" else [])) for way in ("one", "fsdp")
+    )
+    assert_same_run(one, two)
+    if baseline != "value_head":
+        assert_does_what_one_does(one, two)
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_by_two_processes_as_by_one(run_config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(run_config, model=replace(run_config.model, lora=LoraConfig(rank=2, alpha=4.0)))
+    one, two = (run_of(config, tmp_path, way, "--see") for way in ("one", "ddp"))
+    assert_does_what_one_does(one, two)
+    adapters = (load_file(run / "step-000004" / "adapter" / "adapter_model.safetensors") for run in (one, two))
+    torch.testing.assert_close(*adapters, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "then"), [("fsdp", "fsdp"), ("fsdp", "one"), ("ddp", "fsdp")])
+def test_a_run_goes_on_with_another_strategy(run_config: TrainConfig, tmp_path: Path, way: str, then: str) -> None:
+    whole = run_of(run_config, tmp_path, "one")
+    begun = finished(changed(run_config, tmp_path / "begun", max_steps=2, **WAYS[way]))
+    settings = [f"trainer.{key}={value}" for key, value in ({"strategy": "ddp"} | WAYS[then]).items()]
+    resumed = launch(
+        [sys.executable, str(WORKER), "train", "--resume", str(begun), f"trainer.max_steps={STEPS}", *settings]
+    )
+    said = ended(resumed)
+    assert resumed.returncode == 0, said
+    assert_same_run(whole, begun)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tmp_path: Path, way: str) -> None:
+    # Long enough to be stopped before it is over: its steps take milliseconds.
+    long = replace(run_config, evaluation=replace(run_config.evaluation, every=LONG))
+    whole = finished(changed(long, tmp_path / "whole", max_steps=LONG, **WAYS[way]))
+    config = changed(long, tmp_path / "stopped", max_steps=LONG, **WAYS[way])
     process = start(config)
     for line in process.stdout:
         if line.startswith("step 1/"):
@@ -148,18 +224,21 @@ def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tm
     run = tmp_path / "stopped" / "x"
     assert process.returncode == 130, errors
     assert errors.count("is saved; to go on: make train RESUME=") == 1
-    assert checkpoint(run)["global_step"] < STEPS
+    assert checkpoint(run)["global_step"] < LONG
     resumed = launch([sys.executable, str(WORKER), "train", "--resume", str(run)])
     said = ended(resumed)
     assert resumed.returncode == 0, said
-    assert_same_run(whole, run)
+    assert_same_run(whole, run, (0, LONG))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize("what", ["nan", "error"])
-def test_what_fails_on_one_rank_ends_both(run_config: TrainConfig, tmp_path: Path, rank: str, what: str) -> None:
-    config = changed(run_config, tmp_path / "failing", devices=2)
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_what_fails_on_one_rank_ends_both(
+    run_config: TrainConfig, tmp_path: Path, rank: str, what: str, way: str
+) -> None:
+    config = changed(run_config, tmp_path / "failing", **WAYS[way])
     process = start(config, f"--{what}={rank}")
     _, errors = ended(process)
     assert process.returncode not in (0, 130)

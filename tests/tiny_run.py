@@ -1,6 +1,7 @@
 """Runs the command line in a process of its own, with stand-ins for the two scorers, so that a test can kill it.
 
 With ``--hold`` the run waits for that before it saves its last step: it cannot end first, however slow the killer is.
+With ``--see`` each rank writes what it drew, and its baseline after each step, to ``seen-<rank>.pt`` beside the run.
 With ``--nan=1`` the loss of rank 1 is NaN at step 2, with ``--error=1`` that rank fails there.
 """
 
@@ -10,8 +11,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 import qd.evaluation.evaluator
@@ -19,6 +22,7 @@ from qd.callbacks.progress import StepProgress
 from qd.cli import main
 from qd.data.prompts import PromptBatch
 from qd.modules.distillation import DiversityDistillation
+from qd.modules.rollout import Rollout
 from qd.scorers.protocol import Quality
 
 
@@ -59,12 +63,34 @@ def spoil(what: str, rank: str) -> None:
     DiversityDistillation.training_step = spoiled
 
 
+def see() -> None:
+    """Notes the codes of each prompt at each step, and the baseline's state once the step is done."""
+    rollout, seen = DiversityDistillation.rollout, {"codes": {}, "baseline": {}}
+
+    def noted(module: DiversityDistillation, batch: PromptBatch) -> Rollout:
+        drawn = rollout(module, batch)
+        for position, codes in zip(batch.positions, drawn.codes.chunk(len(batch.positions)), strict=True):
+            seen["codes"][module.global_step, position, batch.prompts[batch.positions.index(position)]] = codes
+        return drawn
+
+    def saved(progress: StepProgress, trainer: pl.Trainer, module: DiversityDistillation) -> None:
+        on_step_end(progress, trainer, module)
+        state = module.baseline.state_dict()
+        seen["baseline"][trainer.global_step] = {name: value.clone() for name, value in state.items()}
+        torch.save(seen, Path(module.config.trainer.runs) / f"seen-{trainer.global_rank}.pt")
+
+    on_step_end, StepProgress.on_step_end = StepProgress.on_step_end, saved
+    DiversityDistillation.rollout = noted
+
+
 if __name__ == "__main__":
     qd.evaluation.evaluator.load_quality = stand_in_quality
     if "--hold" in sys.argv:
         sys.argv.remove("--hold")
         ended, StepProgress.on_step_end = StepProgress.on_step_end, hold
+    if "--see" in sys.argv:
+        see()
     for option in [text for text in sys.argv if text.startswith(("--nan=", "--error="))]:
         # It stays among the arguments, with which Lightning starts the other ranks.
         spoil(*option.removeprefix("--").split("="))
-    sys.exit(main([text for text in sys.argv[1:] if not text.startswith(("--nan=", "--error="))]))
+    sys.exit(main([text for text in sys.argv[1:] if not text.startswith(("--see", "--nan=", "--error="))]))

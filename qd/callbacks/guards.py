@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from qd.callbacks.step_callback import StepCallback
 from qd.models.resolver import step_folders
-from qd.modules.collective import gather_objects
+from qd.modules.collective import gather_objects, gradient_norm
 
 
 class NonFiniteError(RuntimeError):
@@ -48,8 +47,7 @@ class NonFiniteGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        finite = torch.nn.utils.get_total_norm(gradients).isfinite()
+        finite = gradient_norm(p for group in optimizer.param_groups for p in group["params"]).isfinite()
         self._stop(trainer, None if finite else "the gradient is not finite", pl_module.latest.prompts)
 
     def _stop(self, trainer: pl.Trainer, complaint: str | None, prompts: list[str]) -> None:

@@ -99,8 +99,6 @@ class ParetoLog(StepCallback):
     def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> Point | None:
         """Written by the first rank alone, from what all of them have measured."""
         landmarks = self._landmarks(pl_module.teacher)
-        if not trainer.is_global_zero:
-            return None
         step, student = trainer.global_step, pl_module.music.lm
         sampling = self.evaluator.sampling()
         point = self.evaluator.point(
@@ -111,7 +109,9 @@ class ParetoLog(StepCallback):
             model=str(step_folder(self.folder, step)) if step else self.base,
             step=step,
             beta=self.beta,
-        )
+        )  # by all ranks, each of which may hold a share of the weights that are hashed
+        if not trainer.is_global_zero:
+            return None
         measurement.save(self.folder / "per_prompt" / f"step-{step:06d}.npz")
         self.points.append(point)
         for logger in trainer.loggers:

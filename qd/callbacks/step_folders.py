@@ -44,14 +44,17 @@ class StepFolders(StepCallback, MeasurementListener):
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
-        if due and trainer.is_global_zero:
-            self._save(trainer.global_step, pl_module)
+        if not due:
+            return
+        unfinished = self.folder / f"unfinished-{trainer.global_step:06d}"
+        if trainer.is_global_zero:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        pl_module.music.save(unfinished, write=trainer.is_global_zero)
+        if trainer.is_global_zero:
+            self._finish(unfinished, trainer.global_step, pl_module)
             self._forget()
 
-    def _save(self, step: int, pl_module: pl.LightningModule) -> None:
-        unfinished = self.folder / f"unfinished-{step:06d}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        pl_module.music.save(unfinished)
+    def _finish(self, unfinished: Path, step: int, pl_module: pl.LightningModule) -> None:
         rollout = self.recipe["config"]["rollout"]
         save_sampling_defaults(unfinished, pl_module.music, rollout["temperature"], rollout["seconds"])
         recipe = {"kind": "distillation", "step": step, **self.recipe}

@@ -40,8 +40,17 @@ class TrainConfig:
             *bounded("beta", self.beta, 0),
             *(text for part in parts for text in part.problems()),
             *self._grouping_problems(),
+            *self._adapter_problems(),
             *unavailable("model.name", resolve_model, self.model.name),
             *self.reward.problems(),
+        ]
+
+    def _adapter_problems(self) -> list[str]:
+        if not (self.model.lora and self.trainer.sharded):
+            return []
+        return [
+            "trainer.strategy is 'fsdp' with model.lora; expected ddp: adapters are small, and the frozen weights that "
+            "they are merged into for each rollout have to be whole on every device"
         ]
 
     def _grouping_problems(self) -> list[str]:

@@ -74,16 +74,17 @@ class Evaluator:
 
     def measure(self, lm: LanguageModel, sampling: Sampling) -> Measurement:
         """The policy ``lm``, asked so."""
-        return evaluate_policy(
-            self.music,
-            self.prompts,
-            self.instruments,
-            sampling,
-            n_samples=self.protocol.n_samples,
-            lm=lm,
-            batch_rows=self.batch_rows,
-            audio_prompts=self.audio_prompts,
-        )
+        with lm.merged() as acting:  # once for all batches
+            return evaluate_policy(
+                self.music,
+                self.prompts,
+                self.instruments,
+                sampling,
+                n_samples=self.protocol.n_samples,
+                lm=acting,
+                batch_rows=self.batch_rows,
+                audio_prompts=self.audio_prompts,
+            )
 
     def measure_batch(self, lm: LanguageModel, sampling: Sampling) -> int:
         """As many sequences as are held at once are sampled and heard, for the time that takes; returns how many."""

@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from qd.models.safetensors_files import StoredTensor
+from qd.models.sharding import whole
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Hexadecimal SHA-256 of a module's names, shapes, types and values, wherever they lie."""
-    return _digest((name, weight, [weight.detach()]) for name, weight in module.state_dict().items())
+    """Hexadecimal SHA-256 of a module's names, shapes, types and values, wherever they lie.
+
+    Where ranks hold shares of them, all ranks must ask.
+    """
+    state = module.state_dict()
+    return _digest((name, weight, (whole(piece.detach()) for piece in [weight])) for name, weight in state.items())
 
 
 def stored_fingerprint(tensors: Mapping[str, StoredTensor]) -> str:

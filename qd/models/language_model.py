@@ -9,10 +9,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 from transformers import MusicgenForCausalLM
 
 from qd.models.condition import Condition
+from qd.models.sharding import gathered
 
 
 class LanguageModel(nn.Module):
@@ -100,11 +103,26 @@ class LanguageModel(nn.Module):
         """
         self.decoder.set_attn_implementation("eager")
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """From now on a rank of the mesh holds its share of every weight; :meth:`hidden_states` gathers layer by layer.
+
+        Heads, embeddings and projection are gathered with the model itself and stay so until the backward pass has
+        used them: :meth:`heads` can follow. What else reads weights does so inside :meth:`merged`.
+        """
+        for layer in self.decoder.model.decoder.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        register_fsdp_forward_method(self, "hidden_states")
+
     def frozen(self, dtype: torch.dtype | None = None) -> LanguageModel:
         """This model as it is now, which never changes any more: a copy, in ``dtype`` if one is given."""
         return copy.deepcopy(self).requires_grad_(False).to(dtype)
 
     @contextmanager
     def merged(self) -> Iterator[LanguageModel]:
-        """A model of plain layers that holds the weights as they act; here it is this model itself."""
-        yield self
+        """A model of plain layers that holds the weights as they act: this model itself, with all its weights gathered.
+
+        Where they are shared out over ranks, all of them must enter.
+        """
+        with gathered(self):
+            yield self

@@ -33,6 +33,7 @@ from qd.models.language_model import LanguageModel
 from qd.models.lora import ADAPTER, AdaptedLanguageModel
 from qd.models.pretrained import hub_commit, load_transformers
 from qd.models.resolver import resolve_model
+from qd.models.sharding import whole_state
 
 _WEIGHTS = {"use_safetensors": True, "trained": True}
 """Options of everything that a MusicGen is loaded from."""
@@ -133,30 +134,39 @@ class MusicGen(nn.Module):
         """Freezes the language model and trains adapters on it instead, which ``adapters`` puts there."""
         self.lm = adapters(self.lm)
 
-    def save(self, folder: str | Path, half: bool = False) -> None:
+    def save(self, folder: str | Path, half: bool = False, write: bool = True) -> None:
         """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``.
 
         Adapters are merged into the weights, and stand by themselves in ``adapter/`` too.
+
+        Args:
+            folder: to write.
+            half: in float16; not of weights that are shared out over ranks.
+            write: False on all ranks but the first, which only lend it their shares.
         """
-        folder = Path(folder)
+        folder, (library,) = Path(folder), self._library
         with self.lm.merged() as lm:
-            self._save_weights(lm, folder, half)
-        if isinstance(self.lm, AdaptedLanguageModel):
+            parts = {"": library} if library is not None else {"decoder": lm.decoder, "projection": lm.projection}
+            states = {name: whole_state(part.state_dict()) for name, part in parts.items()}
+            if write:
+                self._save_weights(lm, states, folder, half)
+        if write and isinstance(self.lm, AdaptedLanguageModel):
             self.lm.save_adapter(folder / ADAPTER)
 
-    def _save_weights(self, lm: LanguageModel, folder: Path, half: bool) -> None:
+    def _save_weights(self, lm: LanguageModel, states: dict[str, dict[str, Tensor]], folder: Path, half: bool) -> None:
         (library,) = self._library
         if library is not None:
-            _halved(library, half).save_pretrained(folder)
+            _save_pretrained(library, states[""], folder, half)
             self.tokenizer.save_pretrained(folder)
             EncodecFeatureExtractor(lm.channels, self.sample_rate, padding_side="left").save_pretrained(folder)
             return
-        _halved(lm.decoder, half).save_pretrained(folder / "decoder")
+        _save_pretrained(lm.decoder, states["decoder"], folder / "decoder", half)
         _halved(self.text_encoder, half).save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "text_encoder")
         self.codec.save_pretrained(folder / "codec", half=half)
-        if isinstance(lm.projection, nn.Linear):
-            save_file(_halved(lm.projection, half).state_dict(), folder / "projection.safetensors")
+        if projection := states["projection"]:
+            halves = {name: weight.half() if half else weight for name, weight in projection.items()}
+            save_file(halves, folder / "projection.safetensors")
 
     @property
     def device(self) -> torch.device:
@@ -205,3 +215,10 @@ class MusicGen(nn.Module):
 
 def _halved(module: nn.Module, half: bool) -> nn.Module:
     return copy.deepcopy(module).half() if half else module
+
+
+def _save_pretrained(model: PreTrainedModel, state: dict[str, Tensor], folder: Path, half: bool) -> None:
+    if half:
+        _halved(model, half).save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, state_dict=state)

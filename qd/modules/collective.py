@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from qd.models.sharding import whole
 
 T = TypeVar("T")
 
@@ -36,6 +40,11 @@ def gather_rows(tensor: Tensor) -> Tensor:
     rows = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(ranks())]
     dist.all_gather(rows, tensor.detach().contiguous())
     return torch.cat(rows)
+
+
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """L2 norm of the parameters' gradients together, a scalar: of whole ones, of which a rank may hold shares."""
+    return whole(get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
 
 
 def gather_rows_with_gradient(tensor: Tensor) -> Tensor:

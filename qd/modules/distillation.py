@@ -7,13 +7,12 @@ objective.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from qd.config_schema import TrainConfig
@@ -22,15 +21,15 @@ from qd.devices import resolve_device
 from qd.models.condition import Condition
 from qd.models.delay import delay, delayed_steps
 from qd.models.embedder import Embedder
-from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
 from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms
-from qd.modules.collective import gather_rows
+from qd.modules.collective import gather_rows, gradient_norm
 from qd.modules.gradient_diagnostics import compare_gradients
 from qd.modules.rollout import Outcome, Rollout
 from qd.modules.schedules import scheduled, warmup
 from qd.modules.step_record import StepRecord, timed
+from qd.modules.trained_part import TrainedPart
 from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
@@ -40,10 +39,8 @@ from qd.objectives.policy_gradient import sample_rewards, surrogate
 DIAGNOSTICS_EVERY = 50
 """Optimiser steps between two measurements of the policy gradient's signal and noise."""
 
-TRAINED = ("music.lm.", "baseline.")
 
-
-class DiversityDistillation(pl.LightningModule):
+class DiversityDistillation(TrainedPart):
     """Trains a MusicGen to sound like its guided self (KL) while the samples of a prompt differ (β · policy gradient).
 
     The loss is −QD = KL − β·J, both terms summed over a sequence's tokens and divided by their number: β keeps its
@@ -62,6 +59,8 @@ class DiversityDistillation(pl.LightningModule):
         latest: judgement of the last micro-batch.
     """
 
+    TRAINED = ("music.lm.", "baseline.")
+
     def __init__(self, music: MusicGen, embedder: Embedder, baseline: Baseline, config: TrainConfig) -> None:
         super().__init__()
         self.config = config
@@ -77,6 +76,16 @@ class DiversityDistillation(pl.LightningModule):
         self.latest: Outcome | None = None
         self.record = StepRecord()
         self._judged: list[Outcome] = []
+
+    def configure_model(self) -> None:
+        """Under FSDP each rank keeps its share of student, teacher and value head; what else is frozen stays whole."""
+        if self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        self.music.lm.shard(mesh)
+        self.teacher.shard(mesh)
+        for layer in self.baseline.children():
+            fully_shard(layer, mesh=mesh)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """One micro-batch: B = P·N sequences of Q codebooks and T frames, S = T+Q−1 delayed steps, V tokens."""
@@ -194,8 +203,8 @@ class DiversityDistillation(pl.LightningModule):
         rewards = torch.cat([judged.rewards for judged in self._judged])
         prompts = [prompt for judged in self._judged for prompt in judged.prompts]
         self.baseline.update(rewards, prompts, gather_rows)
-        grad_norm = get_total_norm([p.grad for p in self.music.lm.parameters() if p.grad is not None])
-        self.record.add(grad_norm=grad_norm, beta=torch.tensor(self.beta, device=self.device))
+        self.record.add(grad_norm=gradient_norm(self.music.lm.parameters()))
+        self.record.add(beta=torch.tensor(self.beta, device=self.device))
         self.metrics = self.record.summary()
         self.forget()
         diagnosed = self.global_step % DIAGNOSTICS_EVERY == 0
@@ -219,34 +228,6 @@ class DiversityDistillation(pl.LightningModule):
         optimizer = AdamW(trained, settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
         return scheduled(optimizer, lambda step: warmup(step, settings.warmup_steps))
 
-    def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
-        """Only what training changes: the frozen parts, and what adapters adapt, are loaded by name."""
-        state = super().state_dict(*args, **kwargs)
-        return {k: v for k, v in state.items() if k.startswith(TRAINED) and k not in self._constant}
-
-    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False):
-        """The inverse: the frozen parts stay as they are; a missing or unknown trained key is an error."""
-        frozen = {k: v for k, v in super().state_dict().items() if k in self._constant or not k.startswith(TRAINED)}
-        return super().load_state_dict({**frozen, **state_dict}, strict=strict, assign=assign)
-
-    @cached_property
-    def _constant(self) -> set[str]:
-        return {name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-
-    @cached_property
-    def _frozen(self) -> dict[str, str]:
-        """Fingerprints of what a checkpoint leaves out, which a resume loads by name."""
+    def frozen_parts(self) -> dict[str, nn.Module]:
         parts = {"text encoder": self.music.text_encoder, "codec": self.music.codec, "reward embedder": self.embedder}
-        return {name: fingerprint(part) for name, part in {"teacher": self.teacher, **parts}.items()}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["frozen"] = dict(self._frozen)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises ``ValueError`` naming the frozen parts that are others than when the checkpoint was written."""
-        saved = checkpoint.get("frozen", {})  # a checkpoint of an older version holds none
-        if changed := [name for name, weights in saved.items() if self._frozen.get(name) != weights]:
-            raise ValueError(
-                f"the checkpoint was written with another {' and another '.join(changed)} than is loaded now; put back "
-                "the weights that the run began with, or start a new run"
-            )
+        return {"teacher": self.teacher, **parts}

@@ -31,8 +31,8 @@ class Music:
     def __init__(self, music: MusicGen) -> None:
         self.lm, self.frames, self._save = music.lm, music.frames, music.save
 
-    def save(self, folder: Path) -> None:
-        self._save(folder)
+    def save(self, folder: Path, write: bool = True) -> None:
+        self._save(folder, write=write)
         (folder / "weights").write_text(str(self.step))
 
 
