@@ -52,8 +52,10 @@ class GracefulInterrupt(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Ctrl-C reaches the ranks at different moments: they stop together, at the first step that one of them ends so.
-        self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
-        trainer.should_stop = trainer.should_stop or self.requested
+        # A signal may come while they agree; it is not forgotten, and counts at the next step.
+        agreed = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+        self.requested = self.requested or agreed
+        trainer.should_stop = trainer.should_stop or agreed
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._restore()

@@ -160,3 +160,19 @@ def test_a_collapse_is_warned_of_once(name: str) -> None:
 
 def test_a_policy_that_is_well_is_not_warned_of() -> None:
     assert warned_at([{"entropy": 1.0, "reward": 0.3}] * 20, patience=4) == []
+
+
+def test_ctrl_c_while_the_ranks_agree_counts_at_the_next_step() -> None:
+    interrupt = GracefulInterrupt()
+
+    def decide(decision: bool, all: bool) -> bool:
+        if not interrupt.requested:
+            interrupt._on_signal(signal.SIGINT, None)
+        return decision
+
+    interrupt._teller = None
+    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=decide), should_stop=False)
+    interrupt.on_step_end(trainer, None)
+    assert not trainer.should_stop and interrupt.requested
+    interrupt.on_step_end(trainer, None)
+    assert trainer.should_stop
