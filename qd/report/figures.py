@@ -14,16 +14,24 @@ from qd.report.data import ReportData, Setting, Training
 from qd.report.drawing import SQUARE, draw_dots, draw_intervals, draw_line, draw_plane, finish, name_axes, panels
 from qd.report.labels import AXES, model_label, series_label
 
+STRATEGIES = ("lerp-", "soup", "guidance-", "temperature-", "betas")
+SLIDERS = ("lerp-", "guidance-base")
+HEADLINE = ("betas", "guidance-base", "lerp-beta0-beta15", "soup")
+"""How the names of the series begin that several figures show; the last, what :func:`headline` takes models from."""
+
 
 class Drawing(NamedTuple):
     """A figure of the paper.
 
     Attributes:
         title: what it shows, in a sentence. draw: makes it; raises :class:`NotMeasuredError`.
+        series: how the names of the series begin that it shows. trained: whether it shows runs too.
     """
 
     title: str
     draw: Callable[[ReportData, Sequence[Training]], Figure]
+    series: tuple[str, ...]
+    trained: bool = False
 
 
 def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
@@ -37,7 +45,7 @@ def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
             left.annotate(str(point.step), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
     left.set_title(f"training, labelled by the step; protocol {runs[0].points[0].protocol}", fontsize=9)
     try:
-        draw_plane(right, data, data.starting("lerp-", "guidance-base"))
+        draw_plane(right, data, data.starting(*SLIDERS))
     except NotMeasuredError:
         right.set_visible(False)
     name_axes(left, "quality", "diversity")
@@ -69,9 +77,7 @@ def training_curves(data: ReportData, runs: Sequence[Training]) -> Figure:
 def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 3: every strategy on one plane."""
     figure = Figure(figsize=SQUARE, layout="constrained")
-    draw_plane(
-        figure.add_subplot(), data, data.starting("lerp-", "soup", "guidance-", "temperature-", "betas"), bound=True
-    )
+    draw_plane(figure.add_subplot(), data, data.starting(*STRATEGIES), bound=True)
     return figure
 
 
@@ -145,17 +151,30 @@ def samples_a_prompt(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 
 FIGURES: Mapping[str, Drawing] = {
-    "figure-1": Drawing("Quality against diversity: training trajectories; interpolation and guidance.", trajectories),
-    "figure-2": Drawing("KL to the guided teacher, quality and diversity along training.", training_curves),
-    "figure-3": Drawing("Quality against diversity of every strategy.", fronts),
-    "figure-4": Drawing(
-        "Interpolating the weights of the quality and the diverse model, beside guidance.", interpolation
+    "figure-1": Drawing(
+        "Quality against diversity: training trajectories; interpolation and guidance.",
+        trajectories,
+        SLIDERS,
+        trained=True,
     ),
-    "figure-6": Drawing("Quality and diversity against the guidance scale.", guidance(("quality", "diversity"))),
-    "figure-7": Drawing("Preference and adherence against the guidance scale.", guidance(("preference", "adherence"))),
-    "figure-8": Drawing("Adherence against preference, model by model.", scores),
-    "figure-9": Drawing("Diversity by both embedders, and entropy; no human ratings yet.", diversities),
-    "figure-10": Drawing("Quality and diversity for N samples a prompt, by estimator.", samples_a_prompt),
+    "figure-2": Drawing(
+        "KL to the guided teacher, quality and diversity along training.", training_curves, ("betas",), trained=True
+    ),
+    "figure-3": Drawing("Quality against diversity of every strategy.", fronts, STRATEGIES),
+    "figure-4": Drawing(
+        "Interpolating the weights of the quality and the diverse model, beside guidance.",
+        interpolation,
+        ("lerp-beta0-beta15", "guidance-base"),
+    ),
+    "figure-6": Drawing(
+        "Quality and diversity against the guidance scale.", guidance(("quality", "diversity")), ("guidance-",)
+    ),
+    "figure-7": Drawing(
+        "Preference and adherence against the guidance scale.", guidance(("preference", "adherence")), ("guidance-",)
+    ),
+    "figure-8": Drawing("Adherence against preference, model by model.", scores, HEADLINE),
+    "figure-9": Drawing("Diversity by both embedders, and entropy; no human ratings yet.", diversities, HEADLINE),
+    "figure-10": Drawing("Quality and diversity for N samples a prompt, by estimator.", samples_a_prompt, ("samples",)),
 }
 
 

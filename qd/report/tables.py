@@ -11,8 +11,10 @@ from qd.evaluation.results import NotMeasuredError
 from qd.markdown import markdown_interval, markdown_table
 from qd.pareto import Strategy, common_reference, dominance, hypervolume
 from qd.report.data import ReportData, Setting
-from qd.report.figures import headline
+from qd.report.figures import HEADLINE, headline
 from qd.report.labels import series_label
+
+FRONTS = ("guidance-", "temperature-", "lerp-", "betas")
 
 
 class Table(NamedTuple):
@@ -30,10 +32,12 @@ class Tabulation(NamedTuple):
 
     Attributes:
         title: what it shows. make: makes it; raises :class:`NotMeasuredError`.
+        series: how the names of the series begin that it shows.
     """
 
     title: str
     make: Callable[[ReportData], Table]
+    series: tuple[str, ...] = HEADLINE
 
 
 def diversity_table(data: ReportData) -> Table:
@@ -74,7 +78,7 @@ def front_table(data: ReportData) -> Table:
     ours = "lerp-beta0-beta15"
     lerp = data.need(ours)
     rows = []
-    for name, settings in data.starting("guidance-", "temperature-", "lerp-", "betas").items():
+    for name, settings in data.starting(*FRONTS).items():
         if name == ours:
             continue
         reference = common_reference(*([setting.place for setting in one] for one in (lerp, settings)))

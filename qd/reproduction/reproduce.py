@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd.callbacks.progress import clock
+from qd.config import ConfigError
 from qd.disk import free_space
 from qd.evaluation.points import FILE
+from qd.report.figures import FIGURES
+from qd.report.tables import TABLES
 from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs
 from qd.reproduction.processes import Job, run_jobs
 from qd.reproduction.sweep_plan import load_sweep
@@ -23,12 +26,15 @@ _TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s a step\))?$", re.MULTILINE)
 _DISK = re.compile(r"^disk: ([\d.]+) (GiB|MiB)$", re.MULTILINE)
 
 
-def reproduce(plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int) -> int:
+def reproduce(
+    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, shown: str | None = None
+) -> int:
     """Does what is left of the stages.
 
     Args:
         plan: what to do.
         stages: of :data:`STAGES`, but the document. names: of runs to make; all if empty. jobs: processes at once.
+        shown: the name of a figure or table, to measure no more than it shows, and to draw it alone; None = all.
 
     Returns:
         1 if something failed, else 0.
@@ -37,10 +43,11 @@ def reproduce(plan: ReproductionConfig, stages: Sequence[str], names: Sequence[s
         ConfigError: the plan does not fit what is there.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    series = shown and shown_series(plan, shown)
     steps = {
         "runs": lambda: _train(plan, names, jobs),
-        "sweep": lambda: _sweep(plan, jobs),
-        "report": lambda: _report(plan),
+        "sweep": lambda: _sweep(plan, jobs, series),
+        "report": lambda: _report(plan, shown),
     }
     for stage, do in steps.items():
         if stage not in stages:
@@ -77,20 +84,35 @@ def _progress(
     return f"runs: {len(done)} of {len(runs)} done{lost} · {now} · {eta}"
 
 
-def _sweep(plan: ReproductionConfig, jobs: int) -> list[str]:
+def shown_series(plan: ReproductionConfig, shown: str) -> list[str]:
+    """The series of the plan's sweep that a figure or table shows.
+
+    Raises:
+        ConfigError: the sweep has none of them.
+    """
+    starts = {**FIGURES, **TABLES}[shown].series
+    names = [name for name in load_sweep(plan).series if name.startswith(starts)]
+    if not names:
+        wanted = " or ".join(f"{start}…" for start in starts)
+        raise ConfigError([f"sweep {plan.sweep} has no series for {shown}; expected {wanted}: take another --config"])
+    return names
+
+
+def _sweep(plan: ReproductionConfig, jobs: int, series: Sequence[str] | None) -> list[str]:
     """As one process, or as several that share each point's prompts."""
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(jobs), "-m", "qd"]
     command = [*(QD if jobs == 1 else ranks), "sweep", "--config", plan.sweep, "--out", str(plan.results)]
-    return _one("sweep", [*command, "--device", "cpu"], plan)
+    only = ["--only", *series] if series else []
+    return _one("sweep", [*command, "--device", "cpu", *only], plan)
 
 
-def _report(plan: ReproductionConfig) -> list[str]:
-    out = str(Path(plan.folder) / "report")
+def _report(plan: ReproductionConfig, shown: str | None) -> list[str]:
+    out = str(Path(plan.folder) / (shown or "report"))
     runs = [
         str(path.parent) for path in sorted(Path(plan.folder).glob(f"*/{FILE}")) if path.parent != plan.results.parent
     ]
     command = [*QD, "report", "--points", str(plan.results), "--out", out, *(["--runs", *runs] if runs else [])]
-    return _one("report", command, plan)
+    return _one("report", [*command, *(["--only", shown] if shown else [])], plan)
 
 
 def _one(name: str, command: list[str], plan: ReproductionConfig) -> list[str]:

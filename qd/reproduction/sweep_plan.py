@@ -24,12 +24,13 @@ class SweepPlan(NamedTuple):
 
     Attributes:
         guided: of each distinct point, whether it is guided.
-        protocol: as it is named. overrides: of ``qd evaluate``, for a point of the same size.
+        protocol: as it is named. overrides: of ``qd evaluate``, for a point of the same size. series: their names.
     """
 
     guided: list[bool]
     protocol: str
     overrides: list[str]
+    series: list[str]
 
 
 def load_sweep(plan: ReproductionConfig) -> SweepPlan:
@@ -47,7 +48,8 @@ def load_sweep(plan: ReproductionConfig) -> SweepPlan:
     }
     sizes = {name: getattr(config, name) for name in ("n_prompts", "n_samples")}
     overrides = [f"{name}={value}" for name, value in sizes.items() if value is not None]
-    return SweepPlan([task.passes == 2 for task in tasks.values()], config.protocol, overrides)
+    names = [series.name for series in config.series]
+    return SweepPlan([task.passes == 2 for task in tasks.values()], config.protocol, overrides, names)
 
 
 def _acting(model: ModelSpec) -> tuple[Weighted, ...]:

@@ -1,0 +1,11 @@
+"""Figure 2: along training, the KL to the guided teacher, quality and diversity.
+
+python experiments/figure_2.py
+"""
+
+import sys
+
+from qd.reproduction.shown import show
+
+if __name__ == "__main__":
+    sys.exit(show("figure-2", __doc__))

@@ -1,0 +1,11 @@
+"""Figure 3: the slider on the plane of quality and diversity, beside guidance, temperature and single models.
+
+python experiments/figure_3.py
+"""
+
+import sys
+
+from qd.reproduction.shown import show
+
+if __name__ == "__main__":
+    sys.exit(show("figure-3", __doc__))

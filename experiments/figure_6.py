@@ -1,0 +1,11 @@
+"""Figure 6: what the guidance scale γ does to quality and diversity, by negative prompt and unconditional.
+
+python experiments/figure_6.py
+"""
+
+import sys
+
+from qd.reproduction.shown import show
+
+if __name__ == "__main__":
+    sys.exit(show("figure-6", __doc__))

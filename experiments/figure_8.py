@@ -1,0 +1,11 @@
+"""Figure 8: which part of quality each model gains or loses, adherence or preference.
+
+python experiments/figure_8.py
+"""
+
+import sys
+
+from qd.reproduction.shown import show
+
+if __name__ == "__main__":
+    sys.exit(show("figure-8", __doc__))

@@ -1,0 +1,11 @@
+"""Table 1: whether the Vendi score orders the models as the mean dissimilarity does.
+
+python experiments/table_1.py
+"""
+
+import sys
+
+from qd.reproduction.shown import show
+
+if __name__ == "__main__":
+    sys.exit(show("table-1", __doc__))

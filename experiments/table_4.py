@@ -1,0 +1,11 @@
+"""Table 4: text adherence of each model, over the prompts.
+
+python experiments/table_4.py
+"""
+
+import sys
+
+from qd.reproduction.shown import show
+
+if __name__ == "__main__":
+    sys.exit(show("table-4", __doc__))

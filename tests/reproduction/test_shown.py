@@ -1,0 +1,60 @@
+"""Each figure and table by itself: its script, what it measures, what it draws."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from qd.config import ConfigError, load_config
+from qd.report.figures import FIGURES
+from qd.report.tables import TABLES
+from qd.reproduction.plan import ReproductionConfig
+from qd.reproduction.reproduce import shown_series
+from qd.reproduction.shown import show
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+PAPER = [name for name in (*FIGURES, *TABLES) if name != "fronts"]
+
+
+def plan(name: str, *overrides: str) -> ReproductionConfig:
+    return load_config(ReproductionConfig, "reproduction", name, overrides)
+
+
+def test_every_figure_and_table_of_the_paper_has_a_script():
+    scripts = {path.stem.replace("_", "-") for kind in ("figure", "table") for path in EXPERIMENTS.glob(f"{kind}_*.py")}
+    assert scripts == set(PAPER)
+
+
+@pytest.mark.parametrize("name", [*PAPER, "fronts"])
+def test_the_full_sweep_has_what_each_shows(name):
+    assert shown_series(plan("default"), name)
+
+
+def test_no_more_is_measured_than_is_shown():
+    assert shown_series(plan("first"), "figure-4") == ["guidance-base", "lerp-beta0-beta15"]
+    with pytest.raises(ConfigError, match=r"sweep shipped has no series for figure-10; expected samples…"):
+        shown_series(plan("first"), "figure-10")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_script_asks_for_the_stages_of_its_figure(name, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("qd.reproduction.reproduce.run_jobs", lambda jobs, *_: [asked.append(job) for job in jobs][:0])
+    monkeypatch.setattr("qd.reproduction.shown.load_config", lambda *_: plan("quick", f"folder={tmp_path}"))
+    monkeypatch.setattr(sys, "argv", [name, "--jobs", "1"])
+    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    assert module.show(name, module.__doc__) == 0
+    *runs, sweep, report = asked
+    assert bool(runs) == (name in ("figure-1", "figure-2"))
+    only = sweep.command()[sweep.command().index("--only") + 1 :]
+    assert only == shown_series(plan("quick"), name)
+    assert report.command()[-2:] == ["--only", name]
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / name / "report.html")
+
+
+def test_bad_jobs_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["figure-4", "--jobs", "0"])
+    assert show("figure-4", "about") == 2 and "expected 1 or more" in capsys.readouterr().err
