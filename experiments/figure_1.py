@@ -1,6 +1,6 @@
 """Figure 1: the way that training takes on the plane of quality and diversity, and the slider beside guidance.
 
-python experiments/figure_1.py
+python experiments/figure_1.py --config quick
 """
 
 import sys
@@ -8,4 +8,4 @@ import sys
 from qd.reproduction.shown import show
 
 if __name__ == "__main__":
-    sys.exit(show("figure-1", __doc__))
+    sys.exit(show("figure-1", __doc__, config="default"))

@@ -1,6 +1,6 @@
 """Figure 2: along training, the KL to the guided teacher, quality and diversity.
 
-python experiments/figure_2.py
+python experiments/figure_2.py --config quick
 """
 
 import sys
@@ -8,4 +8,4 @@ import sys
 from qd.reproduction.shown import show
 
 if __name__ == "__main__":
-    sys.exit(show("figure-2", __doc__))
+    sys.exit(show("figure-2", __doc__, config="default"))

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qd.callbacks.pareto_log import REFERENCES
 from qd.config import load_config
@@ -30,6 +29,7 @@ from qd.evaluation.figures import Landmarks, pareto_figure
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, METRICS, Point, PointsFile
 from qd.evaluation.protocols import PROTOCOLS
+from qd.logged import read_scalars
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
@@ -45,9 +45,8 @@ def training_table(runs: Iterable[Path]) -> list[str]:
     """Means over spans of steps of what training logged, with the standard error over the logged steps."""
     lines = _header(["run", "steps", *CURVES])
     for run in runs:
-        events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-        events.Reload()
-        series = {name: [(e.step, e.value) for e in events.Scalars(f"train/{name}")] for name in CURVES}
+        logged = read_scalars(run)
+        series = {name: [(step, one.value) for step, one in logged[f"train/{name}"].items()] for name in CURVES}
         last = max(step for values in series.values() for step, _ in values)
         for start in range(0, last, SPAN):
             found = {n: [v for step, v in values if start < step <= start + SPAN] for n, values in series.items()}

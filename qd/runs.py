@@ -14,6 +14,7 @@ from typing import Any
 
 from qd.config import load_config, to_yaml
 from qd.disk import free_space
+from qd.logged import read_scalars
 
 CONFIG = "config.yaml"
 CHECKPOINT = "last.ckpt"
@@ -115,24 +116,40 @@ def resumed_config(
     Raises:
         ConfigError: names every bad value, and every setting that would make it another run.
     """
+    source = str(run / CONFIG)
+    place = [f"{key}={json.dumps(value)}" for key, value in {"name": run.name, "trainer.runs": str(run.parent)}.items()]
+    saved, allowed = _saved(schema, kind, run, place), RESUMABLE[kind]
+    stray = [f"config is {overlay!r}, and a run goes on with its own; leave out CONFIG"] if overlay else []
+
+    def check(config: Any) -> list[str]:
+        return [
+            *stray,
+            *(f"{text}; leave it out, or start a new run" for text in _changes(saved, asdict(config), allowed)),
+        ]
+
+    return load_config(schema, kind, source, [*place, *overrides], [check])
+
+
+def changes(run: Path, wanted: Any, kind: str) -> list[str]:
+    """One phrase for each setting that makes ``wanted`` another run than this one, wherever and on what it was made."""
+    elsewhere = ["name", "trainer.runs", "trainer.precision"]
+    return _changes(_saved(type(wanted), kind, run), asdict(wanted), [*RESUMABLE[kind], *elsewhere])
+
+
+def _saved(schema: type, kind: str, run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config of a run, valid here or not: an override may mend the device of another machine."""
 
     class Saved(schema):
         def problems(self) -> list[str]:
-            return []  # an override may mend it: the device of another machine
+            return []
 
-    source = str(run / CONFIG)
-    place = [f"{key}={json.dumps(value)}" for key, value in {"name": run.name, "trainer.runs": str(run.parent)}.items()]
-    saved = load_config(Saved, kind, source, place)
-    stray = [f"config is {overlay!r}, and a run goes on with its own; leave out CONFIG"] if overlay else []
-    checks = [lambda config: [*stray, *_changes(asdict(saved), asdict(config), RESUMABLE[kind])]]
-    return load_config(schema, kind, source, [*place, *overrides], checks)
+    return asdict(load_config(Saved, kind, str(run / CONFIG), overrides))
 
 
 def _changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
-    """One sentence for each setting in which two configs differ and may not."""
     before, after = dict(_leaves(saved)), dict(_leaves(wanted))
     return [
-        f"{key} is {after.get(key)!r}, and this run has {before.get(key)!r}; leave it out, or start a new run"
+        f"{key} is {after.get(key)!r}, and this run has {before.get(key)!r}"
         for key in before | after
         if before.get(key) != after.get(key) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     ]
@@ -152,14 +169,8 @@ def step_seconds(run: Path) -> float | None:
 
     A median, because a measurement or a pause lies between some of the steps.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    if "train/loss" not in events.Tags()["scalars"]:
-        return None
-    logged = events.Scalars("train/loss")
-    rates = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(logged) if b.step > a.step]
+    logged = sorted(read_scalars(run).get("train/loss", {}).items())
+    rates = [(b.wall_time - a.wall_time) / (step - before) for (before, a), (step, b) in pairwise(logged)]
     return median(rates) if rates else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.resample import resample
 from qd.models.sampler import Sampler, counter_uniforms
 from qd.modules.collective import gather_rows, rank, ranks
+from qd.modules.step_record import StepRecord
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.scorers.protocol import Quality
 
@@ -98,7 +98,7 @@ def evaluate_policy(
             f"{len(prompts)} prompts × {n_samples} samples, {batch_rows} rows at once: expected 2 prompts, 2 samples "
             "and 1 row or more"
         )
-    start = time.perf_counter()
+    start, sampling_seconds = StepRecord.now(music.device), 0.0
     condition = music.condition(prompts)
     own = _own(len(prompts))
     heard: list[dict[str, Tensor]] = []
@@ -107,7 +107,9 @@ def evaluate_policy(
     for first in range(0, len(rows), batch_rows):
         batch = rows[first : first + batch_rows]
         texts = [prompts[row // n_samples] for row in batch]
+        began = StepRecord.now(music.device)
         audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
+        sampling_seconds += StepRecord.now(music.device) - began
         heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts)})
         starts = [i for i in range(len(batch)) if (first + i) % n_samples == 0]
         kept += [audio[i] for i in starts[: audio_prompts - len(kept)]]
@@ -123,7 +125,8 @@ def evaluate_policy(
         audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
         fad=None if windows is None else instruments.fad.distance(windows),
-        seconds=time.perf_counter() - start,
+        seconds=StepRecord.now(music.device) - start,
+        sampling_seconds=sampling_seconds,
     )
 
 

@@ -16,6 +16,17 @@ from qd.metrics.bootstrap import Interval
 MAX_SIBLINGS = 8
 """Trajectories drawn beside a run's own: the most recently measured ones, one line style each."""
 
+AXES = {
+    "quality": "quality: ω · adherence + preference",
+    "adherence": "adherence: cosine of text and audio",
+    "preference": "preference: score of the listener's model",
+    "diversity": "diversity: mean 1 − cos in a prompt",
+    "diversity_heldout": "diversity, held-out embedder",
+    "vendi": "Vendi score: effective number of samples",
+    "entropy": "entropy: nats a token",
+}
+"""Names of the metrics on axes; the scores have no unit."""
+
 # colour-blind safe (Okabe, Ito), and told apart without colour by line style and marker
 STYLES = (
     ("#0072B2", "--", "s"),
@@ -159,8 +170,8 @@ def _beta(point: Point) -> str:
 
 
 def _label(axes: Axes, point: Point) -> None:
-    axes.set_xlabel("quality: 5 · adherence + preference")
-    axes.set_ylabel("diversity: mean 1 − cos between generations of one prompt")
+    axes.set_xlabel(AXES["quality"])
+    axes.set_ylabel(AXES["diversity"])
     size = f"{point.n_prompts} prompts × {point.n_samples} samples"
     axes.set_title(f"{point.protocol}: {size}, 95 % intervals", fontsize=9)
     axes.grid(color="#EEEEEE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Measurement:
         cross_prompt_bound: mean dissimilarity of two generations of different prompts (the upper bound of Fig. 2).
         audio: the first sample of each of the first prompts, ``(kept, samples)``.
         sample_rate: of the audio, in Hz.
-        seconds: wall time of the measurement.
+        seconds: wall time of the measurement. sampling_seconds: of it, until the audio was there; NaN if not kept.
         fad: distance of all samples to recordings; None if not asked for.
     """
 
@@ -42,6 +43,7 @@ class Measurement:
     sample_rate: int
     seconds: float
     fad: Fad | None = None
+    sampling_seconds: float = math.nan
 
     def intervals(self) -> dict[str, Interval]:
         """Means over prompts with 95 % bootstrap intervals."""
@@ -59,6 +61,7 @@ class Measurement:
                 audio=self.audio.astype(np.float16),
                 sample_rate=self.sample_rate,
                 seconds=self.seconds,
+                sampling_seconds=self.sampling_seconds,
                 **({"fad": self.fad[:2], "fad_reference": self.fad.reference} if self.fad else {}),
                 **self.per_prompt,
             )
@@ -76,4 +79,5 @@ class Measurement:
                 sample_rate=int(file["sample_rate"]),
                 seconds=float(file["seconds"]),
                 fad=Fad(*file["fad"].tolist(), str(file["fad_reference"])) if "fad" in file else None,
+                sampling_seconds=float(file["sampling_seconds"]) if "sampling_seconds" in file else math.nan,
             )

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS, Point, PointsFile
+from qd.evaluation.points import FILE, METRICS, Point, PointsFile
 from qd.evaluation.results import NotMeasuredError, Results
+from qd.logged import read_scalars
 from qd.metrics.bootstrap import Interval, bootstrap_interval
 
 
@@ -77,11 +78,17 @@ class ReportData:
         return list(dict.fromkeys(point.series for point in self.points))
 
     def series(self, name: str) -> list[Setting]:
-        """Its settings, in the order of λ, γ, T and β; none if it was not measured."""
+        """Its settings, in the order of λ, γ, T and β; none if it was not measured.
+
+        Raises:
+            ValueError: of one model and seed there are two measurements, of different weights.
+        """
         groups: dict[tuple, list[Point]] = {}
         for point in self.points:
             if point.series == name:
                 groups.setdefault(_setting(point), []).append(point)
+        for points in groups.values():
+            self._refuse_other_weights(points)
         return sorted((self.setting(points) for points in groups.values()), key=lambda one: _order(one.point))
 
     def need(self, *names: str) -> list[Setting]:
@@ -127,6 +134,17 @@ class ReportData:
             self._kept[point.key] = Measurement.load(path)
         return self._kept[point.key]
 
+    def _refuse_other_weights(self, points: Sequence[Point]) -> None:
+        """A name that stood for other weights before: their mean would be no model's."""
+        for seed in {point.seed for point in points}:
+            keys = {point.key for point in points if point.seed == seed}
+            if len(keys) > 1:
+                raise ValueError(
+                    f"{self.results.points.path} has {len(keys)} measurements of {points[0].model!r}, seed {seed}, of "
+                    f"different weights or prompts (keys {', '.join(sorted(keys))}): was it trained anew under its old "
+                    "name? Remove the lines that are out of date"
+                )
+
     def _refuse_mixtures(self, file: str | Path) -> None:
         for what, option, values in (
             ("protocols", "protocol", {point.protocol for point in self.points}),
@@ -171,18 +189,14 @@ def read_training(folder: str | Path) -> Training:
     Raises:
         ValueError: it holds no points.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     folder = Path(folder)
-    points = [point for point in PointsFile(folder / "points.jsonl").read() if point.run == folder.name]
+    points = PointsFile(folder / FILE).read()
     if not points:
         raise ValueError(f"run {str(folder)!r} has no points; name a folder that `make train` has made")
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    scalars = {}
-    for name in events.Tags()["scalars"]:
-        logged = {event.step: event.value for event in events.Scalars(name)}  # a resumed run's later value counts
-        scalars[name] = np.array(sorted(logged)), np.array([logged[step] for step in sorted(logged)])
+    scalars = {
+        name: (np.array(sorted(logged)), np.array([logged[step].value for step in sorted(logged)]))
+        for name, logged in read_scalars(folder).items()
+    }
     beta = next((point.beta for point in points if point.beta is not None), None)
     if beta is None:
         warnings.warn(f"{folder}: no point tells β; drawn as β = 0", stacklevel=2)

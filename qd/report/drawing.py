@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from qd.evaluation.figures import STYLES, error_bars
+from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import Point
 from qd.metrics.bootstrap import Interval
 from qd.report.data import ReportData, Setting
-from qd.report.labels import AXES, model_label, series_label
+from qd.report.labels import model_label, series_label
 
 WIDE = (12.0, 4.2)
 SQUARE = (8.4, 6.2)
@@ -21,12 +22,10 @@ SQUARE = (8.4, 6.2)
 def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
     """Lines of settings on the quality–diversity plane, with light intervals."""
     drawn = [(name, settings) for name, settings in series.items() if settings]
-    for (name, settings), style in zip(drawn, STYLES * 2, strict=False):
+    for (name, settings), style in zip(drawn, cycle(STYLES), strict=False):
         x, y = ([setting.metrics[metric] for setting in settings] for metric in ("quality", "diversity"))
         means = [v.mean for v in x], [v.mean for v in y]
-        axes.errorbar(
-            *means, xerr=error_bars(x), yerr=error_bars(y), fmt="none", ecolor="#CCCCCC", elinewidth=0.7, zorder=1
-        )
+        draw_spread(axes, x, y)
         slides = not name.startswith(("betas", "soup"))
         draw_line(
             axes, *means, style if slides else (style[0], "none", style[2]), series_label(name, settings[0].point)
@@ -63,6 +62,14 @@ def _slid(series: str, point: Point) -> str:
 def panels(count: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=WIDE, layout="constrained")
     return figure, figure.subplots(1, count)
+
+
+def draw_spread(axes: Axes, x: Sequence[Interval], y: Sequence[Interval]) -> None:
+    """Intervals in both directions, light, behind all else."""
+    means = [value.mean for value in x], [value.mean for value in y]
+    axes.errorbar(
+        *means, xerr=error_bars(x), yerr=error_bars(y), fmt="none", ecolor="#CCCCCC", elinewidth=0.7, zorder=1
+    )
 
 
 def draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], style: tuple, label: str) -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from qd.evaluation.figures import STYLES, error_bars
+from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Setting, Training
-from qd.report.drawing import SQUARE, draw_dots, draw_intervals, draw_line, draw_plane, finish, name_axes, panels
-from qd.report.labels import AXES, model_label, series_label
+from qd.report.drawing import (
+    SQUARE,
+    draw_dots,
+    draw_intervals,
+    draw_line,
+    draw_plane,
+    draw_spread,
+    finish,
+    name_axes,
+    panels,
+)
+from qd.report.labels import model_label, series_label
 
 STRATEGIES = ("lerp-", "soup", "guidance-", "temperature-", "betas")
 SLIDERS = ("lerp-", "guidance-base")
@@ -38,10 +49,11 @@ def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 1, right: training trajectories, and beside them (another protocol) interpolation and guidance."""
     runs = _need_runs(runs)
     figure, (left, right) = panels(2)
-    for run, style in zip(runs, STYLES, strict=False):
-        places = [(p.metrics["quality"].mean, p.metrics["diversity"].mean) for p in run.points]
-        draw_line(left, *zip(*places, strict=True), style, f"{run.name} (β = {run.beta:g})")
-        for point, place in zip(run.points, places, strict=True):
+    for run, style in zip(runs, cycle(STYLES), strict=False):
+        x, y = ([point.metrics[name] for point in run.points] for name in ("quality", "diversity"))
+        draw_spread(left, x, y)
+        draw_line(left, [v.mean for v in x], [v.mean for v in y], style, f"{run.name} (β = {run.beta:g})")
+        for point, *place in zip(run.points, [v.mean for v in x], [v.mean for v in y], strict=True):
             left.annotate(str(point.step), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
     left.set_title(f"training, labelled by the step; protocol {runs[0].points[0].protocol}", fontsize=9)
     try:
@@ -56,22 +68,35 @@ def training_curves(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 2: KL to the guided teacher, quality and diversity along training."""
     runs = _need_runs(runs)
     figure, (left, middle, right) = panels(3)
-    for run, style in zip(runs, STYLES, strict=False):
+    for run, style in zip(runs, cycle(STYLES), strict=False):
         label = f"{run.name} (β = {run.beta:g})"
-        steps, kl = run.scalars.get("train/kl_per_token", (np.array([]), np.array([])))
-        window = max(1, len(kl) // 40)
-        smooth = np.convolve(kl, np.ones(window) / window, mode="valid")
-        left.plot(steps[len(steps) - len(smooth) :], smooth, color=style[0], linestyle=style[1], label=label)
+        steps, kl, error = _smoothed(run)
+        left.plot(steps, kl, color=style[0], linestyle=style[1], label=label)
+        left.fill_between(steps, kl - 2 * error, kl + 2 * error, color=style[0], alpha=0.15, linewidth=0)
         for axes, name in ((middle, "quality"), (right, "diversity")):
             values = [point.metrics[name] for point in run.points]
             draw_intervals(axes, [point.step for point in run.points], values, style, label)
-    left.set_ylabel("KL to the teacher, nats a token (running mean)")
+    left.set_ylabel("KL to the teacher, nats a token (running mean ± 2 s.e.)")
     middle.set_ylabel(AXES["quality"])
     right.set_ylabel(AXES["diversity"])
     for axes in (left, middle, right):
         axes.set_xlabel("optimiser step")
         finish(axes)
     return figure
+
+
+def _smoothed(run: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, and means of the KL over a fortieth of the logged ones with their standard errors.
+
+    Raises:
+        NotMeasuredError: the run has logged none, or not to TensorBoard.
+    """
+    steps, kl = run.scalars.get("train/kl_per_token", (np.array([]), np.array([])))
+    if not len(kl):
+        raise NotMeasuredError(f"needs TensorBoard scalars of run {run.name}, with train/kl_per_token")
+    windows = np.lib.stride_tricks.sliding_window_view(kl, max(2, len(kl) // 40) if len(kl) > 1 else 1)
+    width = windows.shape[1]
+    return steps[width - 1 :], windows.mean(axis=1), windows.std(axis=1) / width**0.5
 
 
 def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
@@ -103,7 +128,7 @@ def guidance(metrics: tuple[str, str]) -> Callable[[ReportData, Sequence[Trainin
 
     def draw(data: ReportData, runs: Sequence[Training]) -> Figure:
         figure, axes = panels(2)
-        for (name, settings), style in zip(data.starting("guidance-").items(), STYLES, strict=False):
+        for (name, settings), style in zip(data.starting("guidance-").items(), cycle(STYLES), strict=False):
             for axis, metric in zip(axes, metrics, strict=True):
                 scales = [setting.point.guidance_scale for setting in settings]
                 label = series_label(name, settings[0].point).removeprefix("CFG γ on ")
@@ -121,7 +146,7 @@ def scores(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 8: the two parts of quality, model by model."""
     figure = Figure(figsize=SQUARE, layout="constrained")
     axes = figure.add_subplot()
-    for (label, setting), (colour, _, marker) in zip(headline(data).items(), STYLES * 2, strict=False):
+    for (label, setting), (colour, _, marker) in zip(headline(data).items(), cycle(STYLES), strict=False):
         x, y = setting.metrics["adherence"], setting.metrics["preference"]
         axes.errorbar(
             x.mean, y.mean, xerr=error_bars([x]), yerr=error_bars([y]), fmt=marker, color=colour, label=label,
@@ -190,7 +215,11 @@ def headline(data: ReportData) -> dict[str, Setting]:
     found += data.series("soup")
     if len(found) < 2:
         raise NotMeasuredError("needs series betas, and guidance-base, lerp-beta0-beta15 or soup")
-    return {model_label(setting.point): setting for setting in found}
+    labels = [model_label(setting.point) for setting in found]
+    return {
+        label if labels.count(label) == 1 else f"{label} ({setting.point.model})": setting
+        for label, setting in zip(labels, found, strict=True)
+    }
 
 
 def _need_runs(runs: Sequence[Training]) -> Sequence[Training]:

@@ -7,17 +7,6 @@ from pathlib import Path
 
 from qd.evaluation.points import Point
 
-AXES = {
-    "quality": "quality: ω · adherence + preference",
-    "adherence": "adherence: cosine of text and audio",
-    "preference": "preference: score of the listener's model",
-    "diversity": "diversity: mean 1 − cos in a prompt",
-    "diversity_heldout": "diversity, held-out embedder",
-    "vendi": "Vendi score: effective number of samples",
-    "entropy": "entropy: nats a token",
-}
-"""Names of the metrics on axes; the scores have no unit."""
-
 
 def short(name: str) -> str:
     """``runs/reproduction/beta0`` → ``β = 0``; another name keeps its last part."""

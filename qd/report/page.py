@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import html
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qd.report.data import ReportData, Setting
+from qd.evaluation.results import NotMeasuredError
+from qd.report.data import ReportData, Setting, Training
 from qd.report.figures import FIGURES, headline
 from qd.report.labels import model_label
 from qd.report.tables import TABLES, Table
@@ -23,13 +24,19 @@ audio { width: 15rem; height: 2rem; } .scroll { overflow-x: auto; }
 """
 
 
-def caption(data: ReportData, title: str) -> str:
-    """What is shown, and what was run."""
-    point = data.points[0]
-    return (
-        f"{title} Protocol {data.protocol}: {point.n_prompts} prompts × {point.n_samples} samples, {_seeds(data)}; 95 "
-        "% bootstrap intervals over the prompts."
-    )
+def caption(data: ReportData, name: str, runs: Sequence[Training] = ()) -> str:
+    """What a figure shows, and what was run for it.
+
+    Args:
+        name: of :data:`~qd.report.figures.FIGURES`. runs: that the figures of training show.
+    """
+    drawing, point = FIGURES[name], data.points[0]
+    measured = f"Protocol {data.protocol}: {point.n_prompts} prompts × {point.n_samples} samples, {_seeds(data)}"
+    if drawing.trained and runs:
+        during = runs[0].points[0]
+        training = f"Along training protocol {during.protocol}: {during.n_prompts} prompts × {during.n_samples} samples"
+        measured = f"{training}. {measured} to the right" if name == "figure-1" else training
+    return f"{drawing.title} {measured}; 95 % bootstrap intervals over the prompts."
 
 
 def _seeds(data: ReportData) -> str:
@@ -41,11 +48,17 @@ def _seeds(data: ReportData) -> str:
     return f"sampling seed {usual}" + (f" ({others})" if others else "")
 
 
-def markdown(data: ReportData, drawn: Iterable[str], tables: Mapping[str, Table], left_out: Mapping[str, str]) -> str:
-    """The report; the pictures lie beside it."""
+def markdown(
+    data: ReportData, captions: Mapping[str, str], tables: Mapping[str, Table], left_out: Mapping[str, str]
+) -> str:
+    """The report; the pictures lie beside it.
+
+    Args:
+        captions: of the figures that were drawn, by name. tables: by name.
+        left_out: of the others, what they lack.
+    """
     parts = ["# Report", f"Points: `{data.results.points.path.name}`. Instruments: {data.scorers}."]
-    parts += [f"## {_title(name)}\n\n![{FIGURES[name].title}]({name}.png)\n\n{caption(data, FIGURES[name].title)}"
-              for name in drawn]  # fmt: skip
+    parts += [f"## {_title(name)}\n\n![{FIGURES[name].title}]({name}.png)\n\n{text}" for name, text in captions.items()]
     parts += [f"## {_title(name)}\n\n{TABLES[name].title}\n\n{table.markdown()}" for name, table in tables.items()]
     if left_out:
         parts.append("## Not measured\n\n" + "\n".join(f"- {_title(name)}: {why}" for name, why in left_out.items()))
@@ -53,16 +66,19 @@ def markdown(data: ReportData, drawn: Iterable[str], tables: Mapping[str, Table]
 
 
 def page(
-    data: ReportData, folder: Path, drawn: Iterable[str], tables: Mapping[str, Table], left_out: Mapping[str, str]
+    data: ReportData,
+    folder: Path,
+    captions: Mapping[str, str],
+    tables: Mapping[str, Table],
+    left_out: Mapping[str, str],
 ) -> str:
-    """The report with its pictures and sounds inside: it can be sent, and opened without a network."""
+    """As :func:`markdown`, with the pictures and sounds inside: it can be sent, and opened without a network."""
     parts = ["<h1>Report</h1>", f"<p class=note>Instruments: {html.escape(data.scorers)}.</p>"]
-    for name in drawn:
-        text = html.escape(caption(data, FIGURES[name].title))
+    for name, text in captions.items():
         image = _inlined(folder / f"{name}.png", "image/png")
         parts.append(
             f'<figure id="{name}"><h2>{_title(name)}</h2><img alt="{html.escape(FIGURES[name].title)}" src="{image}">'
-            f"<figcaption>{text}</figcaption></figure>"
+            f"<figcaption>{html.escape(text)}</figcaption></figure>"
         )
     parts += [f'<h2 id="{name}">{_title(name)}</h2><p>{html.escape(TABLES[name].title)}</p>{_table(table)}'
               for name, table in tables.items()]  # fmt: skip
@@ -78,8 +94,11 @@ def page(
 
 
 def _listening(data: ReportData) -> str:
-    """Players: of the models that the tables compare all clips that were kept, of every other point the first."""
-    compared = {setting.point.key for setting in headline(data).values()} if len(data.points) > 1 else set()
+    """Players: of the models that the tables compare all clips that were kept, of every other point the first.
+
+    A page with all of all points could not be sent.
+    """
+    compared = _compared(data)
     rows, heard = [], set()
     for name in data.names:
         for setting in data.series(name):
@@ -91,6 +110,14 @@ def _listening(data: ReportData) -> str:
         return "<h2>Listen</h2><p>No audio was kept beside the results file.</p>"
     header = "<tr><th>model</th><th>quality</th><th>diversity</th><th>first sample of the first prompts</th></tr>"
     return f'<h2 id="listen">Listen</h2><div class=scroll><table><thead>{header}</thead>{"".join(rows)}</table></div>'
+
+
+def _compared(data: ReportData) -> set[str]:
+    """Keys of the models of the tables; none where there are no such series."""
+    try:
+        return {setting.point.key for setting in headline(data).values()}
+    except NotMeasuredError:
+        return set()
 
 
 def _row(setting: Setting, clips: Sequence[Path]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
-from qd.report.page import markdown, page
+from qd.report.page import caption, markdown, page
 from qd.report.tables import TABLES, Table
 from qd.report.tensorboard import log_report
 
@@ -45,7 +45,8 @@ def write_report(
     if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
         raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
     data = ReportData(points, protocol, scorers)
-    figures, tables, left_out = _made(wanted, data, [read_training(folder) for folder in runs])
+    training = [read_training(folder) for folder in runs]
+    figures, tables, left_out = _made(wanted, data, training)
     if not figures and not tables:
         needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
         raise ValueError(f"{points} has the points of no figure and no table: {needs}")
@@ -54,8 +55,9 @@ def write_report(
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             figure.savefig(folder / f"{name}.{kind}", dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-    (folder / "report.md").write_text(markdown(data, figures, tables, left_out), encoding="utf-8")
-    (folder / "report.html").write_text(page(data, folder, figures, tables, left_out), encoding="utf-8")
+    captions = {name: caption(data, name, training) for name in figures}
+    (folder / "report.md").write_text(markdown(data, captions, tables, left_out), encoding="utf-8")
+    (folder / "report.html").write_text(page(data, folder, captions, tables, left_out), encoding="utf-8")
     log_report(folder, data, figures)
     return left_out
 

@@ -36,8 +36,9 @@ RULES = """Intervals are 95 % bootstrap intervals over the prompts, all models o
 the KL: over logged steps, of FAD: the range over the seeds of sampling). A statement **holds** if the whole interval is
 where its rule asks, **does not** if the whole interval is elsewhere, and is **not resolved** otherwise. "Matches",
 "near" and "as good" allow a tenth of what guidance (γ = 3, negative prompt) changes in that metric; in claim 15, a
-fifth of the standard deviation over prompts. A claim holds if all its statements do, and does not if one does not.
-Numbers without a rule are told beside."""
+fifth of the standard deviation over prompts. "Beats" is more quality at equal diversity, over those points of the other
+strategy that are no more diverse than the line's diverse end; what lies beyond it is not compared. A claim holds if all
+its statements do, and does not if one does not. Numbers without a rule are told beside."""
 
 
 class Row(NamedTuple):

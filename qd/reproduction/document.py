@@ -11,10 +11,12 @@ from omegaconf import OmegaConf
 
 from qd.evaluation.points import METRICS, Point
 from qd.markdown import markdown_interval, markdown_table
+from qd.report.data import ReportData, read_training
 from qd.report.figures import FIGURES
+from qd.report.page import caption
 from qd.reproduction.claims import claims_table, judge
 from qd.reproduction.measured import Measured, roles
-from qd.reproduction.plan import ReproductionConfig, State, planned_runs
+from qd.reproduction.plan import ReproductionConfig, State, planned_runs, trained
 from qd.runs import step_seconds
 
 _DOCUMENT = """# The reproduction
@@ -32,10 +34,7 @@ make reproduce CONFIG={config}
 
 ## How long it took
 
-One single-threaded process a core. A step is the median by the clock of the log; measurements during training are not
-in it. The {points} points of the sweep took {sweep} in all, one after another.
-
-{times}
+The {points} points of the sweep took {sweep} in all, one after another.{times}
 
 ## Figures
 
@@ -83,7 +82,7 @@ def write_document(
         points=len({point.key for point in measured.points}),
         sweep=f"{seconds / 60:.0f} minutes",
         times=_times(plan),
-        figures=_figures(Path(plan.folder) / "report", path),
+        figures=_figures(plan, path),
         claims=claims_table(attempts),
         protocol=first.protocol,
         scorers=first.scorers,
@@ -96,30 +95,38 @@ def write_document(
 
 
 def _times(plan: ReproductionConfig) -> str:
+    if not plan.runs:
+        return ""
     rows = []
     for one in planned_runs(plan):
         seconds = step_seconds(one.folder) if one.folder.is_dir() else None
         told = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
         state = "" if one.state is State.DONE else f" ({one.state.value})"
         rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *told])
-    return markdown_table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
+    table = markdown_table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
+    return (
+        " Each run is one\nsingle-threaded process. A step is the median by the clock of the log; measurements during "
+        f"training are not in it.\n\n{table}"
+    )
 
 
-def _figures(report: Path, page: Path) -> str:
-    """Copies the report's pictures, and shows them in the order of their names."""
-    pictures = sorted(report.rglob("*.png")) if report.is_dir() else []
-    if not pictures:
+def _figures(plan: ReproductionConfig, page: Path) -> str:
+    """Copies the report's pictures, and shows them in the order of the paper."""
+    report = Path(plan.folder) / "report"
+    drawn = [name for name in FIGURES if (report / f"{name}.png").is_file()]
+    if not drawn:
         return f"None yet: `{report}` holds no pictures."
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
-    for picture in pictures:
-        shutil.copyfile(picture, folder / picture.name)
-    return "\n\n".join(_figure(folder.name, picture.stem) for picture in pictures)
+    for name in drawn:
+        shutil.copyfile(report / f"{name}.png", folder / f"{name}.png")
+    data, training = ReportData(plan.results), [read_training(run) for run in trained(plan)]
+    return "\n\n".join(_figure(folder.name, name, caption(data, name, training)) for name in drawn)
 
 
-def _figure(folder: str, name: str) -> str:
-    title = f"{name.replace('-', ' ').capitalize()}. {FIGURES[name].title}" if name in FIGURES else name
-    return f"![{title}]({folder}/{name}.png)\n\n*{title}*"
+def _figure(folder: str, name: str, text: str) -> str:
+    title = f"{name.replace('-', ' ').capitalize()}. {FIGURES[name].title}"
+    return f"![{title}]({folder}/{name}.png)\n\n*{title.split('. ')[0]}. {text}*"
 
 
 def _models(points: Sequence[Point]) -> str:

@@ -6,6 +6,7 @@ A model is known by its role: the name of its run or shipped model, ``beta15`` i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, PointsFile, comparable
 from qd.evaluation.results import NotMeasuredError, Results
+from qd.logged import read_scalars
 from qd.merging.weights import soup
 
 BASE = "base"
@@ -43,6 +45,7 @@ class Measured:
         if others:
             kinds = sorted({f"{p.protocol}, {p.scorers}" for p in self.points})
             raise ValueError("\n".join([f"{self.file} holds points that do not compare; split it:", *kinds]))
+        self._refuse_two_models_of_a_role()
         self.temperature = Counter(p.temperature for p in self.points if p.guidance_scale == 1).most_common(1)[0][0]
         self.seed = min(point.seed for point in self.points)
 
@@ -90,15 +93,15 @@ class Measured:
         return self._first(dict.fromkeys(names, 1 / len(names)), f"uniform average of {', '.join(names)}")
 
     def values(self, point: Point) -> Mapping[str, NDArray[np.float64]]:
-        """One value for each prompt, by metric.
+        """One value for each prompt, by metric. Raises :class:`NotMeasuredError` if their file has gone."""
+        return self._measurement(point).per_prompt
 
-        Raises:
-            NotMeasuredError: the file of these values has gone.
-        """
-        file = Results(self.file).per_prompt(point.key)
-        if not file.is_file():
-            raise NotMeasuredError(f"values for each prompt of {point.model}: {file} is missing")
-        return Measurement.load(file).per_prompt
+    def sampling_seconds(self, point: Point) -> float:
+        """Until the audio of a measurement was there. Raises :class:`NotMeasuredError` if that was not kept."""
+        seconds = self._measurement(point).sampling_seconds
+        if math.isnan(seconds):
+            raise NotMeasuredError(f"seconds of sampling of {point.model}")
+        return seconds
 
     def stack(self, points: Sequence[Point], metric: str) -> NDArray[np.float64]:
         """``(points, prompts)``."""
@@ -110,15 +113,27 @@ class Measured:
         Raises:
             NotMeasuredError: the run is not there, or logged no such thing.
         """
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
         folder = self.runs / role
-        if folder.is_dir():
-            events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-            events.Reload()
-            if tag in events.Tags()["scalars"]:
-                return {event.step: event.value for event in events.Scalars(tag)}
+        if folder.is_dir() and (found := read_scalars(folder).get(tag)):
+            return {step: scalar.value for step, scalar in found.items()}
         raise NotMeasuredError(f"{tag} of the run {folder}")
+
+    def _refuse_two_models_of_a_role(self) -> None:
+        names: dict[str, set[str]] = {}
+        for point in self.points:
+            for name in dict(soup(point.model.split())):
+                names.setdefault(role_of(name), set()).add(_without_step(name))
+        if twice := {role: found for role, found in names.items() if len(found) > 1}:
+            listed = "; ".join(f"{role}: {', '.join(sorted(found))}" for role, found in twice.items())
+            raise ValueError(
+                f"{self.file} has several models of one role ({listed}); measure each into a file of its own"
+            )
+
+    def _measurement(self, point: Point) -> Measurement:
+        file = Results(self.file).per_prompt(point.key)
+        if not file.is_file():
+            raise NotMeasuredError(f"values for each prompt of {point.model}: {file} is missing")
+        return Measurement.load(file)
 
     def _first(self, weights: Mapping[str, float], what: str, seed: int | None = None) -> Point:
         wanted = self.seed if seed is None else seed
@@ -156,8 +171,12 @@ def roles(model: str) -> dict[str, float]:
 
 def role_of(name: str) -> str:
     """The run's name, also of one of its steps."""
+    return Path(_without_step(name)).name
+
+
+def _without_step(name: str) -> str:
     path = Path(name)
-    return path.parent.name if path.name.startswith("step-") else path.name
+    return str(path.parent if path.name.startswith("step-") else path)
 
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

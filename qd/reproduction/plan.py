@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from qd.config import ConfigError, load_config
 from qd.config_schema import TrainConfig
+from qd.evaluation.points import FILE
 from qd.models.resolver import step_folder
-from qd.runs import CHECKPOINT, CONFIG
+from qd.runs import CHECKPOINT, CONFIG, changes
 
 
 @dataclass
@@ -33,15 +32,14 @@ class ReproductionConfig:
     folder: str = "runs/reproduction"  # of the runs, their logs, the results and the report
     train: str = "default"  # overlay in configs/train/, or the path of a YAML file
     overrides: list[str] = field(default_factory=list)  # of `qd train`, for every run
-    runs: list[RunConfig] = field(default_factory=list)
+    runs: list[RunConfig] = field(default_factory=list)  # none: the sweep measures what is shipped
     sweep: str = "reproduction"  # overlay in configs/sweep/, or the path of a YAML file
     notes: str = ""  # what a reader of the document is to know of how it was run, as Markdown
 
     def problems(self) -> list[str]:
         names = [run.name for run in self.runs]
-        found = [] if names else ["runs is empty; expected what to train, as configs/reproduction/default.yaml has it"]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
-        found += [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
+        found = [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
 
         found += [f"runs: a name is {name!r}; expected letters, digits and -" for name in names if not _plain(name)]
         return found or [text for run in self.runs for text in self._run_problems(run)]
@@ -98,29 +96,24 @@ class PlannedRun:
 
     def problems(self) -> list[str]:
         """Whether the folder holds a run of other settings."""
-        saved = self.folder / CONFIG
-        if not saved.is_file():
+        if not (self.folder / CONFIG).is_file():
             return []
-        had = OmegaConf.load(saved)
-        wanted = OmegaConf.structured(self.plan.train_config(self.run))
-        keys = [text.split("=", 1)[0] for text in self.plan.settings(self.run)]
-        return [
-            f"run {self.folder} has {key}={OmegaConf.select(had, key)}, and the plan says "
-            f"{OmegaConf.select(wanted, key)}; give the plan another folder, or remove that run"
-            for key in dict.fromkeys(keys)
-            if OmegaConf.select(had, key) != OmegaConf.select(wanted, key)
-        ]
+        found = changes(self.folder, self.plan.train_config(self.run), "train")
+        return [f"run {self.folder}: {text}; give the plan another folder, or remove that run" for text in found]
 
     def command(self) -> list[str]:
         """What begins it, or goes on with it."""
         if self.state is State.BEGUN:
-            return [*QD, "train", "--resume", str(self.folder)]
+            return [*QD, "train", "--resume", str(self.folder), f"trainer.max_steps={self.steps}"]
         return [*QD, *self.arguments()]
+
+    def settings(self) -> list[str]:
+        """Of ``qd``, what makes the run what it is, wherever it is."""
+        return ["train", "--config", self.plan.train, *self.plan.settings(self.run), "trainer.device=cpu"]
 
     def arguments(self) -> list[str]:
         """Of ``qd``, to begin the run."""
-        place = [f"trainer.runs={self.plan.folder}", "trainer.device=cpu"]
-        return ["train", "--config", self.plan.train, "--name", self.run.name, *self.plan.settings(self.run), *place]
+        return [*self.settings(), "--name", self.run.name, f"trainer.runs={self.plan.folder}"]
 
     def clear(self) -> None:
         """Removes what a run left that was killed before it saved anything."""
@@ -145,6 +138,11 @@ def planned_runs(plan: ReproductionConfig, names: list[str] | None = None) -> li
     if problems := [*problems, *(text for one in found for text in one.problems())]:
         raise ConfigError(problems)
     return found
+
+
+def trained(plan: ReproductionConfig) -> list[Path]:
+    """Folders of the runs that differ in β and seed alone, and have measured something: those of Figures 1 and 2."""
+    return [one.folder for one in planned_runs(plan) if not one.run.overrides and (one.folder / FILE).is_file()]
 
 
 def _plain(name: str) -> bool:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from qd.callbacks.progress import clock
 from qd.config import ConfigError
-from qd.disk import free_space
-from qd.evaluation.points import FILE
+from qd.models.resolver import step_folder
 from qd.report.figures import FIGURES
 from qd.report.tables import TABLES
-from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs
+from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs, trained
 from qd.reproduction.processes import Job, run_jobs
 from qd.reproduction.sweep_plan import load_sweep
 
 STAGES = ("runs", "sweep", "report", "document")
 """In their order; the document is written by :func:`qd.reproduction.document.write_document`."""
-_TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s a step\))?$", re.MULTILINE)
-_DISK = re.compile(r"^disk: ([\d.]+) (GiB|MiB)$", re.MULTILINE)
 
 
 def reproduce(
@@ -102,15 +95,14 @@ def _sweep(plan: ReproductionConfig, jobs: int, series: Sequence[str] | None) ->
     """As one process, or as several that share each point's prompts."""
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(jobs), "-m", "qd"]
     command = [*(QD if jobs == 1 else ranks), "sweep", "--config", plan.sweep, "--out", str(plan.results)]
+    models = [f"models.{run.run.name}={step_folder(run.folder, run.steps)}" for run in planned_runs(plan)]
     only = ["--only", *series] if series else []
-    return _one("sweep", [*command, "--device", "cpu", *only], plan)
+    return _one("sweep", [*command, *models, "--device", "cpu", *only], plan)
 
 
 def _report(plan: ReproductionConfig, shown: str | None) -> list[str]:
     out = str(Path(plan.folder) / (shown or "report"))
-    runs = [
-        str(path.parent) for path in sorted(Path(plan.folder).glob(f"*/{FILE}")) if path.parent != plan.results.parent
-    ]
+    runs = [str(folder) for folder in trained(plan)]
     command = [*QD, "report", "--points", str(plan.results), "--out", out, *(["--runs", *runs] if runs else [])]
     return _one("report", [*command, *(["--only", shown] if shown else [])], plan)
 
@@ -123,59 +115,3 @@ def _one(name: str, command: list[str], plan: ReproductionConfig) -> list[str]:
 
 def _last_line(log: Path) -> str:
     return (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["…"])[-1]
-
-
-def estimate(plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int) -> str:
-    """What is left, and the time and disk that it needs: one micro-batch and one batch of a point are really made."""
-    lines, seconds, disk = [], 0.0, 0.0
-    if "runs" in stages:
-        runs = planned_runs(plan, list(names))
-        lines += [f"{run.state.value:>10}  {run.run.name}, {run.steps} steps" for run in runs]
-        left = [run for run in runs if run.state is not State.DONE]
-        for told in [_told(left[0].arguments())] if left else []:
-            step = float(_TIME.search(told)[2])
-            disk += len(left) * gibibytes(told)
-            seconds += sum(run.steps for run in left) * step / jobs
-            lines.append(f"runs: {len(left)} left, {step:.2f} s a step by itself, {jobs} at once")
-    if "sweep" in stages:
-        with tempfile.TemporaryDirectory() as empty:
-            sweep = load_sweep(plan)
-            passes = sum(2 if guided else 1 for guided in sweep.guided)
-            out = ["--out", str(Path(empty) / "points.jsonl"), "--protocol", sweep.protocol]
-            told = _told(["evaluate", "--model", "base", *out, *sweep.overrides])
-        point = read_clock(_TIME.search(told)[1])
-        seconds += passes * point / jobs
-        disk += len(sweep.guided) * gibibytes(told)
-        lines.append(f"sweep: {len(sweep.guided)} points, {point:.0f} s each, guided ones twice as long")
-    place, free = free_space(plan.folder)
-    return "\n".join([*lines, f"time: {clock(seconds)}", f"disk: {disk:.1f} GiB of {free / 2**30:.1f} in {place}"])
-
-
-def _told(arguments: Sequence[str]) -> str:
-    """What a command prints of its needs."""
-    command = [*QD, *arguments, "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, env=_single_threaded(), check=False)
-    if done.returncode:
-        raise ValueError(f"`qd {' '.join(arguments)} --dry-run` failed: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _single_threaded() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def gibibytes(told: str) -> float:
-    """Of the line ``disk: …``."""
-    number, unit = _DISK.search(told).groups()
-    return float(number) / (1 if unit == "GiB" else 1024)
-
-
-def read_clock(text: str) -> float:
-    """Seconds of ``45 s``, ``12 min`` or ``3 h 05 min``.
-
-    Example:
-        >>> read_clock("3 h 05 min"), read_clock("45 s")
-        (11100.0, 45.0)
-    """
-    units = {"s": 1, "min": 60, "h": 3600}
-    return float(sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+) (s|min|h)\b", text)))

@@ -13,7 +13,7 @@ from qd.reproduction.plan import ReproductionConfig
 from qd.reproduction.reproduce import reproduce
 
 
-def show(name: str, about: str, config: str = "first") -> int:
+def show(name: str, about: str, config: str = "shipped") -> int:
     """Trains and measures what the figure or table shows and is not there yet, and draws it.
 
     Args:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from qd.metrics.bootstrap import Interval
+from qd.pareto import non_dominated
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -64,8 +65,6 @@ def gain_at_equal_diversity(line: NDArray, targets: NDArray) -> float:
 
 def front_of(quality: NDArray, diversity: NDArray) -> NDArray[np.int64]:
     """Indices of the points that no other one dominates, by their means."""
-    from qd.pareto import non_dominated
-
     return np.flatnonzero(non_dominated(np.column_stack([quality, diversity])))
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from qd.evaluation.results import NotMeasuredError
-from qd.report.data import ReportData
+from qd.report.data import ReportData, read_training
 from qd.report.figures import FIGURES, headline
 from qd.report.report import write_report
 from qd.report.tables import TABLES
+from tests.report.conftest import Synthetic
 
 
 def test_figures_and_tables_of_a_whole_results_file(whole: Path, tmp_path: Path) -> None:
@@ -118,3 +120,67 @@ def test_a_torn_last_line_is_left_out_and_told(whole: Path, tmp_path: Path) -> N
         file.write('{"key": "12')
     with pytest.warns(UserWarning, match="the last line is torn"):
         assert "figure-3" not in write_report(whole, tmp_path / "report", only=["figure-3"])
+
+
+def test_models_of_ones_own_have_a_page_too(synthetic, tmp_path: Path) -> None:
+    for lam in (0.0, 0.5, 1.0):
+        synthetic.add("lerp-mine-yours", f"mine:{1 - lam} yours:{lam}", 1 - lam, lam, lam=lam, audio=True)
+    left_out = write_report(synthetic.results.points.path, tmp_path / "report")
+    assert "figure-3" not in left_out and "table-1" in left_out
+    assert (tmp_path / "report" / "report.html").read_text().count("<audio") == 3
+
+
+def test_a_model_trained_anew_under_its_old_name_is_refused(synthetic) -> None:
+    synthetic.add("betas", "runs/x", 1.0, 0.2)
+    line = synthetic.results.points.path.read_text()
+    synthetic.results.points.path.write_text(
+        line + line.replace('"key": "', '"key": "z').replace('"quality": 1.0', '"quality": 2.0')
+    )
+    with pytest.raises(ValueError, match=r"2 measurements of 'runs/x', seed 0, of different weights"):
+        ReportData(synthetic.results.points.path).series("betas")
+
+
+def test_two_models_of_one_label_are_told_apart(whole: Path, synthetic) -> None:
+    synthetic.add("betas", "shipped/beta15", 1.0, 0.4, beta=15.0)
+    assert {"β = 15 (runs/beta15)", "β = 15 (shipped/beta15)"} < set(headline(ReportData(whole)))
+
+
+@pytest.fixture
+def trained(tmp_path: Path):
+    """Makes a run folder: two measured points, and a KL that falls if it is logged."""
+
+    def make(name: str, beta: float, logged: bool = True) -> str:
+        run = Synthetic(tmp_path / "runs" / name)
+        for step in (0, 500):
+            run.add("", f"{name}/step-{step}", 1.0 + step / 1000, 0.5, beta=beta, step=step, protocol="quick")
+        with SummaryWriter(tmp_path / "runs" / name) as writer:
+            for step in range(100 if logged else 0):
+                writer.add_scalar("train/kl_per_token", 1 / (1 + step), step)
+        return str(tmp_path / "runs" / name)
+
+    return make
+
+
+def test_every_run_is_drawn_and_the_caption_tells_its_protocol(whole: Path, trained, tmp_path: Path) -> None:
+    runs = [trained(f"run-{i}", float(i)) for i in range(10)]
+    training = [read_training(run) for run in runs]
+    for name in ("figure-1", "figure-2"):
+        figure = FIGURES[name].draw(ReportData(whole), training)
+        labels = figure.axes[0].get_legend_handles_labels()[1]
+        assert labels == [f"run-{i} (β = {i})" for i in range(10)]
+    assert not write_report(whole, tmp_path / "report", runs=runs, only=["figure-1", "figure-2"])
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert text.count("Along training protocol quick: 12 prompts × 4 samples") == 2
+    assert text.count("Protocol full") == 1  # of the right half of Figure 1
+
+
+def test_a_run_without_a_logged_kl_costs_one_figure(whole: Path, trained, tmp_path: Path) -> None:
+    left_out = write_report(whole, tmp_path / "report", runs=[trained("silent", 1.0, logged=False)])
+    assert list(left_out) == ["figure-2"] and "TensorBoard scalars of run silent" in left_out["figure-2"]
+
+
+def test_a_renamed_run_keeps_its_points(trained) -> None:
+    old = Path(trained("before", 1.0))
+    old.rename(old.with_name("after"))
+    found = read_training(old.with_name("after"))
+    assert found.name == "after" and [point.step for point in found.points] == [0, 500]

@@ -53,9 +53,10 @@ class World:
         values = {name: scores[name] + self.hard + own[name] for name in own}
         values["adherence"] = scores["adherence"] + 10 * self.hard + own["adherence"] / OMEGA
         values["quality"] = OMEGA * values["adherence"] + values["preference"]
-        Measurement(tuple(map(str, range(PROMPTS))), values, 0.9, np.zeros((0, 4)), 16_000, 1.0).save(
-            self.file.parent / "per_prompt" / f"{key}.npz"
-        )
+        Measurement(
+            tuple(map(str, range(PROMPTS))), values, 0.9, np.zeros((0, 4)), 16_000, 1.0,
+            sampling_seconds=fields.get("seconds", 1.0),
+        ).save(self.file.parent / "per_prompt" / f"{key}.npz")  # fmt: skip
         row = {
             "key": key, "run": "", "model": model, "step": 0, "beta": None, "guidance_scale": 1.0, "negative": None,
             "temperature": 0.99, "lam": None, "seed": 0, "protocol": "paper", "scorers": "5*a@1 b@2",

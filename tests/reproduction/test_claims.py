@@ -94,6 +94,13 @@ def test_the_sweeps_are_found(world):
         measured.line("beta5", "beta15")
 
 
+def test_two_models_of_one_role_are_refused(world):
+    for model in ("runs/x/beta15/step-002000", "beta15", "runs/x/beta15/step-002000:0.5 base:0.5"):
+        world.add(model, PAPER["beta15"])
+    with pytest.raises(ValueError, match=r"several models of one role \(beta15: beta15, runs/x/beta15\)"):
+        Measured(world.file, world.runs)
+
+
 def test_results_that_do_not_compare_are_refused(world):
     world.add("base", PAPER["base"])
     world.add("base", PAPER["base"], protocol="quick")

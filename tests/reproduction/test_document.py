@@ -8,15 +8,17 @@ from tests.reproduction.conftest import PAPER
 def test_the_page_is_made_of_results(world, tmp_path):
     plan = ReproductionConfig(folder=str(tmp_path), runs=[RunConfig("beta0"), RunConfig("beta15", 15.0)])
     world.fill(PAPER)
-    picture = tmp_path / "report" / "figures" / "figure-1.png"
+    picture = tmp_path / "report" / "figure-3.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"picture")
     (tmp_path / "beta0" / "step-002000").mkdir(parents=True)
     page = write_document(plan, tmp_path / "docs" / "reproduction.md", "mine", {"again": plan})
     text = page.read_text(encoding="utf-8")
     assert "make reproduce CONFIG=mine" in text and "| claim | mine | again |" in text
-    assert "](reproduction/figure-1.png)\n\n*Figure 1. Quality against diversity" in text
-    assert (page.parent / "reproduction" / "figure-1.png").read_bytes() == b"picture"
+    assert (
+        "](reproduction/figure-3.png)\n\n*Figure 3. Quality against diversity of every strategy. Protocol paper" in text
+    )
+    assert (page.parent / "reproduction" / "figure-3.png").read_bytes() == b"picture"
     assert "| beta0 | 0 | 0 | 2000 |  |  |" in text and "| beta15 (to do) | 15 |" in text
     rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| beta15 | ")]
     assert rows == [["| beta15", "0"], ["| beta15", "1"]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qd.config import ConfigError, config_folder, load_config
+from qd.reproduction.estimate import estimate, gibibytes, read_clock
 from qd.reproduction.plan import PlannedRun, ReproductionConfig, RunConfig, State, planned_runs
-from qd.reproduction.reproduce import estimate, gibibytes, read_clock
 from qd.reproduction.sweep_plan import load_sweep
 from qd.runs import CHECKPOINT, CONFIG
 
@@ -17,7 +17,7 @@ def load(name: str, *overrides: str) -> ReproductionConfig:
     return load_config(ReproductionConfig, "reproduction", name, overrides)
 
 
-@pytest.mark.parametrize("name", [name for name in PLANS if name != "first"])
+@pytest.mark.parametrize("name", [name for name in PLANS if name != "shipped"])
 def test_every_plan_of_all_runs_is_whole(name, tmp_path):
     plan = load(name, f"folder={tmp_path}")
     runs = {one.run.name: one for one in planned_runs(plan)}
@@ -30,18 +30,22 @@ def test_every_plan_of_all_runs_is_whole(name, tmp_path):
     shipped = load(name).folder
     assert all(f"  {run}: {shipped}/{run}\n" in text for run in runs)
     guided = load_sweep(plan).guided
-    assert (len(guided), sum(guided)) == {"default": (111, 22), "quick": (30, 8)}[name]
+    assert (len(guided), sum(guided)) == {"default": (114, 25), "quick": (30, 8)}[name]
 
 
-def test_the_first_pair_is_told_and_measured_as_it_was_shipped(tmp_path):
-    plan = load("first", f"folder={tmp_path}")
-    assert [(one.run.name, one.run.beta, one.steps) for one in planned_runs(plan)] == [
-        ("beta0", 0, 2000),
-        ("beta15", 15, 2000),
-    ]
-    assert plan.sweep == "shipped" and "step 4,000" in plan.notes
-    assert load("first").folder != load("default").folder  # their sweeps have other protocols
-    assert len(load_sweep(plan).guided) == 63
+def test_the_shipped_pair_is_measured_without_training():
+    plan = load("shipped")
+    assert planned_runs(plan) == [] and plan.sweep == "shipped"
+    assert plan.folder != load("default").folder  # their sweeps have other protocols
+    assert len(load_sweep(plan).guided) == 66
+
+
+def test_the_estimate_of_a_run_that_has_begun_begins_none(one):
+    one.folder.mkdir()
+    (one.folder / CHECKPOINT).touch()
+    assert "--resume" in one.command() and "--resume" not in one.settings()
+    assert not any(text.startswith(("--name", "trainer.runs=")) for text in one.settings())
+    assert one.command()[-1] == "trainer.max_steps=20"  # if the plan asks for more steps than it was begun with
 
 
 def test_both_estimators_are_compared_at_constant_batch():
@@ -60,15 +64,15 @@ def one(tmp_path) -> PlannedRun:
 
 
 def test_a_run_begins_goes_on_and_ends(one):
-    assert one.state is State.NEW and one.command()[3:8] == ["train", "--config", "default", "--name", "a"]
-    assert {"beta=15.0", "seed=0", "trainer.max_steps=20"} <= set(one.command())
+    assert one.state is State.NEW and one.command()[3:6] == ["train", "--config", "default"]
+    assert {"beta=15.0", "seed=0", "trainer.max_steps=20", "--name", "a"} <= set(one.command())
     one.folder.mkdir()
     (one.folder / "hparams.yaml").touch()
     one.clear()  # killed before anything was saved
     assert not one.folder.exists()
     one.folder.mkdir()
     (one.folder / CHECKPOINT).touch()
-    assert one.state is State.BEGUN and one.command()[3:] == ["train", "--resume", str(one.folder)]
+    assert one.state is State.BEGUN and one.command()[3:5] == ["train", "--resume"]
     one.clear()
     assert one.folder.exists()
     (one.folder / "step-000010").mkdir()
@@ -80,9 +84,12 @@ def test_a_run_begins_goes_on_and_ends(one):
 def test_a_folder_of_other_settings_is_refused(one):
     one.folder.mkdir()
     (one.folder / CONFIG).write_text("beta: 5.0\nseed: 0\ntrainer: {max_steps: 20}\n")
-    with pytest.raises(ConfigError, match=r"has beta=5.0, and the plan says 15.0"):
+    with pytest.raises(ConfigError, match=r"beta is 15.0, and this run has 5.0; give the plan another folder"):
         planned_runs(one.plan)
-    (one.folder / CONFIG).write_text("beta: 15.0\nseed: 0\ntrainer: {max_steps: 20}\n")
+    (one.folder / CONFIG).write_text("beta: 15.0\nseed: 0\nguidance: {scale: 2.0}\n")  # no override names it
+    with pytest.raises(ConfigError, match=r"guidance.scale is 3.0, and this run has 2.0"):
+        planned_runs(one.plan)
+    (one.folder / CONFIG).write_text("beta: 15.0\nseed: 0\ntrainer: {max_steps: 10, precision: bf16-mixed}\n")
     assert planned_runs(one.plan) == [one]
 
 
@@ -106,7 +113,7 @@ def test_times_and_sizes_are_read_as_they_are_told():
 
 def test_the_estimate_adds_up_what_is_left(tmp_path, monkeypatch):
     told = {"train": "time: 10 min (2.00 s a step)\ndisk: 1.0 GiB", "evaluate": "time: 30 s\ndisk: 102 MiB"}
-    monkeypatch.setattr("qd.reproduction.reproduce._told", lambda arguments: told[arguments[0]])
+    monkeypatch.setattr("qd.reproduction.estimate._told", lambda arguments: told[arguments[0]])
     plan = load("quick", f"folder={tmp_path}")
     (tmp_path / "beta0" / "step-000150").mkdir(parents=True)
     lines = estimate(plan, ["runs"], [], jobs=2).splitlines()

@@ -34,9 +34,9 @@ def test_the_full_sweep_has_what_each_shows(name):
 
 
 def test_no_more_is_measured_than_is_shown():
-    assert shown_series(plan("first"), "figure-4") == ["guidance-base", "lerp-beta0-beta15"]
+    assert shown_series(plan("shipped"), "figure-4") == ["guidance-base", "lerp-beta0-beta15"]
     with pytest.raises(ConfigError, match=r"sweep shipped has no series for figure-10; expected samples…"):
-        shown_series(plan("first"), "figure-10")
+        shown_series(plan("shipped"), "figure-10")
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -49,8 +49,9 @@ def test_a_script_asks_for_the_stages_of_its_figure(name, tmp_path, monkeypatch,
     assert module.show(name, module.__doc__) == 0
     *runs, sweep, report = asked
     assert bool(runs) == (name in ("figure-1", "figure-2"))
-    only = sweep.command()[sweep.command().index("--only") + 1 :]
-    assert only == shown_series(plan("quick"), name)
+    command = sweep.command()
+    assert command[command.index("--only") + 1 :] == shown_series(plan("quick"), name)
+    assert f"models.n4-shared={tmp_path}/n4-shared/step-000150" in command  # the plan's runs, whatever the sweep names
     assert report.command()[-2:] == ["--only", name]
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / name / "report.html")
 
