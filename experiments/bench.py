@@ -34,12 +34,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from qd.config import load_config
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
+from qd.memory import RunSize
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.sampler import Sampler, counter_uniforms
 from qd.quiet import quieten_libraries
+from qd.step_time import Rates, rollout_seconds
 
 SECONDS, GUIDANCE, TEMPERATURE = 4.0, 3.0, 0.99
 
@@ -113,12 +115,10 @@ def conditions(music: MusicGen, batch: int) -> Condition:
 def loop_floor(music: MusicGen, batch: int, frames: int, guided: bool, rates: dict[str, float]) -> float:
     """Seconds of the token loop's weight products, or of reading weights and caches once a step."""
     lm, config = music.lm, music.lm.decoder.config
-    width, layers, ffn = config.hidden_size, config.num_hidden_layers, config.ffn_dim
-    heads, layer = lm.codebooks * lm.codebook_size * width, 6 * width**2 + 2 * width * ffn
-    steps, rows = delayed_steps(lm.codebooks, frames, lm.channels), batch * (2 if guided else 1)
-    flops = 2 * steps * (rows * layers * layer + batch * heads + rows * layers * 2 * width * steps / 2)
-    read = 4 * steps * (layers * layer + heads + rows * layers * 2 * width * steps / 2)
-    return max(flops / rates["flops"], read / rates["bytes"])
+    weights, steps = sum(p.numel() for p in lm.parameters()), delayed_steps(lm.codebooks, frames, lm.channels)
+    shape = (config.num_hidden_layers, config.hidden_size, lm.codebooks, lm.codebook_size)
+    size = RunSize(*shape, weights, rows=batch, steps=steps)
+    return rollout_seconds(size, Rates(rates["flops"], rates["bytes"]), guided)
 
 
 def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int, rates: dict[str, float]) -> list[dict]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,17 +11,139 @@ from torch import nn
 
 from qd.config_schema import TrainConfig
 from qd.models.delay import delayed_steps
-from qd.models.language_model import LanguageModel
+from qd.models.lora import AdaptedLanguageModel
 from qd.modules.distillation import DiversityDistillation
+from qd.objectives.distillation import rows_at_once
 
-KEPT_VALUES = 20
-"""Values of the model's width that a decoder layer keeps for the backward pass, a token: what autograd holds in float32
-where the feed-forward layer is four times as wide (a test counts them)."""
+KEPT_BYTES = {"32-true": 80, "bf16-mixed": 50}
+"""What a decoder layer keeps for the backward pass, a token and a value of the model's width, where the feed-forward
+layer is four times as wide: 20 values of 4 bytes, or, mixed, 3 of the residual stream and 19 of 2 (a test counts them).
+"""
 
-CHECKPOINTED_VALUES = 1
+CHECKPOINTED_BYTES = 4
 """The same where each layer's activations are computed again: its input alone."""
 
+SCORED_COPIES = 8
+"""Float32 values for each logit that is scored: logits, softmaxes and gradients of student and teacher; as measured by
+``experiments/scoring_memory.py``."""
+
 GIB = 2**30
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """The numbers that a training run's memory and time follow from.
+
+    Attributes:
+        layers, width: of the decoder.
+        codebooks, vocabulary: Q and V of the codes.
+        student: weights of the language model, all in float32; of LoRA, with the adapters.
+        rows: sequences B of a micro-batch. steps: delayed decoding steps S of each.
+        trained: those weights of the whole run that get a gradient.
+        adapted: weights that a LoRA's adapters are merged into for each rollout; 0 is no LoRA.
+        teacher_bytes: 0 where the frozen base is the teacher itself.
+        frozen_bytes: of text encoder, codec and embedder.
+        precision: of the products, as ``trainer.precision`` names it.
+        shards: ranks that share the weights out among them (FSDP); 1 where each has all.
+        checkpointing: whether activations are computed again instead of being kept.
+    """
+
+    layers: int
+    width: int
+    codebooks: int
+    vocabulary: int
+    student: int
+    rows: int
+    steps: int
+    trained: int = 0
+    adapted: int = 0
+    teacher_bytes: int = 0
+    frozen_bytes: int = 0
+    precision: str = "32-true"
+    shards: int = 1
+    checkpointing: bool = False
+
+    @property
+    def product_bytes(self) -> int:
+        """Of a number in a product of matrices."""
+        return 2 if self.precision == "bf16-mixed" else 4
+
+    @property
+    def head_weights(self) -> int:
+        return self.codebooks * self.vocabulary * self.width
+
+    @property
+    def matrix_weights(self) -> int:
+        """Of the student, without the embeddings of its tokens (V and the pad)."""
+        return self.student - self.codebooks * (self.vocabulary + 1) * self.width
+
+
+def run_size(module: DiversityDistillation, config: TrainConfig) -> RunSize:
+    """Of a run whose module is built, its weights not yet shared out."""
+    lm, decoder = module.music.lm, module.music.lm.decoder.config
+    policy = _bytes(lm.parameters())
+    both = _bytes([*lm.parameters(), *module.teacher.parameters()])
+    return RunSize(
+        layers=decoder.num_hidden_layers,
+        width=decoder.hidden_size,
+        codebooks=lm.codebooks,
+        vocabulary=lm.codebook_size,
+        student=sum(p.numel() for p in lm.parameters()),
+        trained=sum(p.numel() for p in module.parameters() if p.requires_grad),
+        adapted=lm.adapted_weights if isinstance(lm, AdaptedLanguageModel) else 0,
+        teacher_bytes=both - policy,
+        frozen_bytes=_bytes(module.parameters()) - both,
+        rows=config.data.micro_batch_size,
+        steps=delayed_steps(lm.codebooks, module.music.frames(config.rollout.seconds), lm.channels),
+        precision=config.trainer.precision,
+        shards=config.trainer.ranks if config.trainer.sharded else 1,
+        checkpointing=config.model.gradient_checkpointing,
+    )
+
+
+def needed_bytes(size: RunSize) -> dict[str, float]:
+    """Bytes that a rank needs at least, by what they are for; with fused attention, which keeps no matrix of scores.
+
+    weights: of student, teacher, text encoder, codec and embedder. optimiser: gradient and AdamW's two moments of each
+    trained weight, 12 bytes. Both are shared out under FSDP, but for what is frozen for good. micro-batch: of rollout
+    and update the one that needs more, for the one's is free again when the other comes.
+    """
+    return {
+        "weights": (4 * size.student + size.teacher_bytes) / size.shards + size.frozen_bytes,
+        "optimiser": 12 * size.trained / size.shards,
+        "micro-batch": max(sum(rollout_bytes(size).values()), sum(update_bytes(size).values())),
+    }
+
+
+def rollout_bytes(size: RunSize) -> dict[str, float]:
+    """While tokens are drawn.
+
+    cache: keys and values, 2 L w a token. gathered: under FSDP the whole student beside its shares. rounded: the
+    matrices in the precision of mixed products. put aside: the base's weights while adapters are merged into them.
+    """
+    return {
+        "cache": size.rows * size.steps * 2 * size.layers * size.width * size.product_bytes,
+        "gathered": 4 * size.student if size.shards > 1 else 0,
+        "rounded": _rounded(size),
+        "put aside": 4 * size.adapted,
+    }
+
+
+def update_bytes(size: RunSize) -> dict[str, float]:
+    """Between the student's forward pass and its backward pass.
+
+    activations: layers · width · KEPT_BYTES a token; with checkpoints CHECKPOINTED_BYTES a layer, KEPT_BYTES of one.
+    logits: of the sequences that are scored at once. rounded: as in the rollout, whole under FSDP too; of adapters with
+    checkpoints nothing is kept, as autocast keeps what is trained alone.
+    """
+    kept = KEPT_BYTES[size.precision]
+    per_token = size.layers * CHECKPOINTED_BYTES + kept if size.checkpointing else size.layers * kept
+    sequence = size.codebooks * size.steps * size.vocabulary
+    return {
+        "activations": size.rows * size.steps * size.width * per_token,
+        "logits": 4 * SCORED_COPIES * min(size.rows, rows_at_once(sequence)) * sequence,
+        "rounded": 0 if size.adapted and size.checkpointing else _rounded(size),
+    }
 
 
 def check_memory(module: DiversityDistillation, config: TrainConfig, device: torch.device) -> None:
@@ -31,7 +155,7 @@ def check_memory(module: DiversityDistillation, config: TrainConfig, device: tor
     free = free_bytes(device)
     if free is None:
         return
-    parts = needed_bytes(module, config)
+    parts = needed_bytes(run_size(module, config))
     if device.type == "cpu":
         parts.pop("weights")  # they are there already
     if sum(parts.values()) > free:
@@ -40,27 +164,6 @@ def check_memory(module: DiversityDistillation, config: TrainConfig, device: tor
             f"{device} has {free / GIB:.1f} GiB free, and the run needs about {sum(parts.values()) / GIB:.1f} GiB "
             f"({listed}); to need less: {'; '.join(_advice(config))}"
         )
-
-
-def needed_bytes(module: DiversityDistillation, config: TrainConfig) -> dict[str, float]:
-    """Bytes that a rank needs at least, by what they are for; with fused attention, which keeps no matrix of scores.
-
-    weights: of student, teacher, text encoder, codec and embedder. optimiser: gradient and AdamW's two moments of each
-    trained weight, 12 bytes. activations: layers · width · KEPT_VALUES a token, in the precision of training, and with
-    checkpoints CHECKPOINTED_VALUES a layer and KEPT_VALUES of one. cache: keys and values of the rollout; it is free
-    again when the activations come, so the larger of the two counts.
-    """
-    lm, rows = module.music.lm, config.data.micro_batch_size
-    tokens = rows * delayed_steps(lm.codebooks, module.music.frames(config.rollout.seconds), lm.channels)
-    decoder = lm.decoder.config
-    width = 2 if config.trainer.precision == "bf16-mixed" else 4
-    values = _kept_values(lm, config.model.gradient_checkpointing) * decoder.hidden_size
-    cache = 2 * decoder.num_hidden_layers * decoder.hidden_size
-    return {
-        "weights": _bytes(module),
-        "optimiser": 12 * sum(p.numel() for p in module.parameters() if p.requires_grad),
-        "micro-batch": tokens * width * max(values, cache),
-    }
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -74,22 +177,23 @@ def free_bytes(device: torch.device) -> int | None:
     return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
 
 
-def _kept_values(lm: LanguageModel, checkpointed: bool) -> int:
-    layers = lm.decoder.config.num_hidden_layers
-    return layers * CHECKPOINTED_VALUES + KEPT_VALUES if checkpointed else layers * KEPT_VALUES
+def _rounded(size: RunSize) -> int:
+    return 2 * size.matrix_weights if size.precision == "bf16-mixed" else 0
 
 
-def _bytes(module: nn.Module) -> int:
-    """Of all weights; what two modules share counts once."""
-    return sum(p.numel() * p.element_size() for p in module.parameters())
+def _bytes(weights: Iterable[nn.Parameter]) -> int:
+    """What two modules share counts once."""
+    return sum(p.numel() * p.element_size() for p in {id(p): p for p in weights}.values())
 
 
 def _advice(config: TrainConfig) -> list[str]:
     n, micro = config.rollout.samples_per_prompt, config.data.micro_batch_size
+    alone = config.model.lora or config.trainer.sharded or config.trainer.ranks == 1
     return [
         *([f"data.micro_batch_size={max(n, micro // 2 // n * n)}"] if micro > n else []),
         *([] if config.model.gradient_checkpointing else ["model.gradient_checkpointing=true"]),
-        *([] if config.model.lora else ["model.lora.rank=16 (adapters alone are trained)"]),
+        *([] if alone else ["trainer.strategy=fsdp"]),
+        *([] if config.model.lora or config.trainer.sharded else ["model.lora.rank=16 (adapters alone are trained)"]),
         *([] if config.model.lora or config.model.dtype == "bfloat16" else ["model.dtype=bfloat16"]),
         *([] if config.trainer.precision == "bf16-mixed" else ["trainer.precision=bf16-mixed"]),
         "a shorter rollout.seconds",

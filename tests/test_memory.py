@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,19 @@ import torch
 
 import qd.memory
 from qd.config_schema import TrainConfig
-from qd.memory import GIB, KEPT_VALUES, check_memory, free_bytes, needed_bytes
+from qd.memory import (
+    CHECKPOINTED_BYTES,
+    GIB,
+    KEPT_BYTES,
+    SCORED_COPIES,
+    RunSize,
+    check_memory,
+    free_bytes,
+    needed_bytes,
+    rollout_bytes,
+    run_size,
+    update_bytes,
+)
 from qd.models.condition import Condition
 from qd.models.embedder import load_embedder
 from qd.models.language_model import LanguageModel
@@ -32,28 +45,38 @@ def build(config: TrainConfig) -> DiversityDistillation:
     )
 
 
-def test_a_layer_keeps_as_many_values_as_the_formula_says() -> None:
-    """The difference between four layers and two, of a decoder whose feed-forward layer is four times as wide."""
+def kept_bytes(layers: int, precision: str, checkpointing: bool) -> tuple[int, int]:
+    """What a pass over 4 × 50 tokens keeps of a decoder of width 32: activations, and rounded copies of matrices."""
     build_model = runpy.run_path(str(Path(__file__).with_name("real_checkpoint.py")))["build_real_model"]
-    sizes = []
-    for layers in (2, 4):
-        lm = LanguageModel(build_model(layers=layers).decoder)
-        delayed = torch.zeros(4, lm.codebooks, 50, dtype=torch.long)
-        condition = Condition.null(4, lm.decoder.config.hidden_size)
-        weights = {p.untyped_storage().data_ptr() for p in lm.parameters()}
-        kept: dict[int, int] = {}
+    lm = LanguageModel(build_model(layers=layers).decoder)
+    if checkpointing:
+        lm.checkpoint_layers()
+    delayed, kept = torch.zeros(4, lm.codebooks, 50, dtype=torch.long), {}
+    weights = {p.untyped_storage().data_ptr() for p in lm.parameters()}
 
-        def keep(tensor, kept=kept, weights=weights):
-            if (pointer := tensor.untyped_storage().data_ptr()) not in weights:
-                kept[pointer] = tensor.untyped_storage().nbytes()
-            return tensor
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            hidden = lm.hidden_states(delayed, condition)
-        sizes.append(sum(kept.values()))
-        del hidden
-    values = (sizes[1] - sizes[0]) / 2 / 4 / (4 * 50 * 32)
-    assert values == pytest.approx(KEPT_VALUES, rel=0.15)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        hidden = lm.hidden_states(delayed, Condition.null(4, lm.decoder.config.hidden_size))
+    of_weights = [t for t in kept.values() if t.ndim == 2 and t.shape[0] in (32, 128) and t.shape[1] in (32, 128)]
+    rounded = sum(t.untyped_storage().nbytes() for t in of_weights if t.dtype == torch.bfloat16)
+    whole = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
+    del hidden
+    return whole - rounded, rounded
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_layer_keeps_as_many_bytes_as_the_formula_says(precision: str) -> None:
+    """The difference between four layers and two, of a decoder whose feed-forward layer is four times as wide."""
+    for checkpointing, expected in ((False, KEPT_BYTES[precision]), (True, CHECKPOINTED_BYTES)):
+        (two, rounded), (four, rounded_) = (kept_bytes(layers, precision, checkpointing) for layers in (2, 4))
+        assert (four - two) / 2 / (4 * 50 * 32) == pytest.approx(expected, rel=0.06)
+        if not checkpointing:
+            matrices = 2 * 14 * 32**2  # of two layers; those of the text need no gradient without a projection
+            assert rounded_ - rounded == (2 * matrices if precision == "bf16-mixed" else 0)
 
 
 def test_the_parts_of_the_tiny_run(tiny_config: Config) -> None:
@@ -61,13 +84,44 @@ def test_the_parts_of_the_tiny_run(tiny_config: Config) -> None:
     module, adapted = build(whole), build(lora)
     trained = sum(p.numel() for p in module.music.lm.parameters())
     adapters = sum(p.numel() for p in adapted.music.lm.parameters() if p.requires_grad)
-    parts, small = needed_bytes(module, whole), needed_bytes(adapted, lora)
-    assert parts["optimiser"] == 12 * trained and small["optimiser"] == 12 * adapters
-    assert parts["weights"] - small["weights"] == 4 * (trained - adapters)  # no second copy of the base
-    checkpointed = tiny_config("model.gradient_checkpointing=true")
-    assert needed_bytes(module, checkpointed)["micro-batch"] <= 1.06 * parts["micro-batch"]  # of one layer
-    half = tiny_config("data.batch_size=8", "data.micro_batch_size=8")
-    assert 2 * needed_bytes(module, half)["micro-batch"] == parts["micro-batch"]
+    size, small = run_size(module, whole), run_size(adapted, lora)
+    parts, less = needed_bytes(size), needed_bytes(small)
+    assert parts["optimiser"] == 12 * trained and less["optimiser"] == 12 * adapters
+    assert parts["weights"] == sum(p.numel() * p.element_size() for p in module.parameters())
+    assert parts["weights"] - less["weights"] == 4 * (trained - adapters)  # no second copy of the base
+    layers = adapted.music.lm.plain.decoder.model.decoder.layers
+    matrices = sum(layer.weight.numel() for layer in layers.modules() if isinstance(layer, torch.nn.Linear))
+    assert small.adapted == matrices and size.adapted == 0
+    assert rollout_bytes(small)["put aside"] == 4 * matrices
+    checkpointed = run_size(module, tiny_config("model.gradient_checkpointing=true"))
+    assert update_bytes(checkpointed)["activations"] <= 1.06 * update_bytes(size)["activations"]  # of one layer
+    half = run_size(module, tiny_config("data.batch_size=8", "data.micro_batch_size=8"))
+    assert 2 * update_bytes(half)["activations"] == update_bytes(size)["activations"]
+    assert update_bytes(size)["rounded"] == 0 < update_bytes(replace(size, precision="bf16-mixed"))["rounded"]
+
+
+def test_fsdp_shares_weights_gradients_and_moments_out_and_gathers_the_student_for_its_rollout(
+    tiny_config: Config,
+) -> None:
+    module = build(tiny_config())
+    alone = run_size(module, tiny_config())
+    four = run_size(module, tiny_config("trainer.devices=4", "trainer.strategy=fsdp", "data.batch_size=64"))
+    assert four == replace(alone, shards=4)
+    frozen = alone.frozen_bytes
+    assert 0 < frozen == sum(p.numel() * 4 for p in module.parameters()) - 2 * 4 * alone.student
+    assert needed_bytes(four)["weights"] - frozen == (needed_bytes(alone)["weights"] - frozen) / 4
+    assert needed_bytes(four)["optimiser"] == needed_bytes(alone)["optimiser"] / 4
+    gathered = sum(rollout_bytes(four).values()) - sum(rollout_bytes(alone).values())
+    assert gathered == 4 * alone.student and update_bytes(four) == update_bytes(alone)
+
+
+def test_logits_are_counted_as_they_are_scored_in_chunks() -> None:
+    """Of a MusicGen of 10 s four sequences are scored at once, whatever the micro-batch; of a longer one each alone."""
+    size = RunSize(1, 8, 4, 2048, student=0, rows=32, steps=503)
+    sequence = 4 * 503 * 2048
+    assert update_bytes(size)["logits"] == 4 * SCORED_COPIES * 4 * sequence
+    assert update_bytes(replace(size, rows=2))["logits"] == 4 * SCORED_COPIES * 2 * sequence
+    assert update_bytes(replace(size, steps=5030))["logits"] == 4 * SCORED_COPIES * 10 * sequence
 
 
 def test_what_does_not_fit_is_told_beside_what_is_free(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +143,9 @@ def test_what_does_not_fit_is_told_beside_what_is_free(tiny_config: Config, monk
     ):
         assert advice in told
     assert "weights" in told
+    assert "fsdp" not in told  # on one device
+    with pytest.raises(ValueError, match=r"to need less: .*trainer\.strategy=fsdp"):
+        check_memory(module, tiny_config("trainer.devices=2", "data.batch_size=32"), GPU)
     with pytest.raises(ValueError) as caught:
         check_memory(module, config, CPU)
     assert "weights " not in str(caught.value).split("(")[1]  # they are in memory already

@@ -6,9 +6,10 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qd.models.language_model import LanguageModel
 from qd.models.pretrained import require
@@ -77,19 +78,29 @@ class AdaptedLanguageModel(LanguageModel):
         Sampling needs it: adapters apart would cost two more products a layer and token. The sum is written where W
         lies, and W back from a copy: subtracting what was added would leave a rounding error in the teacher each time.
         """
-        from peft.tuners.lora import LoraLayer
-
-        layers = [layer for layer in self.decoder.modules() if isinstance(layer, LoraLayer)]
-        weights = [(layer.get_base_layer().weight, layer.get_base_layer().weight.detach().clone()) for layer in layers]
+        weights = [(weight, weight.detach().clone()) for _, weight in self._adapted]
         try:
             with torch.no_grad():
-                for layer, (weight, _) in zip(layers, weights, strict=True):
+                for layer, weight in self._adapted:
                     weight += layer.get_delta_weight("default").to(weight.dtype)
             yield self.plain
         finally:
             with torch.no_grad():
                 for weight, kept in weights:
                     weight.copy_(kept)
+
+    @property
+    def adapted_weights(self) -> int:
+        """Weights that the adapters are merged into, and that are put aside meanwhile."""
+        return sum(weight.numel() for _, weight in self._adapted)
+
+    @property
+    def _adapted(self) -> list[tuple[Any, Tensor]]:
+        """The layers that have adapters, and the weight W of each."""
+        from peft.tuners.lora import LoraLayer
+
+        layers = [layer for layer in self.decoder.modules() if isinstance(layer, LoraLayer)]
+        return [(layer, layer.get_base_layer().weight) for layer in layers]
 
     def save_adapter(self, folder: str | Path) -> None:
         """Writes ``adapter_config.json`` and ``adapter_model.safetensors``: peft loads them onto the decoder."""

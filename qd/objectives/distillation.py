@@ -94,13 +94,18 @@ def score_tokens(
         return kl, token_log_probs(logits, tokens, mask, temperature)
 
     vocabulary = heads(hidden[:1, :1].detach()).shape[-1]
-    rows = max(1, at_once // (tokens[0].numel() * vocabulary))
+    rows = rows_at_once(tokens[0].numel() * vocabulary, at_once)
     if rows >= len(tokens):
         return score(hidden, guided, tokens)
     chunks = zip(hidden.split(rows), guided.split(rows), tokens.split(rows), strict=True)
     scored = [checkpoint(score, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     kl, log_probs = (torch.cat(values) for values in zip(*scored, strict=True))
     return kl, log_probs
+
+
+def rows_at_once(logits: int, at_once: int = LOGITS_AT_ONCE) -> int:
+    """Sequences of so many logits each that ``score_tokens`` scores at once."""
+    return max(1, at_once // logits)
 
 
 def reward_to_go(per_token: Tensor) -> Tensor:

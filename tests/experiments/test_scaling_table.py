@@ -1,0 +1,34 @@
+"""The tables of cost, whose formulas are tested with the package."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
+
+from experiments.scaling_table import SHAPES, WAYS, codec_operations, memory_table, musicgen, time_table
+from qd.memory import needed_bytes
+from qd.step_time import Rates
+
+
+def test_weights_are_those_of_the_librarys_decoder():
+    config = MusicgenDecoderConfig(hidden_size=64, num_hidden_layers=3, ffn_dim=256, num_attention_heads=4)
+    decoder = sum(p.numel() for p in MusicgenForCausalLM(config).parameters() if p.requires_grad)
+    assert musicgen(3, 64, 10, 8).student == pytest.approx(decoder + 769 * 64, rel=0.005)
+
+
+def test_sharding_adapters_and_checkpoints_save_memory():
+    ddp, *others = (sum(needed_bytes(musicgen(*SHAPES["large"], 10, 8, way, 8)).values()) for way in WAYS)
+    assert len(others) == 3 and all(other < ddp for other in others)
+
+
+def test_the_tables_have_a_row_for_each_model_and_clip():
+    tables = memory_table(8, 8), time_table(8, 8, 128, Rates(4e14, 3e12, 5e-6))
+    for table in tables:
+        header, _, *rows = table.splitlines()
+        assert len(rows) == 6 and all(row.count("|") == header.count("|") for row in rows)
+        assert [row.split("|")[1].strip() for row in rows] == [name for name in SHAPES for _ in range(2)]
+
+
+def test_the_codec_needs_less_than_a_tenth_of_the_small_models_update():
+    """6 operations a weight and token; the tokens of a second are 50."""
+    assert 0 < codec_operations() < 0.1 * 6 * musicgen(*SHAPES["small"], 10, 1).student * 50
