@@ -163,6 +163,16 @@ def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
     assert "no model is named" in capsys.readouterr().err
 
 
+def test_prompts_that_the_text_encoder_cannot_read_are_told_before_any_point(evaluate, models, tmp_path, capsys):
+    (tmp_path / "long.txt").write_text(f"a short one\n{'piano ' * 600}\nanother\na third\n")
+    asked = ["--guidance=3", "--negative-prompt", "noise " * 600, "--prompts", str(tmp_path / "long.txt")]
+    assert evaluate("--model", str(models[0]), *asked) == 2
+    told = capsys.readouterr().err
+    assert "prompts: prompt file" in told and "1 too long for the model's text encoder" in told and "line 2 (" in told
+    assert "negative_prompt has " in told and "2 problems" in told
+    assert not (tmp_path / "results" / "points.jsonl").exists()
+
+
 def test_models_of_different_shapes_are_refused(evaluate, models, tmp_path, capsys):
     from tests.conftest import build_tiny_musicgen
 

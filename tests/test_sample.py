@@ -59,6 +59,11 @@ def test_without_a_folder_they_go_to_the_runs(tiny_model, tmp_path, monkeypatch)
     [
         ({"n": 0}, "n is 0"),
         ({"prompt": " "}, "the prompt is empty"),
+        (
+            {"prompt": "piano " * 600},
+            r"prompt 'piano piano .*…' has [\d,]+ tokens, and the .* encoder reads 512; shorten",
+        ),
+        ({"guidance": 3.0, "negative_prompt": "noise " * 600}, r"prompt 'noise .* reads 512; shorten it"),
         ({"seconds": 0.0}, "seconds"),
         ({"temperature": 0.0}, "temperature"),
         ({"guidance": float("nan")}, "guidance_scale"),

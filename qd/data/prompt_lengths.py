@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
 from qd.data.prompt_files import SHOWN, PromptFile, Prompts
+from qd.models.condition import text_too_long
 
 if TYPE_CHECKING:
     from qd.config_schema import TrainConfig
@@ -34,8 +35,16 @@ def prompt_report(config: TrainConfig) -> str:
 
 
 def length_problems(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """One sentence for each list with prompts that are longer than the text encoder reads; their lines are named."""
-    found = ((path, too_long(prompts, tokenizer)) for path, prompts in prompt_lists(config))
+    """One sentence for each list with prompts that are longer than the text encoder reads, their lines named, and for
+    such a negative prompt."""
+    lists = unreadable_lists(prompt_lists(config), tokenizer)
+    negative = text_too_long(config.guidance.negative_prompt or "", tokenizer)
+    return lists + ([f"guidance.negative_prompt has {negative}"] if negative else [])
+
+
+def unreadable_lists(lists: Iterable[tuple[str, Prompts]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """One sentence for each list with prompts that are too long, by the path of the setting that names it."""
+    found = ((path, too_long(prompts, tokenizer)) for path, prompts in lists)
     return [f"{path}: {problem}" for path, problem in found if problem]
 
 

@@ -10,10 +10,13 @@ import torch
 from qd.callbacks.progress import clock
 from qd.config import ConfigError
 from qd.config_schema.measuring import MeasuringConfig
+from qd.data.prompt_files import PromptFile
+from qd.data.prompt_lengths import unreadable_lists
 from qd.disk import free_space
 from qd.evaluation.bench import Bench
 from qd.evaluation.points import Point
 from qd.evaluation.task import Planned, State, Task
+from qd.models.condition import text_too_long
 from qd.modules.collective import rank
 
 LINE_BYTES = 2_000
@@ -32,15 +35,18 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
         dry_run: only list the points, and what time and disk the missing ones need.
 
     Raises:
-        ConfigError: too few clips for a Fréchet audio distance.
+        ConfigError: too few clips for a Fréchet audio distance, or a prompt that the text encoder cannot read.
         ValueError: the results file is damaged, the disk is too small, or a merged weight is not finite.
         KeyboardInterrupt: Ctrl-C; the message says what is there and how to go on.
     """
     bench = Bench(config, device, any(task.fad for task in tasks))
     planned = bench.plan(tasks)
     rows = _rows(bench, tasks)
+    problems = _length_problems(bench, tasks)
     if bench.reference and rows < 10:
-        raise ConfigError([f"fad is asked for of {rows} clips; expected 10 or more: use a larger protocol"])
+        problems.append(f"fad is asked for of {rows} clips; expected 10 or more: use a larger protocol")
+    if problems:
+        raise ConfigError(problems)
     left = [one for one in planned if one.state is not State.THERE]
     new = [one for one in left if one.state is State.NEW]
     disk = len(new) * _bytes(bench, tasks)
@@ -86,6 +92,15 @@ def _summary(planned: Sequence[Planned], out: str) -> str:
     counts = {state: sum(one.state is state for one in planned) for state in State}
     known = f", {counts[State.KNOWN]} are the same as others and need only a line" if counts[State.KNOWN] else ""
     return f"{out}: of {len(planned)} points {counts[State.THERE]} are there{known}, {counts[State.NEW]} to measure"
+
+
+def _length_problems(bench: Bench, tasks: Sequence[Task]) -> list[str]:
+    """One sentence for the file of prompts, and for each negative prompt, that the text encoder cannot read."""
+    config, tokenizer = bench.config, bench.weights.take(tasks[0].model, bench.device).tokenizer
+    lists = [("prompts", PromptFile.parse(config.prompts).read().first(config.n_prompts))] if config.prompts else []
+    negatives = dict.fromkeys(task.negative for task in tasks if task.passes == 2 and task.negative)
+    told = [text_too_long(text, tokenizer) for text in negatives]
+    return unreadable_lists(lists, tokenizer) + [f"negative_prompt has {problem}" for problem in told if problem]
 
 
 def _rows(bench: Bench, tasks: Sequence[Task]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,11 @@ class Condition:
     def _padded(self, length: int) -> Condition:
         missing = length - self.states.shape[1]
         return Condition(F.pad(self.states, (0, 0, 0, missing)), F.pad(self.mask, (0, missing)))
+
+
+def text_too_long(text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What is wrong with the length of one text, if anything; to follow the words "it has"."""
+    limit, length = tokenizer.model_max_length, len(tokenizer(text, verbose=False)["input_ids"])
+    if length <= limit:
+        return None
+    return f"{length:,} tokens, and the model's text encoder reads {limit:,}; shorten it"

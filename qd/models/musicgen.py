@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from qd.models.codec import FrameCodec
-from qd.models.condition import Condition
+from qd.models.condition import Condition, text_too_long
 from qd.models.encodec import EncodecCodec
 from qd.models.language_model import LanguageModel
 from qd.models.lora import ADAPTER, AdaptedLanguageModel
@@ -182,11 +182,14 @@ class MusicGen(nn.Module):
         """Encodes prompts; row i of the condition is prompt i.
 
         Raises:
-            ValueError: if there is no prompt.
+            ValueError: if there is no prompt, or one is longer than the text encoder reads.
         """
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError(f"prompts must be a non-empty list of texts, got {prompts!r}.")
-        tokens = self.tokenizer(list(prompts), padding=True, return_tensors="pt")
+        tokens = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
+        if tokens["input_ids"].shape[1] > self.tokenizer.model_max_length:
+            longest = prompts[int(tokens["attention_mask"].sum(dim=1).argmax())]
+            raise ValueError(f"prompt '{longest[:40]}…' has {text_too_long(longest, self.tokenizer)}")
         ids, mask = tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
         if ids.shape[1] == 0:  # only blank prompts, and a tokenizer without an end token
             return self.null_condition(len(prompts))

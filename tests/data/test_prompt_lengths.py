@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from qd.builtin.pretrain.tokenizer import train_tokenizer
-from qd.config_schema import DataConfig, EvaluationConfig, PromptSource
+from qd.config_schema import DataConfig, EvaluationConfig, GuidanceConfig, PromptSource
 from qd.data.prompt_files import PromptFile
 from qd.data.prompt_lengths import length_problems, prompt_report, too_long
 
@@ -27,9 +27,12 @@ def file(tmp_path):
     return str(path)
 
 
-def config(*sources: PromptSource, evaluation: str | None = None, n_prompts: int | None = None):
+def config(
+    *sources: PromptSource, evaluation: str | None = None, n_prompts: int | None = None, negative: str | None = None
+):
     settings = EvaluationConfig(prompts=evaluation, n_prompts=n_prompts)
-    return SimpleNamespace(data=DataConfig(prompts=list(sources)), evaluation=settings)
+    guidance = GuidanceConfig(negative_prompt=negative)
+    return SimpleNamespace(data=DataConfig(prompts=list(sources)), evaluation=settings, guidance=guidance)
 
 
 def test_prompts_of_more_tokens_than_the_limit_are_named_by_line(tokenizer, file):
@@ -50,6 +53,13 @@ def test_only_prompts_that_are_used_count(tokenizer, file):
     found = length_problems(both, tokenizer)
     assert [problem.split(": ")[0] for problem in found] == ["data.prompts[1]", "evaluation.prompts"]
     assert "line 2 (7), line 6 (9);" in found[0] and "line 2 (7); shorten" in found[1]
+
+
+def test_a_negative_prompt_must_be_read_too(tokenizer):
+    assert length_problems(config(negative="abcde"), tokenizer) == []
+    assert length_problems(config(negative="abcdef"), tokenizer) == [
+        "guidance.negative_prompt has 7 tokens, and the model's text encoder reads 6; shorten it"
+    ]
 
 
 def test_a_tokenizer_without_a_limit_refuses_nothing(file):
