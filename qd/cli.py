@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except ValueError as error:
-        print(f"qd {options.command}: {error}", file=sys.stderr)
+        _tell(options.command, error)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
         print(f"qd {options.command}: stopped by Ctrl-C{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
@@ -58,6 +58,17 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         add(parsers)
     return parser
+
+
+def _tell(command: str, error: ValueError) -> None:
+    """Every process of a run tells what stopped it, by its number, so that nothing is lost; but what is wrong with the
+    config, which all processes of a machine find alike, the first of them tells for all."""
+    from qd.config import ConfigError
+    from qd.ranks import first_of_machine, first_process, rank_number
+
+    if isinstance(error, ConfigError) and not first_of_machine():
+        return
+    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{error}", file=sys.stderr)
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

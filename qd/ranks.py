@@ -25,9 +25,19 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """Where torchrun, Lightning and SLURM tell a process its number, in the order in which Lightning looks there."""
 
 
+def rank_number() -> str:
+    """Of this process, as it was started."""
+    return next((os.environ[name] for name in RANKS if name in os.environ), "0")
+
+
 def first_process() -> bool:
     """Whether this process is the first of its run, which alone writes and speaks."""
-    return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
+    return rank_number() == "0"
+
+
+def first_of_machine() -> bool:
+    """Whether this process is the first of its run on this machine."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 
 def local_device(device: torch.device, ranks: int) -> torch.device:

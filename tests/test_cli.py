@@ -236,6 +236,33 @@ def test_bad_input_is_one_message_and_status_2(calls, capsys):
     assert "Traceback" not in error and not calls
 
 
+@pytest.mark.parametrize(
+    ("started", "config_told", "other_told"),
+    [
+        ({}, True, "qd sample: no such model\n"),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True, "qd sample: no such model\n"),
+        ({"RANK": "1", "LOCAL_RANK": "1"}, False, "qd sample: rank 1: no such model\n"),
+        ({"LOCAL_RANK": "1"}, False, "qd sample: rank 1: no such model\n"),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, True, "qd sample: rank 8: no such model\n"),
+        ({"SLURM_PROCID": "9", "SLURM_LOCALID": "1"}, False, "qd sample: rank 9: no such model\n"),
+    ],
+)
+def test_a_bad_config_is_told_once_a_machine_and_no_other_error_is_lost(
+    calls, monkeypatch, capsys, started, config_told, other_told
+):
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+
+    def missing(**kwargs):
+        raise ValueError("no such model")
+
+    monkeypatch.setattr(sys.modules["qd.sample"], "sample", missing)
+    assert cli.main(["train", "trainer.max_step=1"]) == 2
+    assert ("unknown key" in capsys.readouterr().err) is config_told
+    assert cli.main(["sample", "--prompt", "x"]) == 2
+    assert capsys.readouterr().err == other_told
+
+
 def test_what_is_wrong_with_config_machine_and_folder_is_told_at_once(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     places = ["--name", "mine", f"trainer.runs={tmp_path}", "--device", "cuda:99"]

@@ -260,3 +260,12 @@ def test_torchrun_starts_a_run(run_config: TrainConfig, tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert said[0].count("run folder: ") == 1
     assert [point["step"] for point in points(tmp_path / "torchrun" / "x")] == [0, 2]
+
+
+@pytest.mark.slow
+def test_torchrun_tells_a_bad_config_once() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = launch([*torchrun, "-m", "qd", "train", "--name=x", "--beta=-1", "trainer.device=cpu"])
+    _, errors = ended(process)
+    assert process.returncode != 0
+    assert errors.count("qd train: ") == errors.count("beta is -1.0") == 1, errors
