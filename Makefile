@@ -76,10 +76,10 @@ merge: $(STAMP) ## average weights: A=<quality> B=<diverse> LAMBDA=0.5, or MODEL
 		$${QD_MODELS:+--models $$QD_MODELS} $(if $(filter-out 0,$(EXTRAPOLATE)),--extrapolate) \
 		$(call option,OUT,out) $(ARGS)
 
-fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base, REFERENCE=folder EMBEDDER GUIDANCE OUT SEED DEVICE ARGS
+fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base PROMPTS SECONDS GUIDANCE, REFERENCE=folder EMBEDDER OUT SEED DEVICE ARGS
 	@$(BIN)/qd fad $(call option,AUDIO,audio) $(call option,MODEL,model) $(call option,REFERENCE,reference) \
-		$(call option,EMBEDDER,embedder) $(call option,GUIDANCE,guidance) $(call option,OUT,out) \
-		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+		$(call option,EMBEDDER,embedder) $(call option,GUIDANCE,guidance) $(call option,PROMPTS,prompts) \
+		$(call option,SECONDS,seconds) $(call option,OUT,out) $(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
 
 MEASURING_OPTIONS = $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
 	$(call option,REFERENCE,reference) $(call option,DEVICE,device) $(call option,OUT,out)

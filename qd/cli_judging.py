@@ -67,12 +67,14 @@ def add_fad(parsers: Any) -> None:
     )
     parser.add_argument("--n-reference", type=int, default=512, help="pieces of the built-in reference (default: 512)")
     parser.add_argument("--protocol", default="full", help="prompts and samples of --model (default: %(default)s)")
+    parser.add_argument("--prompts", metavar="FILE", help="as for train, instead of the protocol's own")
     parser.add_argument("--guidance", type=float, default=1.0, help="of --model; 1 is no guidance (default: 1)")
     parser.add_argument(
         "--negative-prompt",
         default="Bad audio quality.",
         help="of the guidance; '' is unconditional (default: %(default)r)",
     )
+    parser.add_argument("--seconds", type=float, help="length of a clip of --model (default: the protocol's, 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn and of FAD∞'s subsets (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
     parser.add_argument("--out", metavar="FILE", help="the JSON file, a new one (default: runs/fad/<time>.json)")

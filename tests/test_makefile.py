@@ -122,7 +122,9 @@ def test_fad_passes_the_variables_that_are_set(make):
     assert arguments_of(given) == [
         "fad", "--audio=a b", "--reference=c", "--embedder=vggish:w.pth", "--out=x.json", "--seed=1", "--device=cpu",
     ]  # fmt: skip
-    assert arguments_of(make("fad", "MODEL=base", "GUIDANCE=3")) == ["fad", "--model=base", "--guidance=3"]
+    assert arguments_of(make("fad", "MODEL=base", "GUIDANCE=3", "PROMPTS=my p.txt", "SECONDS=10")) == [
+        "fad", "--model=base", "--guidance=3", "--prompts=my p.txt", "--seconds=10",
+    ]  # fmt: skip
 
 
 def test_variables_may_come_from_the_environment_but_not_the_name_of_the_machine(make):

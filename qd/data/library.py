@@ -121,7 +121,7 @@ def _collection(source: str) -> Collection:
         from qd.data.huggingface import HuggingFaceCollection
 
         return HuggingFaceCollection(source.removeprefix(DATASETS))
-    return FileCollection(list_recordings(source))
+    return FileCollection(list_recordings(source, "'builtin'", "'datasets:<name or folder>'"))
 
 
 def _whole_files(collection: Collection, numbers: np.ndarray, shape: ClipShape, found: SkippedFiles) -> np.ndarray:

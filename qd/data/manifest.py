@@ -30,8 +30,12 @@ class Entry(NamedTuple):
     genre: str | None
 
 
-def list_recordings(source: str | Path) -> list[Entry]:
+def list_recordings(source: str | Path, *others: str) -> list[Entry]:
     """The recordings of a folder or a manifest.
+
+    Args:
+        source: its path.
+        others: what else can be named in its place, for the error message.
 
     Raises:
         ValueError: it does not exist, cannot be read, is malformed, or names no audio file.
@@ -42,9 +46,9 @@ def list_recordings(source: str | Path) -> list[Entry]:
     if path.suffix.lower() in MANIFEST_ENDINGS and path.is_file():
         return read_manifest(path)
     found = "a file of another kind" if path.exists() else "nothing"
+    expected = ["a folder", f"a manifest ({' or '.join(MANIFEST_ENDINGS)})", *others]
     raise ValueError(
-        f"recordings {str(source)!r}: expected a folder, a manifest ({' or '.join(MANIFEST_ENDINGS)}), 'builtin' or "
-        f"'datasets:<name or folder>'; found {found} there"
+        f"recordings {str(source)!r}: expected {', '.join(expected[:-1])} or {expected[-1]}; found {found} there"
     )
 
 

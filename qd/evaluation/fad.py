@@ -16,12 +16,20 @@ from rich.progress import track
 from torch import Tensor
 
 from qd.config import ConfigError
-from qd.config_checks import bounded, one_of, positive, present_device
+from qd.config_checks import bounded, one_of, positive, present_device, unreadable
 from qd.data.manifest import list_recordings
+from qd.data.prompt_files import PromptFile
 from qd.devices import resolve_device
 from qd.embed_files import embed_files
 from qd.evaluation.evaluate import Sampling, generate
-from qd.evaluation.fad_reference import BUILTIN, embed_windows, hear, hear_recordings, load_listener
+from qd.evaluation.fad_reference import (
+    BUILTIN,
+    embed_windows,
+    hear,
+    hear_recordings,
+    load_listener,
+    reference_paths,
+)
 from qd.evaluation.protocols import PROTOCOLS, build_protocol
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
 from qd.models.embedder import Embedder
@@ -41,16 +49,25 @@ class Generations:
         guidance: γ; 1 is no guidance.
         negative_prompt: of the guidance; None is unconditional, or no guidance.
         seed: of the tokens drawn.
+        prompts: a file of them, instead of the protocol's.
+        clip_seconds: length of a clip; None is the protocol's.
     """
 
     protocol: str
     guidance: float
     negative_prompt: str | None
     seed: int
+    prompts: str | None
+    clip_seconds: float | None
 
     def problems(self) -> list[str]:
         """Every invalid value, one sentence each."""
-        return [*one_of("protocol", self.protocol, PROTOCOLS), *positive("guidance", self.guidance)]
+        return [
+            *one_of("protocol", self.protocol, PROTOCOLS),
+            *positive("guidance", self.guidance),
+            *(unreadable("prompts", PromptFile.parse(self.prompts)) if self.prompts else []),
+            *(positive("seconds", self.clip_seconds) if self.clip_seconds is not None else []),
+        ]
 
 
 def fad(
@@ -61,8 +78,10 @@ def fad(
     embedder: str = BUILTIN,
     n_reference: int = 512,
     protocol: str = "full",
+    prompts: str | None = None,
     guidance: float = 1.0,
     negative_prompt: str | None = "Bad audio quality.",
+    seconds: float | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -78,7 +97,9 @@ def fad(
         reference: folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
         embedder: ``vggish:<weights file>``, or any name that ``qd.models.embedder.load_embedder`` knows.
         n_reference: pieces of the built-in reference.
-        protocol, guidance, negative_prompt: how ``model`` is asked.
+        protocol, guidance, negative_prompt, seconds: how ``model`` is asked, for clips of which length; None is
+            the protocol's.
+        prompts: a file of prompts, see ``qd.data.prompt_files``, instead of the protocol's.
         seed: of the model's tokens and of the subsets of FAD∞.
         device: see ``qd.devices.resolve_device``.
         out: the JSON file, which must not exist yet; ``runs/fad/<time>.json`` if None.
@@ -91,15 +112,16 @@ def fad(
         ValueError: the audio, the model or the embedder cannot be used, or there is too little audio.
     """
     started = time.perf_counter()
-    asked = Generations(protocol, guidance, (negative_prompt or None) if guidance != 1.0 else None, seed)
+    negative = (negative_prompt or None) if guidance != 1.0 else None
+    asked = Generations(protocol, guidance, negative, seed, prompts, seconds)
     file = Path(out) if out else Path("runs") / "fad" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
     if problems := [*_problems(audio, model, n_reference, seed, device, file), *asked.problems()]:
         raise ConfigError(problems)
     quieten_libraries()
     where = resolve_device(device)
     # Whatever cannot be found is told before anything is heard.
-    source = MusicGen.load(model).to(where) if model else _paths(audio)
-    recordings = None if str(reference) == BUILTIN else _paths(reference)
+    source = MusicGen.load(model).to(where) if model else [entry.path for entry in list_recordings(audio)]
+    recordings = reference_paths(str(reference))
     hearing = load_listener(embedder).to(where)
     known = hear_recordings(hearing, recordings, n_reference, where)
     heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where)
@@ -127,13 +149,14 @@ def _problems(
         problems.append(
             f"audio is {audio!r} and model is {model!r}; expected one of them: AUDIO=<folder> or MODEL=<name>"
         )
+    elif str(audio) == BUILTIN:
+        problems.append(
+            f"audio is {BUILTIN!r}, which is a reference; expected a folder of generations, or MODEL=<name> for what "
+            "generates them"
+        )
     if file.exists():
         problems.append(f"out: {str(file)!r} exists already; choose another OUT, or remove it")
     return problems
-
-
-def _paths(source: str | Path) -> list[Path]:
-    return [entry.path for entry in list_recordings(source)]
 
 
 def _files(embedder: Embedder, paths: list[Path], device: torch.device) -> Tensor:
@@ -142,7 +165,7 @@ def _files(embedder: Embedder, paths: list[Path], device: torch.device) -> Tenso
 
 def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor:
     """The embeddings of what the model plays to the protocol's prompts; no audio is kept."""
-    protocol = build_protocol(asked.protocol)
+    protocol = build_protocol(asked.protocol, seconds=asked.clip_seconds, prompts_file=asked.prompts)
     texts = protocol.prompts()
     condition = music.condition(texts)
     sampling = Sampling(

@@ -79,7 +79,7 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
         ValueError: recordings or embedder cannot be used, or there are too few recordings.
     """
     listener = load_listener(embedder).to(device)
-    paths = None if name == BUILTIN else [entry.path for entry in list_recordings(name)]
+    paths = reference_paths(name)
     made_by = [_digest(path) for path in paths] if paths else [BUILTIN, SPLIT, pieces, SECONDS]
     key = content_key({"recordings": made_by, "embedder": fingerprint(listener)})
     file = cache / f"{key}.npy"
@@ -112,8 +112,16 @@ def check_listener(name: str) -> None:
 
 def check_reference(name: str) -> None:
     """Raises ``ValueError`` where :func:`load_reference` would find no recordings."""
-    if name != BUILTIN:
-        list_recordings(name)
+    reference_paths(name)
+
+
+def reference_paths(name: str) -> list[Path] | None:
+    """The files of a reference; None of the built-in one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return None if name == BUILTIN else [entry.path for entry in list_recordings(name, repr(BUILTIN))]
 
 
 def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor:

@@ -30,8 +30,10 @@ def test_folder_without_audio_tells_what_was_looked_for(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no audio file; looked for .*; found 2 .m4a, 1 \(none\)"):
         list_recordings(tmp_path)
     for missing in (tmp_path / "nowhere", tmp_path / "a.m4a"):
-        with pytest.raises(ValueError, match="expected a folder, a manifest"):
+        with pytest.raises(ValueError, match=r"expected a folder or a manifest \(.csv or .jsonl\); found"):
             list_recordings(missing)
+        with pytest.raises(ValueError, match=r"a folder, a manifest \(.csv or .jsonl\) or 'builtin'; found"):
+            list_recordings(missing, "'builtin'")
 
 
 def test_csv_and_jsonl_say_the_same(tmp_path: Path):

@@ -85,6 +85,33 @@ def test_of_a_model_against_the_built_in_reference(tiny_model, tiny_embedder, tm
     assert (found["a"]["negative_prompt"], found["guided"]["negative_prompt"]) == (None, "Bad audio quality.")
 
 
+def test_of_a_model_on_prompts_of_ones_own(tiny_model, tiny_embedder, folders, tmp_path):
+    prompts = tmp_path / "mine.txt"
+    prompts.write_text("slow drums\ncalm piano\nfast strings\n", encoding="utf-8")
+    arguments = ["--model", str(tiny_model), "--prompts", str(prompts), "--seconds", str(2 * SECONDS), "--device=cpu"]
+    arguments += ["--reference", str(folders["clean"]), "--embedder", str(tiny_embedder)]
+    assert main(["fad", *arguments, "--out", str(tmp_path / "a.json")]) == 0
+    found = result(tmp_path / "a.json")
+    assert found["n"] == 3 * PROTOCOLS["full"].n_samples * 2  # two windows a clip
+    assert (found["prompts"], found["clip_seconds"]) == (str(prompts), 2 * SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--audio=builtin"], "audio is 'builtin', which is a reference; expected a folder of generations, or MODEL="),
+        (["--audio=nowhere"], "recordings 'nowhere': expected a folder or a manifest (.csv or .jsonl); found nothing"),
+        (["--audio=.", "--reference=gone"], "(.csv or .jsonl) or 'builtin'; found nothing there"),
+        (["--model=base", "--prompts=gone.txt", "--seconds=0"], "2 problems"),
+    ],
+)
+def test_what_cannot_be_measured_says_what_can(arguments, told, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.wav", sound(0, SECONDS))
+    monkeypatch.chdir(tmp_path)
+    assert main(["fad", *arguments, "--device=cpu"]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_built_in_reference_is_clean():
     pieces = list(clean_pieces(3))
     clean = [clip.audio for clip in (world.clip("validation", i) for i in range(12)) if clip.degradation == "clean"]
