@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from qd.data.audio_files import ENDINGS
+from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
 
-MANIFEST_ENDINGS = (".csv", ".jsonl")
-SHOWN = 5  # so many lines are named in an error, and the others are counted
+SHOWN = 5  # so many kinds of files are named in an error
+WHAT = "manifest"
+EXAMPLE = {"path": "a.flac", "name": "a", "genre": "jazz"}
 
 
 class Entry(NamedTuple):
@@ -43,10 +42,10 @@ def list_recordings(source: str | Path, *others: str) -> list[Entry]:
     path = Path(source)
     if path.is_dir():
         return list_folder(path)
-    if path.suffix.lower() in MANIFEST_ENDINGS and path.is_file():
+    if path.suffix.lower() in TABLE_ENDINGS and path.is_file():
         return read_manifest(path)
     found = "a file of another kind" if path.exists() else "nothing"
-    expected = ["a folder", f"a manifest ({' or '.join(MANIFEST_ENDINGS)})", *others]
+    expected = ["a folder", f"a manifest ({' or '.join(TABLE_ENDINGS)})", *others]
     raise ValueError(
         f"recordings {str(source)!r}: expected {', '.join(expected[:-1])} or {expected[-1]}; found {found} there"
     )
@@ -81,77 +80,27 @@ def read_manifest(path: Path) -> list[Entry]:
     ``genre``. Paths are relative to the manifest's folder; a name that is not given is the path as it is written.
 
     Raises:
-        ValueError: the file cannot be read, a key is missing, or lines name no file, a missing one, or one that
-            another line names; by line number.
+        ValueError: the file cannot be read, the column is missing, or rows name no file, a missing one, or one that
+            another row names; all by line number.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(_csv_rows(path, file) if path.suffix.lower() == ".csv" else _jsonl_rows(path, file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"manifest {str(path)!r} cannot be read ({error}); expected UTF-8 text") from error
-    if not rows:
-        raise ValueError(f"manifest {str(path)!r} lists no recording; expected one a {_unit(path)}")
+    rows = read_table(path, WHAT, EXAMPLE, required=["path"])
     entries = [_entry(path.parent, row) for _, row in rows]
-    lines = [number for number, _ in rows]
-    problems = {
-        "have no path": [line for line, (_, row) in zip(lines, rows, strict=True) if not row.get("path")],
-        "name files that do not exist": [
-            f"{line} ({entry.path})" for line, entry in zip(lines, entries, strict=True) if not entry.path.is_file()
-        ],
-        "name a file that another line has named": _repeated(lines, [entry.path.resolve() for entry in entries]),
-        "have a name that another line has": _repeated(lines, [entry.name for entry in entries]),
-    }
-    for what, where in problems.items():
-        if where:
-            more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
-            listed = ", ".join(map(str, where[:SHOWN]))
-            raise ValueError(
-                f"manifest {str(path)!r} has lines that {what}: {listed}{more}; correct or remove them (paths are "
-                "relative to the manifest's folder)"
-            )
+    files, names, bad = {}, {}, []
+    for (line, row), entry in zip(rows, entries, strict=True):
+        first = files.setdefault(entry.path.resolve(), line)
+        same = names.setdefault(entry.name, line)
+        if "path" not in row:
+            bad.append((line, "it has no path"))
+        elif not entry.path.is_file():
+            bad.append((line, f"there is no file {str(entry.path)!r}"))
+        elif first != line:
+            bad.append((line, f"line {first} has named the file {row['path']!r}"))
+        elif same != line:
+            bad.append((line, f"line {same} has the name {entry.name!r}"))
+    refuse_bad_rows(path, WHAT, bad, "correct or remove them (paths are relative to the manifest's folder)")
     return entries
 
 
-def _unit(path: Path) -> str:
-    return "row below the header" if path.suffix.lower() == ".csv" else "line"
-
-
-def _entry(folder: Path, row: dict[str, str]) -> Entry:
-    return Entry(row.get("name") or row.get("path") or "", folder / (row.get("path") or ""), row.get("genre") or None)
-
-
-def _repeated(lines: list[int], keys: Iterable[object]) -> list[int]:
-    """Lines whose key an earlier line has."""
-    seen: set[object] = set()
-    return [line for line, key in zip(lines, keys, strict=True) if key in seen or seen.add(key)]
-
-
-def _csv_rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number (of the row's last line) and cells of each row that is not blank."""
-    rows = csv.DictReader(file)
-    present = [name.strip() for name in rows.fieldnames or []]
-    if "path" not in present:
-        raise ValueError(
-            f"manifest {str(path)!r} has no column 'path'; present: {', '.join(present) or 'none'}; the first line "
-            "must be a header such as path,name,genre"
-        )
-    rows.fieldnames = present
-    for row in rows:
-        yield rows.line_num, {key: (row[key] or "").strip() for key in present}
-
-
-def _jsonl_rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and object of each line that is not blank."""
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"manifest {str(path)!r}, line {number}, is no JSON ({error})") from error
-        if not isinstance(row, dict) or not row.get("path"):
-            raise ValueError(
-                f'manifest {str(path)!r}, line {number}, has no "path"; expected an object such as '
-                '{"path": "a.flac", "name": "a", "genre": "jazz"}'
-            )
-        yield number, {key: str(row[key]) for key in ("path", "name", "genre") if row.get(key) is not None}
+def _entry(folder: Path, row: Row) -> Entry:
+    path = row.get("path", "")
+    return Entry(row.get("name", path), folder / path, row.get("genre"))

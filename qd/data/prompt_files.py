@@ -6,12 +6,12 @@ the first is kept. What was skipped is told by line.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TextIO
+
+from qd.data.tables import FormatError, csv_rows, json_lines, reading
 
 GENERIC = Path(__file__).with_name("generic_prompts.txt")
 """Short prompts of the kind that the paper calls generic: "Rock song."."""
@@ -99,13 +99,8 @@ class PromptFile(NamedTuple):
             raise ValueError("the built-in grammar is no list of prompts; expected a file or generic")
         path = GENERIC if self.kind == "generic" else Path(str(self.path))
         name = "the generic prompts" if self.kind == "generic" else f"prompt file {str(path)!r}"
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                return _sorted_out(name, self._rows(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{name} cannot be read ({error}); expected UTF-8 text") from error
-        except _FormatError as error:
-            raise ValueError(f"{name} {error}") from error
+        with reading(path, name) as file:
+            return _sorted_out(name, self._rows(file))
 
     def _rows(self, file: TextIO) -> _Rows:
         if self.kind == "jsonl":
@@ -113,10 +108,6 @@ class PromptFile(NamedTuple):
         if self.kind in ("csv", *HEADERS):
             return _csv_cells(file, self.kind, self.column)
         return enumerate(file, start=1)
-
-
-class _FormatError(Exception):
-    """What is wrong with a file, as a predicate: "holds …"."""
 
 
 def listed_lines(numbers: Sequence[int]) -> str:
@@ -142,42 +133,30 @@ def _sorted_out(name: str, rows: _Rows) -> Prompts:
             texts.append(text.strip())
             lines.append(line)
     if not texts:
-        raise _FormatError("holds no prompt; expected one a line, or one a row")
+        raise FormatError("holds no prompt; expected one a line, or one a row")
     return Prompts(name, texts, lines, empty, repeated, left_out)
 
 
 def _csv_cells(file: TextIO, kind: str, column: str | None) -> _Rows:
-    rows = csv.reader(file)
-    header = next(rows, [])
+    header, rows = csv_rows(file)
     missing = [name for name in HEADERS.get(kind, ()) if name not in header]
     if missing:
-        raise _FormatError(f"is no {kind} file: it has no column {', '.join(map(repr, missing))}")
-    place = header.index(_chosen(header, column))
-    begin = rows.line_num + 1
-    for row in rows:
-        if row:  # an empty line is no row
-            cells = dict(zip(header, row, strict=False))
-            out = kind == "song-describer" and cells.get("is_valid_subset", "").strip().lower() != "true"
-            yield begin, None if out else row[place] if place < len(row) else ""
-        begin = rows.line_num + 1
+        raise FormatError(f"is no {kind} file: it has no column {', '.join(map(repr, missing))}")
+    chosen = _chosen(header, column)
+    for line, cells in rows:
+        out = kind == "song-describer" and cells.get("is_valid_subset", "").strip().lower() != "true"
+        yield line, None if out else cells.get(chosen, "")
 
 
 def _json_values(file: TextIO, key: str | None) -> _Rows:
     """Of one JSON object, or one JSON string, a line."""
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            yield number, ""
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _FormatError(f"is no JSONL file: line {number}: {error}") from error
+    for number, value in json_lines(file):
         try:
             value = value[_chosen(list(value), key)] if isinstance(value, dict) else value
-        except _FormatError as error:
-            raise _FormatError(f"{error} (line {number})") from error
+        except FormatError as error:
+            raise FormatError(f"{error} (line {number})") from error
         if not isinstance(value, str | None):
-            raise _FormatError(f"holds {value!r} in line {number}; expected a text, or an object that holds one")
+            raise FormatError(f"holds {value!r} in line {number}; expected a text, or an object that holds one")
         yield number, value or ""
 
 
@@ -188,4 +167,4 @@ def _chosen(present: Sequence[str], column: str | None) -> str:
         if name in present:
             return name
     told = " or ".join(map(repr, wanted))
-    raise _FormatError(f"has no column {told}; present: {', '.join(present) or 'none'}; name one: <file>:<column>")
+    raise FormatError(f"has no column {told}; present: {', '.join(present) or 'none'}; name one: <file>:<column>")

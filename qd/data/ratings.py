@@ -25,6 +25,7 @@ from qd.data.tables import Row, read_table, refuse_bad_rows
 LOWEST, HIGHEST = 1.0, 5.0
 PREFERRED = {"a": 1.0, "b": -1.0, "tie": 0.0}
 WHAT = "ratings"
+EXAMPLE = {"audio": "a.wav", "rating": "4"}
 COLUMNS = "audio_a, audio_b and preferred (or difference), or audio and rating"
 
 
@@ -55,7 +56,7 @@ def read_ratings(path: str | Path) -> Ratings:
         ValueError: the file cannot be read, lacks columns, or has rows that cannot be used, all of which are named by
             line; or no rater has judged two recordings, or all comparisons are ties.
     """
-    rows = read_table(path, WHAT)
+    rows = read_table(path, WHAT, EXAMPLE)
     columns = set().union(*(row for _, row in rows))
     kind = _kind(path, columns)
     reader = _Reader(Path(path).parent)

@@ -1,11 +1,13 @@
-"""Rows of a CSV or JSONL file with their line numbers, and all that is wrong with them in one message."""
+"""CSV and JSONL files: rows with their line numbers, and all that is wrong with them in one message."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 TABLE_ENDINGS = (".csv", ".jsonl")
 SHOWN = 20  # so many bad rows are named in an error, and the others are counted
@@ -13,33 +15,76 @@ SHOWN = 20  # so many bad rows are named in an error, and the others are counted
 Row = dict[str, str]
 
 
-def read_table(path: str | Path, what: str) -> list[tuple[int, Row]]:
-    """The rows that are not blank, each with its line number (the last one's, where a CSV row has several).
+class FormatError(Exception):
+    """What is wrong with a file, as a predicate: "holds …"."""
+
+
+@contextmanager
+def reading(path: str | Path, name: str) -> Iterator[TextIO]:
+    """The file, UTF-8 with or without a mark, open for :func:`csv_rows` or :func:`json_lines`.
+
+    Raises:
+        ValueError: it cannot be read, or a :class:`FormatError` comes from inside; the message begins with ``name``.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{name} cannot be read ({error}); expected UTF-8 text") from error
+    except FormatError as error:
+        raise ValueError(f"{name} {error}") from error
+
+
+def csv_rows(file: TextIO) -> tuple[list[str], Iterator[tuple[int, Row]]]:
+    """The names of a CSV file's columns, stripped; and the line, from 1 on, where each row begins, with its cells as
+    they are written. An empty line is no row."""
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        begin = reader.line_num + 1
+        for row in reader:
+            if row:
+                yield begin, dict(zip(header, row, strict=False))
+            begin = reader.line_num + 1
+
+    return header, rows()
+
+
+def json_lines(file: TextIO) -> Iterator[tuple[int, Any]]:
+    """The number, from 1 on, and the value of each line; None of a blank one."""
+    for number, line in enumerate(file, start=1):
+        try:
+            yield number, json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            raise FormatError(f"is no JSONL file: line {number}: {error}") from error
+
+
+def read_table(path: str | Path, what: str, example: Row, required: Sequence[str] = ()) -> list[tuple[int, Row]]:
+    """The rows that are not blank, each with the number of the line where it begins.
 
     Cells are stripped text; JSON's null and empty cells are left out.
 
     Args:
         path: a CSV file with a header, or JSONL with one object a line; UTF-8.
         what: the file is, for the error messages.
+        example: a row, for the same.
+        required: columns that the header of a CSV file must name.
 
     Raises:
         ValueError: it does not exist, is of another kind, cannot be read, is malformed, or holds no row.
     """
-    path = Path(path)
+    path, name = Path(path), f"{what} {str(path)!r}"
     if path.suffix.lower() not in TABLE_ENDINGS or not path.is_file():
         found = "a file of another kind" if path.is_file() else "no file"
-        raise ValueError(f"{what} {str(path)!r}: expected a {' or '.join(TABLE_ENDINGS)} file; found {found} there")
-    reader = _csv_rows if path.suffix.lower() == ".csv" else _jsonl_rows
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{what} {str(path)!r} cannot be read ({error}); expected UTF-8 text") from error
-    except ValueError as error:
-        raise ValueError(f"{what} {str(path)!r}, {error}") from error
-    if not rows:
-        raise ValueError(f"{what} {str(path)!r} holds no row")
-    return rows
+        raise ValueError(f"{name}: expected a {' or '.join(TABLE_ENDINGS)} file; found {found} there")
+    is_csv = path.suffix.lower() == ".csv"
+    with reading(path, name) as file:
+        rows = list(_checked_csv(file, example, required) if is_csv else _objects(file, example))
+    cells = [(line, {key: cell.strip() for key, cell in row.items() if key and cell.strip()}) for line, row in rows]
+    if not any(row for _, row in cells):
+        raise ValueError(f"{name} holds no row; expected one a {'row below the header' if is_csv else 'line'}")
+    return [(line, row) for line, row in cells if row or not is_csv]
 
 
 def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]], mend: str) -> None:
@@ -55,27 +100,24 @@ def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]],
     lines = [f"  • line {number}: {problem}" for number, problem in sorted(bad)[:SHOWN]]
     if len(bad) > SHOWN:
         lines.append(f"  • and {len(bad) - SHOWN} more")
-    raise ValueError("\n".join([f"{what} {str(path)!r} has {len(bad)} rows that cannot be used; {mend}:", *lines]))
+    count = f"{len(bad)} row{'s' if len(bad) > 1 else ''}"
+    raise ValueError("\n".join([f"{what} {str(path)!r} has {count} that cannot be used; {mend}:", *lines]))
 
 
-def _csv_rows(file: Iterator[str]) -> Iterator[tuple[int, Row]]:
-    rows = csv.DictReader(file)
-    rows.fieldnames = [(name or "").strip() for name in rows.fieldnames or []]
-    for row in rows:
-        cells = {key: cell.strip() for key, cell in row.items() if key and isinstance(cell, str) and cell.strip()}
-        if cells:
-            yield rows.line_num, cells
+def _checked_csv(file: TextIO, example: Row, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    header, rows = csv_rows(file)
+    if missing := [name for name in required if name not in header]:
+        raise FormatError(
+            f"has no column {', '.join(map(repr, missing))}; present: {', '.join(header) or 'none'}; the first line "
+            f"must be a header such as {','.join(example)}"
+        )
+    return rows
 
 
-def _jsonl_rows(file: Iterator[str]) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
+def _objects(file: TextIO, example: Row) -> Iterator[tuple[int, Row]]:
+    for number, value in json_lines(file):
+        if value is None:
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number}, is no JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise ValueError(f'line {number}, is no object such as {{"audio": "a.wav", "rating": 4}}')
-        cells = {key: str(value).strip() for key, value in row.items() if value is not None}
-        yield number, {key: cell for key, cell in cells.items() if cell}
+        if not isinstance(value, dict):
+            raise FormatError(f"holds no object in line {number}; expected one such as {json.dumps(example)}")
+        yield number, {key: str(cell) for key, cell in value.items() if cell is not None}

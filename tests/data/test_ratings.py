@@ -116,9 +116,9 @@ def test_files_that_are_no_table(folder):
         read_ratings(folder / "gone.csv")
     with pytest.raises(ValueError, match="found a file of another kind"):
         ratings(folder, "", "ratings.xls")
-    with pytest.raises(ValueError, match="line 2, is no JSON"):
+    with pytest.raises(ValueError, match="is no JSONL file: line 2: "):
         ratings(folder, '{"audio": "wavs/x.wav", "rating": 1}\n{"audio"', "ratings.jsonl")
-    with pytest.raises(ValueError, match="line 1, is no object"):
+    with pytest.raises(ValueError, match="holds no object in line 1; expected"):
         ratings(folder, "[1]", "ratings.jsonl")
     (folder / "latin.csv").write_bytes("audio,rating\nGrün.wav,3\n".encode("latin-1"))
     with pytest.raises(ValueError, match="cannot be read .*expected UTF-8"):
