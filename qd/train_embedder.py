@@ -63,7 +63,8 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         print(f"run folder: {folder}", flush=True)
 
     interrupt, timer = GracefulInterrupt(), Timer()
-    trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)])
+    resumed_at = _step_of(checkpoint) if checkpoint else None
+    trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)], resumed_at)
     fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
     seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
     best = folder / "best.ckpt"
@@ -140,7 +141,11 @@ def _recordings(config: EmbedderTrainConfig, folder: Path, split: str) -> Record
 
 
 def _trainer(
-    config: EmbedderTrainConfig, device: torch.device, folder: Path, callbacks: list[pl.Callback]
+    config: EmbedderTrainConfig,
+    device: torch.device,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    resumed_at: int | None,
 ) -> pl.Trainer:
     settings = config.trainer
     validate_every = max(1, settings.max_steps // settings.validations)
@@ -156,7 +161,7 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every,
         gradient_clip_val=config.optimizer.gradient_clip,
-        logger=build_loggers(settings.loggers, settings.logger_options, folder),
+        logger=build_loggers(settings.loggers, settings.logger_options, folder, resumed_at),
         callbacks=[*callbacks, EmbedderProgress(settings.log_every), best, last],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from qd.data.augmentation import Augmentation
@@ -28,6 +29,9 @@ from qd.objectives.triplet import semi_hard_triplet
 
 COLLAPSE_COSINE = 0.999
 COLLAPSE_STEPS = 50
+STEP = "step"
+"""Lightning logs the other metrics at this one. Its own count is one lower, and what a resumed run hides of a killed
+one goes by the steps that are done (:func:`qd.loggers.build_loggers`)."""
 
 
 class CollapseError(RuntimeError):
@@ -87,6 +91,7 @@ class EmbedderModule(pl.LightningModule):
             embeddings, labels = gather_rows_with_gradient(own), gather_rows(labels)
         result = semi_hard_triplet(embeddings, labels, objective.margin, objective.negatives, objective.fallback)
         self._guard(result.loss, gather_rows(own.detach()))
+        self.log(STEP, self.global_step + 1.0)
         self.log("train/loss", result.loss, prog_bar=True)
         self.log("train/active_share", result.active_share, prog_bar=True)
         self.log("train/positive_distance", result.positive_distance)
@@ -109,6 +114,8 @@ class EmbedderModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs each variant's metrics, and the mean recall@1 over the variants by which the best step is chosen."""
         recalls = []
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.log(STEP, float(self.global_step), sync_dist=True)
         for variant, metric in self.retrieval.items():
             values = metric.compute()
             metric.reset()

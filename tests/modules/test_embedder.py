@@ -121,6 +121,30 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, ste
     assert metrics[0] == metrics[1]
 
 
+def test_a_run_that_was_killed_shows_each_step_once(tmp_path, monkeypatch):
+    """Killed at step 5: step 4 is in the events, and the checkpoint is of step 3."""
+    settings = ["trainer.max_steps=6", "trainer.validations=2", "trainer.checkpoint_every=3", "trainer.log_every=1"]
+    config, run = tiny_config(tmp_path, "killed", *settings), tmp_path / "killed"
+
+    def kill(self, batch, batch_index):
+        if self.global_step == 4:
+            raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(EmbedderModule, "on_train_batch_start", kill)
+        train_embedder(config)
+    assert steps_of(run, "train/loss") == [1, 2, 3, 4]
+    train_embedder(config, resume=run)
+    assert steps_of(run, "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert steps_of(run, "validation/recall@1")[:2] == [3, 6]
+    events = EventAccumulator(str(run), size_guidance={"histograms": 0}).Reload()  # else it keeps one
+    assert [event.step for event in events.Histograms("cosine_raw/same_recording")] == [3, 6]
+
+
+def steps_of(run: Path, tag: str) -> list[int]:
+    return [event.step for event in EventAccumulator(str(run)).Reload().Scalars(tag)]
+
+
 def test_the_best_step_is_kept_even_if_it_came_before_the_interrupt(tmp_path, monkeypatch):
     recalls = iter([0.9, 0.1, 0.5, 0.9])  # steps 2, 4 and 6, then the look at the best
 
