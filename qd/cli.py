@@ -14,6 +14,7 @@ from qd.cli_judging import add_fad, add_train_preference
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
+OF_SEVERAL = ("seeds", "only")  # options of several values in commands that take overrides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,13 +73,19 @@ def _tell(command: str, error: ValueError) -> None:
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options and overrides may come in any order, which argparse alone does not allow."""
+    """Options and overrides may come in any order, which argparse alone does not allow: to it ``key=value`` after an
+    option of several values is one of them."""
     options, rest = parser.parse_known_args(arguments)
     unknown = [text for text in rest if text.startswith("-") or not hasattr(options, "overrides")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if rest:
+    if hasattr(options, "overrides"):
         options.overrides = [*options.overrides, *rest]
+        for name in OF_SEVERAL:
+            values = getattr(options, name, None) or []
+            if swallowed := [text for text in values if "=" in text]:
+                options.overrides += swallowed
+                setattr(options, name, [text for text in values if text not in swallowed])
     return options
 
 

@@ -52,7 +52,7 @@ def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
         help="full (101 prompts × 4 samples), paper (101 × 8), two-samples (50 × 2) or quick (32 × 4) (default: full)",
     )
     parser.add_argument("--prompts", metavar="FILE", help="as for train, instead of the protocol's own")
-    parser.add_argument("--seeds", type=int, nargs="+", help="of the tokens drawn, a point for each (default: 0)")
+    parser.add_argument("--seeds", nargs="+", help="of the tokens drawn, a point for each (default: 0)")
     parser.add_argument("--temperature", type=float, help="above 0 (default: 0.99)")
     parser.add_argument("--fad", action="store_true", help="the Fréchet audio distance too, of the same audio")
     parser.add_argument(

@@ -108,6 +108,23 @@ def test_train_takes_options_and_overrides_in_any_order(calls):
     assert config.reward == {"a": "b"}
 
 
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
+def test_overrides_may_follow_an_option_of_several_values(monkeypatch, command):
+    asked = []
+    monkeypatch.setattr(f"qd.{command}.{command}", lambda config, dry_run: asked.append(config))
+    given = ["--model=base"] if command == "evaluate" else ["--config=shipped", "--only", "betas", "n_samples=3"]
+    arguments = [*given, "n_prompts=5", "--seeds", "3", "1", "batch_rows=7", "audio_prompts=2", "--device=cpu"]
+    assert cli.main([command, *arguments]) == 0
+    (config,) = asked
+    assert config.seeds == [3, 1] and (config.n_prompts, config.batch_rows, config.audio_prompts) == (5, 7, 2)
+    assert command == "evaluate" or (config.only, config.n_samples) == (["betas"], 3)
+
+
+def test_a_seed_that_is_no_number_is_told(capsys):
+    assert cli.main(["evaluate", "--model=base", "--seeds", "0", "x"]) == 2
+    assert "seeds must be a list, each element an integer, not ['0', 'x']" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "source"),
     [
