@@ -10,7 +10,7 @@ from typing import Any
 from qd import commands
 from qd.cli_command import MODELS, add_command
 from qd.cli_evaluation import add_evaluate, add_pick, add_report, add_sweep
-from qd.cli_judging import add_fad, add_train_preference
+from qd.cli_judging import add_fad, add_scorer_ranges, add_train_preference
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_train,
         _add_train_embedder,
         _add_embedder_report,
-        _add_scorer_ranges,
+        add_scorer_ranges,
         add_train_preference,
         add_fad,
         add_evaluate,
@@ -157,31 +157,6 @@ def _add_embedder_report(parsers: Any) -> None:
     parser.add_argument("--clap", metavar="FOLDER", help="a CLAP model to measure beside it (default: if it is cached)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
     parser.add_argument("--out", metavar="FOLDER", help="where the files go (default: runs/reports/<embedder>-<time>)")
-
-
-def _add_scorer_ranges(parsers: Any) -> None:
-    parser = add_command(
-        parsers,
-        "scorer-ranges",
-        commands.run_scorer_ranges,
-        "Measure how far two scorers range over a model's samples, and the weight of adherence that makes them alike.",
-        "qd scorer-ranges --adherence clap --preference audiobox --model facebook/musicgen-small",
-    )
-    parser.add_argument("--model", default="base", help=f"{MODELS} (default: base)")
-    parser.add_argument("--adherence", default="builtin", help="builtin, clap:<…> or muq-mulan:<…> (default: builtin)")
-    parser.add_argument("--preference", default="builtin", help="builtin, audiobox:<…> or a folder (default: builtin)")
-    parser.add_argument("--prompts", metavar="FILE", help="as for train (default: built-in development prompts)")
-    parser.add_argument("--n", type=int, help="prompts, with 4 samples each (default: all of the file, or 32)")
-    parser.add_argument("--guidance", type=float, default=3.0, help="scale of the guided half (default: 3)")
-    parser.add_argument(
-        "--negative-prompt",
-        default="Bad audio quality.",
-        help="of the guidance; '' is unconditional (default: %(default)r)",
-    )
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
-    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
-    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
 
 
 def _add_sample(parsers: Any) -> None:

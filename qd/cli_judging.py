@@ -1,4 +1,4 @@
-"""The commands that judge audio: training a preference, and the distance to recordings."""
+"""The commands that judge audio: the ranges of scorers, training a preference, and the distance to recordings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,31 @@ from typing import Any
 
 from qd import commands
 from qd.cli_command import MODELS, add_command
+
+
+def add_scorer_ranges(parsers: Any) -> None:
+    parser = add_command(
+        parsers,
+        "scorer-ranges",
+        commands.run_scorer_ranges,
+        "Measure how far two scorers range over a model's samples, and the weight of adherence that makes them alike.",
+        "qd scorer-ranges --adherence clap --preference audiobox --model facebook/musicgen-small",
+    )
+    parser.add_argument("--model", default="base", help=f"{MODELS} (default: base)")
+    parser.add_argument("--adherence", default="builtin", help="builtin, clap:<…> or muq-mulan:<…> (default: builtin)")
+    parser.add_argument("--preference", default="builtin", help="builtin, audiobox:<…> or a folder (default: builtin)")
+    parser.add_argument("--prompts", metavar="FILE", help="as for train (default: built-in development prompts)")
+    parser.add_argument("--n", type=int, help="prompts, with 4 samples each (default: all of the file, or 32)")
+    parser.add_argument("--guidance", type=float, default=3.0, help="scale of the guided half (default: 3)")
+    parser.add_argument(
+        "--negative-prompt",
+        default="Bad audio quality.",
+        help="of the guidance; '' is unconditional (default: %(default)r)",
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
+    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
+    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
 
 
 def add_train_preference(parsers: Any) -> None:
