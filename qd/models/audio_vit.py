@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qd.models.clip_embedder import ClipEmbedder
 from qd.models.mel import MelSpectrogram
+from qd.models.pieces import in_pieces
 
 ROTARY_BASE = 10_000.0
 
@@ -169,6 +170,9 @@ class AudioViT(ClipEmbedder):
 
     def embed_clips(self, clips: Tensor) -> Tensor:
         """``(batch, samples)``, at most one window each → ``(batch, embedding_width)``."""
+        return in_pieces(self._embed, clips, self.config.frames)
+
+    def _embed(self, clips: Tensor) -> Tensor:
         clips = F.pad(clips, (0, self.config.clip_samples - clips.shape[1]))
         mel = (self.mel(clips) - self.config.mel_mean) / self.config.mel_std
         x = self.embed_frame(mel.transpose(1, 2))

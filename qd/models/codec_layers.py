@@ -68,7 +68,9 @@ class InverseSTFTHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             magnitude, phase = self.project(x.float()).chunk(2, dim=-1)
-            spectrum = torch.polar(magnitude.clamp_max(MAX_LOG_MAGNITUDE).exp(), phase)
+            magnitude = magnitude.clamp_max(MAX_LOG_MAGNITUDE).exp()
+            # torch.polar takes several times as long on a CPU: it computes one number at a time.
+            spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
             return inverse_stft(spectrum, self.window, self.hop_length)
 
 
@@ -85,16 +87,19 @@ def inverse_stft(spectrum: Tensor, window: Tensor, hop_length: int) -> Tensor:
     n_fft, frames = len(window), spectrum.shape[1]
     if n_fft % hop_length:
         raise ValueError(f"n_fft={n_fft} is no multiple of hop_length={hop_length}: choose one that is")
-    audio = _overlap_add(torch.fft.irfft(spectrum, n=n_fft) * window, hop_length)
-    envelope = _overlap_add(window.square().expand(1, frames, n_fft), hop_length)
+    audio = _overlap_add(torch.fft.irfft(spectrum, n=n_fft), window, hop_length)
+    envelope = _overlap_add(window.expand(1, frames, n_fft), window, hop_length)
     margin = (n_fft - hop_length) // 2
     length = frames * hop_length
     return audio[:, margin : margin + length] / envelope[:, margin : margin + length]
 
 
-def _overlap_add(frames: Tensor, hop_length: int) -> Tensor:
-    """Frames ``(batch, frames, n_fft)`` → their sum, each a hop later than the one before."""
-    overlap = frames.shape[-1] // hop_length
-    pieces = frames.unflatten(-1, (overlap, hop_length))
-    shifted = [F.pad(pieces[:, :, k], (0, 0, k, overlap - 1 - k)) for k in range(overlap)]
-    return torch.stack(shifted).sum(0).flatten(1)
+def _overlap_add(frames: Tensor, window: Tensor, hop_length: int) -> Tensor:
+    """Frames ``(batch, frames, n_fft)``, windowed → their sum, each a hop later than the one before."""
+    batch, count, n_fft = frames.shape
+    overlap = n_fft // hop_length
+    hops, weights = frames.unflatten(2, (overlap, hop_length)), window.unflatten(0, (overlap, hop_length))
+    total = frames.new_zeros(batch, count + overlap - 1, hop_length)
+    for k in range(overlap):
+        total[:, k : k + count].addcmul_(hops[:, :, k], weights[k])
+    return total.flatten(1)
