@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,16 +13,21 @@ from torch.optim import Optimizer
 from qd.callbacks.step_callback import StepCallback
 from qd.models.resolver import step_folders
 from qd.modules.collective import gather_objects, gradient_norm
+from qd.modules.rollout import Outcome
 
 
 class NonFiniteError(RuntimeError):
     """The loss, a reward or a gradient is NaN or infinite; the weights are still those of the last finite step."""
 
 
+_GRADIENT = "the gradient is not finite"
+
+
 class NonFiniteGuard(pl.Callback):
     """Raises :class:`NonFiniteError` before an optimiser step that would spoil the weights.
 
-    Reads the module's ``latest`` micro-batch: prompts, KL of each sequence, rewards.
+    Reads the module's ``latest`` of each micro-batch: prompts, KL of each sequence, rewards. They are noted, and looked
+    at together before the step: a GPU is waited for once a step, and the ranks ask each other once.
 
     Args:
         folder: of the run, whose step folders a new run can start from.
@@ -31,30 +37,31 @@ class NonFiniteGuard(pl.Callback):
     def __init__(self, folder: Path, precision: str = "32-true") -> None:
         self.folder = Path(folder)
         self.precision = precision
+        self._judged: list[tuple[Outcome, Tensor]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._judged.clear()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        batch = pl_module.latest
-        finite = batch.rewards.isfinite() & batch.kl.isfinite()  # (prompts, samples)
-        complaint, prompts = None, batch.prompts
-        if not finite.all():
-            prompts = [prompt for prompt, fine in zip(batch.prompts, finite.all(dim=1), strict=True) if not fine]
-            what = "reward" if not batch.rewards.isfinite().all() else "KL"
-            complaint = f"the {what} is not finite"
-        elif not loss.isfinite():
-            complaint = f"the loss is {loss.item()}"
-        self._stop(trainer, complaint, prompts)
+        self._judged.append((pl_module.latest, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        finite = gradient_norm(p for group in optimizer.param_groups for p in group["params"]).isfinite()
-        self._stop(trainer, None if finite else "the gradient is not finite", pl_module.latest.prompts)
+        judged, self._judged = self._judged, []
+        norm = gradient_norm(p for group in optimizer.param_groups for p in group["params"])
+        noted = [value for outcome, loss in judged for value in (outcome.rewards.sum(), outcome.kl.sum(), loss)]
+        # A sum is finite only if all of its terms are; that of finite ones may overflow, and is then looked into.
+        finite = bool(torch.stack([value.isfinite() for value in (norm, *noted)]).all())
+        self._stop(trainer, *((None, []) if finite else _complaint(judged, norm)))
 
     def _stop(self, trainer: pl.Trainer, complaint: str | None, prompts: list[str]) -> None:
         """On all ranks if one of them has a complaint: the others would wait for its gradient for ever."""
         blamed = [(what, texts) for what, texts in gather_objects((complaint, prompts)) if what]
         if not blamed:
             return
+        # What is wrong on one rank is in the gradient of all: the cause is told.
+        blamed = [(what, texts) for what, texts in blamed if what != _GRADIENT] or blamed
         what = blamed[0][0]
         quoted = "; ".join(repr(prompt) for _, texts in blamed for prompt in texts)
         raise NonFiniteError(
@@ -73,6 +80,18 @@ class NonFiniteGuard(pl.Callback):
                 "rounding was to blame; model.dtype=float32 gives the teacher all its bits"
             )
         return f"{advice}."
+
+
+def _complaint(judged: list[tuple[Outcome, Tensor]], norm: Tensor) -> tuple[str | None, list[str]]:
+    """What is not finite, and the prompts of the step where it is so; None if all is."""
+    for outcome, loss in judged:
+        finite = outcome.rewards.isfinite() & outcome.kl.isfinite()  # (prompts, samples)
+        if not finite.all():
+            prompts = [prompt for prompt, fine in zip(outcome.prompts, finite.all(dim=1), strict=True) if not fine]
+            return f"the {'KL' if outcome.rewards.isfinite().all() else 'reward'} is not finite", prompts
+        if not loss.isfinite():
+            return f"the loss is {loss.item()}", outcome.prompts
+    return (None if norm.isfinite() else _GRADIENT), [prompt for outcome, _ in judged for prompt in outcome.prompts]
 
 
 class CollapseWarning(StepCallback):

@@ -43,10 +43,12 @@ class StepProgress(StepCallback):
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         self.step_seconds = seconds if self.step_seconds is None else 0.9 * self.step_seconds + 0.1 * seconds
-        line = self.describe(trainer, pl_module)
+        # Described only where it is seen: that may read numbers from a GPU, which must be waited for.
         if self._bar is not None:
+            line = self.describe(trainer, pl_module)
             self._bar.update(self._task, completed=trainer.global_step, description=line)
         elif trainer.is_global_zero and (trainer.global_step % self.log_every == 0 or trainer.global_step == 1):
+            line = self.describe(trainer, pl_module)
             print(f"step {trainer.global_step}/{trainer.max_steps} · {line}", flush=True)
 
     def describe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:

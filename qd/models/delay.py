@@ -33,7 +33,7 @@ def delay_mask(codebooks: int, frames: int, channels: int = 1, device: torch.dev
         raise ValueError(f"frames must be at least 1, got {frames}; ask for a longer clip.")
     if codebooks < 1 or codebooks % channels:
         raise ValueError(f"codebooks must be a positive multiple of channels={channels}, got {codebooks}.")
-    delays = torch.arange(codebooks, device=device)[:, None] // channels
+    delays = _delays(codebooks, channels, device)
     steps = torch.arange(delayed_steps(codebooks, frames, channels), device=device)
     return (steps >= delays) & (steps < delays + frames)
 
@@ -52,9 +52,7 @@ def delay(codes: Tensor, pad: int, channels: int = 1) -> tuple[Tensor, Tensor]:
     batch, codebooks, frames = codes.shape
     mask = delay_mask(codebooks, frames, channels, codes.device)
     delayed = codes.new_full((batch, *mask.shape), pad)
-    # Both sides list each codebook's real tokens in order of time, so one masked copy shifts every row.
-    delayed[:, mask] = codes.reshape(batch, -1)
-    return delayed, mask
+    return delayed.scatter_(2, _places(codes, channels), codes), mask
 
 
 def undelay(delayed: Tensor, frames: int, channels: int = 1) -> Tensor:
@@ -63,8 +61,21 @@ def undelay(delayed: Tensor, frames: int, channels: int = 1) -> Tensor:
     Raises:
         ValueError: if the number of steps does not fit ``frames``.
     """
-    batch, codebooks, steps = delayed.shape
-    mask = delay_mask(codebooks, frames, channels, delayed.device)
-    if steps != mask.shape[1]:
-        raise ValueError(f"{frames} frames of {codebooks} codebooks take {mask.shape[1]} delayed steps, got {steps}.")
-    return delayed[:, mask].reshape(batch, codebooks, frames)
+    codebooks, steps = delayed.shape[1:]
+    expected = delay_mask(codebooks, frames, channels, delayed.device).shape[1]
+    if steps != expected:
+        raise ValueError(f"{frames} frames of {codebooks} codebooks take {expected} delayed steps, got {steps}.")
+    return delayed.gather(2, _places(delayed[..., :frames], channels))
+
+
+def _delays(codebooks: int, channels: int, device: torch.device | None) -> Tensor:
+    """Of each codebook, ``(codebooks, 1)``, in steps."""
+    return torch.arange(codebooks, device=device)[:, None] // channels
+
+
+def _places(codes: Tensor, channels: int) -> Tensor:
+    """The step of each of the codes ``(batch, codebooks, frames)``. Not a mask: a GPU would count its true entries
+    first, and make the program wait for the number."""
+    _, codebooks, frames = codes.shape
+    places = torch.arange(frames, device=codes.device) + _delays(codebooks, channels, codes.device)
+    return places.expand_as(codes)

@@ -190,7 +190,7 @@ class MusicGen(nn.Module):
         if tokens["input_ids"].shape[1] > self.tokenizer.model_max_length:
             longest = prompts[int(tokens["attention_mask"].sum(dim=1).argmax())]
             raise ValueError(f"prompt '{longest[:40]}…' has {text_too_long(longest, self.tokenizer)}")
-        ids, mask = tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
+        ids, mask = (tokens[k].to(self.device, non_blocking=True) for k in ("input_ids", "attention_mask"))
         if ids.shape[1] == 0:  # only blank prompts, and a tokenizer without an end token
             return self.null_condition(len(prompts))
         states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.lm.decoder.dtype)

@@ -197,7 +197,7 @@ def _inverse(temperature: float | Tensor, batch: int, device: torch.device) -> T
         raise ValueError(f"temperature must be finite and above 0, got {shown}; for the likeliest use greedy.")
     if len(values) not in (1, batch):
         raise ValueError(f"temperature must be one number or one for each of {batch} rows, got {len(values)}.")
-    return values.reciprocal()[:, None, None].to(device)
+    return values.reciprocal()[:, None, None].to(device, non_blocking=True)
 
 
 def _check(guidance_scale: float, top_k: int | None, top_p: float | None, drawable: bool) -> None:

@@ -76,6 +76,7 @@ class DiversityDistillation(TrainedPart):
         self.latest: Outcome | None = None
         self.record = StepRecord()
         self._judged: list[Outcome] = []
+        self._encoded_negative: Condition | None = None
 
     def configure_model(self) -> None:
         """Under FSDP each rank keeps its share of student, teacher and value head; what else is frozen stays whole."""
@@ -124,7 +125,8 @@ class DiversityDistillation(TrainedPart):
         condition = encoded.repeat_interleave(n)
         rows = [position * n + sample for position in batch.positions for sample in range(n)]
         steps = delayed_steps(lm.codebooks, frames, lm.channels)
-        uniforms = counter_uniforms(self.config.seed, self.global_step, rows, lm.codebooks, steps).to(self.device)
+        uniforms = counter_uniforms(self.config.seed, self.global_step, rows, lm.codebooks, steps)
+        uniforms = uniforms.to(self.device, non_blocking=True)
         drawn = self.sampler.sample(
             condition, frames, temperature=settings.temperature, uniforms=lambda step: uniforms[..., step]
         )
@@ -169,7 +171,9 @@ class DiversityDistillation(TrainedPart):
         prompt = self.config.guidance.negative_prompt
         if prompt is None:
             return self.music.null_condition(batch)
-        return self.music.condition([prompt]).repeat_interleave(batch)
+        if self._encoded_negative is None:  # once: the text encoder is frozen
+            self._encoded_negative = self.music.condition([prompt])
+        return self._encoded_negative.to(self.device).repeat_interleave(batch)
 
     def _note(
         self, rollout: Rollout, loss: Tensor, kl: Tensor, rewards: Tensor, baseline: Tensor, advantages: Tensor
@@ -192,11 +196,20 @@ class DiversityDistillation(TrainedPart):
         self._judged.clear()
         self.record = StepRecord()
 
+    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+        self.record.timing = self._logged
+
     def on_before_backward(self, loss: Tensor) -> None:
         self._backward_start = self.record.now(self.device)
 
     def on_after_backward(self) -> None:
-        self.record.seconds["backward"] += self.record.now(self.device) - self._backward_start
+        self.record.took("backward", self._backward_start, self.device)
+
+    @property
+    def _logged(self) -> bool:
+        """Whether the numbers of this optimiser step go to the loggers."""
+        done = self.global_step + 1  # with this one
+        return self.global_step % DIAGNOSTICS_EVERY == 0 or done % self.config.trainer.log_every == 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """All micro-batches of the step are in: the baseline learns their rewards, the step's numbers are logged."""
@@ -204,14 +217,10 @@ class DiversityDistillation(TrainedPart):
         prompts = [prompt for judged in self._judged for prompt in judged.prompts]
         self.baseline.update(rewards, prompts, gather_rows)
         self.record.add(grad_norm=gradient_norm(self.music.lm.parameters()))
-        self.record.add(beta=torch.tensor(self.beta, device=self.device))
-        self.metrics = self.record.summary()
+        self.metrics = self.record.summary() | {"beta": self.beta}
         self.forget()
-        diagnosed = self.global_step % DIAGNOSTICS_EVERY == 0
-        done = self.global_step + 1  # with this one
-        if diagnosed or done % self.config.trainer.log_every == 0:
-            for logger in self.loggers:
-                logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, done)
+        for logger in self.loggers if self._logged else []:
+            logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, self.global_step + 1)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

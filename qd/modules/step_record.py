@@ -16,9 +16,14 @@ from qd.modules.collective import gather_rows
 
 
 class StepRecord:
-    """Collects the numbers of one optimiser step."""
+    """Collects the numbers of one optimiser step.
 
-    def __init__(self) -> None:
+    Args:
+        timing: measure the stages on a GPU too, which must be waited for at the start and the end of each of them.
+    """
+
+    def __init__(self, timing: bool = True) -> None:
+        self.timing = timing
         self.values: dict[str, list[Tensor]] = defaultdict(list)
         self.seconds: dict[str, float] = defaultdict(float)
 
@@ -32,11 +37,16 @@ class StepRecord:
         """Adds the wall time of the block; a GPU works behind the program's back, so it is waited for."""
         start = self.now(device)
         yield
-        self.seconds[name] += self.now(device) - start
+        self.took(name, start, device)
 
-    @staticmethod
-    def now(device: torch.device) -> float:
-        if device.type == "cuda":
+    def took(self, name: str, start: float, device: torch.device) -> None:
+        """Adds the wall time since ``start``, to which :meth:`now` belongs; nothing on a GPU that is not timed."""
+        if self.timing or device.type != "cuda":
+            self.seconds[name] += self.now(device) - start
+
+    def now(self, device: torch.device) -> float:
+        """Seconds of a clock, once the device has done what it was asked to."""
+        if self.timing and device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 

@@ -132,14 +132,17 @@ class PromptMovingAverage(MovingAverage):
     def update(self, rewards: Tensor, prompts: Sequence[str], gather: Gather = this_rank) -> None:
         super().update(rewards, prompts, gather)
         distance = gather(rewards.mean(1)).to(self.total.dtype) - self.average
-        slots, row = gather(self._slots(prompts)).unique(return_inverse=True)
-        mean = distance.new_zeros(len(slots)).index_add_(0, row, distance) / row.bincount()
-        self.prompt_total[slots] = torch.lerp(self.prompt_total[slots], mean, 1 - self.decay)
-        self.prompt_weight[slots] = torch.lerp(self.prompt_weight[slots], torch.ones_like(mean), 1 - self.decay)
+        slots = gather(self._slots(prompts))
+        # Over the whole table, of which nearly all stays: to list the few others a GPU would have to be waited for.
+        met = torch.zeros_like(self.prompt_weight).index_add_(0, slots, torch.ones_like(distance))
+        mean = _ratio(torch.zeros_like(self.prompt_total).index_add_(0, slots, distance), met)
+        share = (1 - self.decay) * (met > 0)
+        self.prompt_total.lerp_(mean, share)
+        self.prompt_weight.lerp_(torch.ones_like(mean), share)
 
     def _slots(self, prompts: Sequence[str]) -> Tensor:
         slots = [zlib.crc32(prompt.encode()) % self.SLOTS for prompt in prompts]
-        return torch.tensor(slots, device=self.prompt_total.device)
+        return torch.tensor(slots).to(self.prompt_total.device, non_blocking=True)
 
 
 class ValueHead(Baseline):

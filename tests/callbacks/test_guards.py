@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from qd.callbacks import guards
 from qd.callbacks.guards import CollapseWarning, NonFiniteError, NonFiniteGuard
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
 from qd.modules.rollout import Outcome
@@ -87,6 +88,34 @@ def test_it_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_path: P
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 2
     torch.testing.assert_close(kept["state_dict"]["weight"], torch.full((3,), 0.8**2))
+
+
+def test_a_bad_micro_batch_stops_the_step_whose_last_one_is_fine(tmp_path: Path) -> None:
+    guard, module, trainer = NonFiniteGuard(tmp_path), Policy(), SimpleNamespace(global_step=7)
+    optimizer = module.configure_optimizers()
+    module.weight.grad = torch.ones(3)
+    for prompts, bad in ((["a"], False), (["b", "c"], True), (["d"], False)):
+        kl = torch.ones(len(prompts), 2)
+        kl[-1, 0] = float("inf") if bad else 1.0
+        module.latest = Outcome(prompts, kl, torch.ones_like(kl))
+        guard.on_before_backward(trainer, module, torch.tensor(1.0))
+    with pytest.raises(NonFiniteError, match="step 7: the KL is not finite. Prompts: 'c'. "):
+        guard.on_before_optimizer_step(trainer, module, optimizer)
+
+
+def test_large_finite_values_whose_sum_overflows_are_fine(tmp_path: Path) -> None:
+    guard, module, trainer = NonFiniteGuard(tmp_path), Policy(), SimpleNamespace(global_step=7)
+    module.weight.grad = torch.ones(3)
+    module.latest = Outcome(["a"], torch.full((1, 4), 3e38), torch.ones(1, 4))
+    guard.on_before_backward(trainer, module, torch.tensor(1.0))
+    guard.on_before_optimizer_step(trainer, module, module.configure_optimizers())
+
+
+def test_what_is_wrong_on_one_rank_is_told_rather_than_the_gradient_of_all(tmp_path: Path, monkeypatch) -> None:
+    others = [("the gradient is not finite", ["a"]), ("the loss is nan", ["b"]), (None, [])]
+    monkeypatch.setattr(guards, "gather_objects", lambda mine: others)
+    with pytest.raises(NonFiniteError, match="step 2: the loss is nan. Prompts: 'b'. "):
+        NonFiniteGuard(tmp_path)._stop(SimpleNamespace(global_step=2), *others[0])
 
 
 def test_finite_steps_pass(tmp_path: Path) -> None:

@@ -311,3 +311,23 @@ def test_a_checkpoint_is_refused_beside_other_frozen_weights(tiny_config: Config
     same.on_load_checkpoint(checkpoint)
     with pytest.raises(ValueError, match="with another teacher and another reward embedder than is loaded now"):
         other.on_load_checkpoint(checkpoint)
+
+
+def test_the_negative_prompt_is_encoded_once(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, asked = build(tiny_config("guidance.negative_prompt=noise")), []
+    condition = module.music.condition
+    monkeypatch.setattr(module.music, "condition", lambda prompts: asked.append(prompts) or condition(prompts))
+    first, again = module._negative(2), module._negative(3)
+    assert asked == [["noise"]]
+    torch.testing.assert_close(again.states, condition(["noise"]).states.expand(3, -1, -1))
+    assert (len(first), len(again)) == (2, 3)
+
+
+@pytest.mark.parametrize(("step", "timed"), [(0, True), (1, False), (9, True), (50, True), (51, False)])
+def test_a_gpu_is_timed_in_the_steps_that_are_logged(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, step: int, timed: bool
+) -> None:
+    module = build(tiny_config("trainer.log_every=10"))
+    monkeypatch.setattr(DiversityDistillation, "global_step", step)
+    module.on_train_batch_start(BATCH, 0)
+    assert module.record.timing == timed

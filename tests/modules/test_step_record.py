@@ -23,6 +23,18 @@ def test_means_over_micro_batches_and_sums_of_seconds() -> None:
     assert summary["seconds_rollout"] == record.seconds["rollout"] > 0
 
 
+@pytest.mark.parametrize("timing", [True, False])
+def test_a_gpu_is_waited_for_only_where_its_stages_are_timed(timing: bool, monkeypatch) -> None:
+    waits, gpu = [], torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    record = StepRecord(timing)
+    with record.stage("rollout", gpu):
+        pass
+    record.took("backward", record.now(gpu), gpu)
+    assert waits == ([gpu] * 4 if timing else [])
+    assert set(record.seconds) == ({"rollout", "backward"} if timing else set())
+
+
 def _rank(rank: int, file: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     rows = gather_rows(torch.tensor([[10.0 * rank], [10.0 * rank + 1]]))
