@@ -1,17 +1,19 @@
 """Speed of sampling, scoring, codec, embedder and the whole step, beside the library and beside the machine's floor.
 
-    python experiments/bench.py [--batches 4 32 128] [--repeats 3] [--threads 2] [--memory] [--out DIR]
+    python experiments/bench.py [--batches 4 32 128] [--repeats 3] [--threads 2] [--no-memory] [--out DIR] [--page FILE]
 
 All in one process, the rivals in turn (A B A B …); a row is the median of the repeats after one that is not counted.
 The floor of a row is the larger of its multiplications over the measured rate of a 2048² float32 product, and of its
-bytes over the measured bandwidth of a copy. ``--memory`` adds the peak memory of KL and log-probabilities at the shape
-of musicgen-small, 32 clips of 10 s, each form in a process of its own (some minutes). Writes ``bench.json`` and
-``performance.md`` into DIR.
+bytes over the measured bandwidth of a copy. Peak memory of KL and log-probabilities at the shape of musicgen-small, 32
+clips of 10 s, is measured in a process of its own for each form (a minute or two, 5 GiB; ``--no-memory`` leaves it
+out). The time of a default run is a sum: nothing here runs for so long. Writes ``bench.json`` and ``performance.md``
+into DIR, and the latter into the page FILE too, between its marks.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -22,49 +24,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 import transformers
+from bench_page import RUN, WHOLE, bars, check_page, into_page, row, table
+from bench_timing import alternate, flops_of, machine_rates
 from profile_step import PROMPTS, build_module
-from scoring_memory import memory_rows
-from transformers import EncodecConfig, EncodecModel, MusicgenForConditionalGeneration
+from scoring_memory import memory_row
+from transformers import EncodecConfig, EncodecModel, MusicgenForCausalLM, MusicgenForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from qd.config import load_config
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
+from qd.devices import resolve_device
+from qd.evaluation.evaluate import Instruments
+from qd.evaluation.evaluator import build_evaluator, load_judges
 from qd.memory import RunSize
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
 from qd.models.embedder import load_embedder
-from qd.models.musicgen import MusicGen
+from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.sampler import Sampler, counter_uniforms
+from qd.modules.distillation import DiversityDistillation
 from qd.quiet import quieten_libraries
 from qd.step_time import Rates, rollout_seconds
 
 SECONDS, GUIDANCE, TEMPERATURE = 4.0, 3.0, 0.99
-
-Work = Callable[[], object]
-
-
-def alternate(rivals: dict[str, Work], repeats: int) -> dict[str, float]:
-    """Median seconds of each, run in turn; the first round is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(repeats + 1):
-        for name, work in rivals.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: median(values[1:]) for name, values in times.items()}
-
-
-def machine_rates(repeats: int) -> dict[str, float]:
-    """Multiply-adds a second, times two, of a 2048² product, and bytes a second read and written by a copy."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    source, target = torch.randn(2**25), torch.empty(2**25)
-    times = alternate({"product": lambda: a @ b, "copy": lambda: target.copy_(source)}, repeats + 4)
-    return {"flops": 2 * 2048**3 / times["product"], "bytes": 2 * 4 * 2**25 / times["copy"]}
 
 
 def library_tokens(music: MusicGen) -> Callable[[Condition, int, float], object]:
@@ -95,9 +81,9 @@ def library_tokens(music: MusicGen) -> Callable[[Condition, int, float], object]
     return generate
 
 
-def sampling(music: MusicGen, batch: int, frames: int) -> Callable[[float], object]:
+def sampling(music: MusicGen, batch: int, frames: int, lm: LanguageModel | None = None) -> Callable[[float], object]:
     """Our token loop, as a function of the guidance scale; 8 samples a prompt, or what the batch has."""
-    lm, condition = music.lm, conditions(music, batch)
+    lm, condition = lm or music.lm, conditions(music, batch)
     steps = delayed_steps(lm.codebooks, frames, lm.channels)
     uniforms = counter_uniforms(0, 0, range(batch), lm.codebooks, steps)
     sampler = Sampler(lm)
@@ -127,7 +113,10 @@ def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int, rates
         ours, condition = sampling(music, batch, frames), conditions(music, batch)
         for scale in (1.0, GUIDANCE):
             times = alternate(
-                {"library": lambda c=condition, s=scale: generate(c, frames, s), "ours": lambda f=ours, s=scale: f(s)},
+                {
+                    "reference": lambda c=condition, s=scale: generate(c, frames, s),
+                    "ours": lambda f=ours, s=scale: f(s),
+                },
                 repeats,
             )
             floor = loop_floor(music, batch, frames, scale != 1, rates)
@@ -136,21 +125,42 @@ def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int, rates
 
 
 def growth_rows(music: MusicGen, repeats: int) -> list[dict]:
-    """Exponent of the loop's time in the batch and in the clip's length: 1 is proportional."""
+    """Exponent of the loop's time in the batch, the clip's length and the codebooks, from 4 times as many: 1 is
+    proportional. The weights of the decoder that has other codebooks are random: its time is what counts."""
     frames = music.frames(SECONDS)
-    cases = {"batch": ((32, frames), (128, frames)), "frames": ((32, frames), (32, 4 * frames))}
+    more = copy.deepcopy(music.lm.decoder.config)
+    more.num_codebooks *= 4
+    books = LanguageModel(MusicgenForCausalLM(more), copy.deepcopy(music.lm.projection))
+    few = sampling(music, 32, frames)
+    cases = {
+        "batch": sampling(music, 128, frames),
+        "frames": sampling(music, 32, 4 * frames),
+        "codebooks": sampling(music, 32, frames, books),
+    }
     rows = []
-    for name, (small, large) in cases.items():
-        loops = {size: sampling(music, *size) for size in (small, large)}
-        work = {size: (lambda f=loop: f(1.0)) for size, loop in loops.items()}
-        times = list(alternate(work, repeats).values())
-        rows.append({"work": f"growth of the token loop with {name}", "slope": math.log(times[1] / times[0], 4)})
+    for name, many in cases.items():
+        times = alternate({"few": lambda: few(1.0), "many": lambda f=many: f(1.0)}, repeats)
+        slope = math.log(times["many"] / times["few"], 4)
+        rows.append({"work": f"growth of the token loop with {name}", "slope": slope})
     return rows
 
 
-def step_rows(config: TrainConfig, repeats: int) -> list[dict]:
+def listening_rows(music: MusicGen, repeats: int, rates: dict[str, float]) -> list[dict]:
+    codes = sampling(music, 32, music.frames(SECONDS))(1.0).codes
+    audio, embedder = music.decode(codes), load_embedder("builtin")
+    parts = {"codec, decode": lambda: music.decode(codes), "codec, encode": lambda: music.codec.encode(audio)}
+    parts["embedder"] = lambda: embedder(audio)
+    with torch.no_grad():
+        times = alternate(parts, repeats)
+        return [
+            row(f"{name}, 32 × {SECONDS:g} s", ours=times[name], floor=flops_of(work) / rates["flops"])
+            for name, work in parts.items()
+        ]
+
+
+def step_rows(module: DiversityDistillation, repeats: int, rates: dict[str, float]) -> list[dict]:
     """One default step, and its stages as the module itself measures them."""
-    module = build_module(config)
+    config = module.config
     prompts = [PROMPTS[i % 2] for i in range(config.data.batch_size // config.rollout.samples_per_prompt)]
     seconds: list[dict[str, float]] = []
     optimizer = torch.optim.AdamW(module.music.lm.parameters(), 0.0)
@@ -161,24 +171,36 @@ def step_rows(config: TrainConfig, repeats: int) -> list[dict]:
         module.training_step(PromptBatch(prompts, list(range(len(prompts)))), 0).backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append({**module.record.seconds, "whole step": time.perf_counter() - start})
+        seconds.append({**module.record.seconds, WHOLE: time.perf_counter() - start})
 
     alternate({"step": step}, repeats)
     stages = {name: median(one[name] for one in seconds[1:]) for name in seconds[0]}
-    return [row(f"training step of {config.data.batch_size} sequences: {name}", ours=s) for name, s in stages.items()]
+    loop = loop_floor(module.music, config.data.batch_size, module.music.frames(SECONDS), False, rates)
+    fastest = max(rates["flops"], rates["bfloat16 flops"])
+    floors = {WHOLE: {"floor": loop + flops_of(step) / fastest}}  # torch does not see the products of the loop in C++
+    name = f"training step of {config.data.batch_size} sequences: "
+    return [row(name + stage, ours=median_, **floors.get(stage, {})) for stage, median_ in stages.items()]
 
 
-def row(work: str, **seconds: float) -> dict[str, Any]:
-    ratio = {"times faster": seconds["library"] / seconds["ours"]} if "library" in seconds else {}
-    distance = {"over the floor": seconds["ours"] / seconds["floor"]} if "floor" in seconds else {}
-    return {"work": work, **seconds, **ratio, **distance}
+def run_rows(module: DiversityDistillation, step_seconds: float) -> list[dict]:
+    """The measurements of a default run, each once, and the run as the sum of its steps and measurements.
 
-
-def table(rows: list[dict[str, Any]]) -> str:
-    columns = ["library", "ours", "times faster", "floor", "over the floor", "MiB", "slope"]
-    cells = [[f"{r[c]:.3g}" if c in r else "" for c in columns] for r in rows]
-    lines = [f"| {r['work']} | {' | '.join(c)} |" for r, c in zip(rows, cells, strict=True)]
-    return "\n".join([f"| seconds of | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *lines])
+    The first run of a runs folder measures the base model with and without guidance, and then the student every
+    ``evaluation.every`` steps. Start, diagnostics of the gradient and saving are left out.
+    """
+    config, device = module.config, resolve_device("cpu")
+    instruments = Instruments(
+        load_judges(config.evaluation, device), module.embedder, load_embedder(config.reward.heldout_embedder)
+    )
+    settings = {"seconds": config.rollout.seconds, "temperature": config.rollout.temperature}
+    evaluator = build_evaluator(config.evaluation, module.music, instruments, **settings)
+    plain, guided = evaluator.sampling(), evaluator.sampling(config.guidance.scale, config.guidance.negative_prompt)
+    seconds = [evaluator.measure(module.teacher, how).seconds for how in (plain, guided)]
+    steps, points = config.trainer.max_steps, 1 + -(-config.trainer.max_steps // config.evaluation.every)
+    total = steps * step_seconds + points * seconds[0] + seconds[1]
+    names = (f"measurement by protocol {config.evaluation.protocol}{guidance}" for guidance in ("", ", with guidance"))
+    summed = f"{RUN} of {steps} steps, a sum: {steps} steps, {points} measurements, 1 with guidance"
+    return [*(row(name, ours=s) for name, s in zip(names, seconds, strict=True)), row(summed, ours=total)]
 
 
 def main() -> None:
@@ -186,34 +208,36 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 32, 128], help="of the token loop (4 32 128)")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default 3)")
     parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
-    parser.add_argument("--memory", action="store_true", help="measure the peak memory of scoring too")
+    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory of scoring out")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results (runs/bench)")
+    parser.add_argument("--page", type=Path, help="also fill this page, such as docs/performance.md")
     options = parser.parse_args()
+    if options.page:
+        check_page(options.page)
     if options.threads:
         torch.set_num_threads(options.threads)
     quieten_libraries()
     load, music = os.getloadavg()[0], MusicGen.load("base")
-    rates = machine_rates(options.repeats)
-    rows = token_loop_rows(music, options.batches, options.repeats, rates)
-    codes = sampling(music, 32, music.frames(SECONDS))(1.0).codes
-    audio, embedder = music.decode(codes), load_embedder("builtin")
-    parts = {"codec, decode": lambda: music.decode(codes), "codec, encode": lambda: music.codec.encode(audio)}
-    parts["embedder"] = lambda: embedder(audio)
-    with torch.no_grad():
-        rows += [row(f"{name}, 32 × 4 s", ours=t) for name, t in alternate(parts, options.repeats).items()]
-    rows += step_rows(load_config(TrainConfig, "train"), options.repeats) + growth_rows(music, options.repeats)
-    rows += memory_rows() if options.memory else []
+    rates, repeats = machine_rates(options.repeats), options.repeats
+    rows = token_loop_rows(music, options.batches, repeats, rates) + listening_rows(music, repeats, rates)
+    module = build_module(load_config(TrainConfig, "train", overrides=["trainer.device=cpu"]))
+    rows += step_rows(module, repeats, rates)
+    rows += run_rows(module, next(r["ours"] for r in rows if r["work"].endswith(WHOLE)))
+    rows += growth_rows(music, repeats) + ([] if options.no_memory else [memory_row()])
     about = (
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, load before {load:.1f}; "
         f"torch {torch.__version__}, transformers {transformers.__version__}; a 2048² float32 product at "
-        f"{rates['flops'] / 1e9:.0f} GFLOP/s, a copy at {rates['bytes'] / 1e9:.1f} GB/s; "
-        f"medians of {options.repeats}, in turn."
+        f"{rates['flops'] / 1e9:.0f} GFLOP/s, in bfloat16 at {rates['bfloat16 flops'] / 1e9:.0f}, a copy at "
+        f"{rates['bytes'] / 1e9:.1f} GB/s; medians of {repeats}, in turn."
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "bench.json").write_text(json.dumps({"machine": about, "rates": rates, "rows": rows}, indent=2))
-    command = "python experiments/bench.py " + " ".join(sys.argv[1:])
-    (options.out / "performance.md").write_text(f"# Speed\n\n`{command}`\n\n{about}\n\n{table(rows)}\n")
-    print((options.out / "performance.md").read_text())
+    command = " ".join(["python experiments/bench.py", *sys.argv[1:]])
+    measured = f"`{command}`\n\n{about}\n\n{table(rows)}\n\n{bars(rows, rates)}\n"
+    (options.out / "performance.md").write_text(f"# Speed\n\n{measured}")
+    if options.page:
+        into_page(options.page, measured)
+    print(measured)
 
 
 if __name__ == "__main__":

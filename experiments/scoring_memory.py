@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from bench_page import SCORING, row, table
 from torch import Tensor
 
 from qd.models.delay import delay_mask
@@ -29,12 +30,16 @@ SMALL = {"batch": 32, "codebooks": 4, "frames": 500, "vocabulary": 2048, "width"
 """musicgen-small's heads over 32 clips of 10 s."""
 
 
-def memory_rows() -> list[dict]:
-    rows = []
+def memory_row() -> dict[str, Any]:
+    """Seconds, peak memory and gradient norms of the plain form and of ours, as a row of the benchmark."""
+    found = {}
     for form in ("plain", "chunks"):
         command = [sys.executable, __file__, "--worker", form, "--threads", str(torch.get_num_threads())]
-        rows.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    return rows
+        found[form] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    plain, ours = found["plain"], found["chunks"]
+    seconds = row(f"{SCORING}, musicgen-small, 32 × 10 s", reference=plain["seconds"], ours=ours["seconds"])
+    memory = {"reference MiB": plain["MiB"], "MiB": ours["MiB"]}
+    return {**seconds, **memory, "gradient norms": [plain["gradient norms"], ours["gradient norms"]]}
 
 
 def score_once(form: str) -> dict[str, Any]:
@@ -53,8 +58,7 @@ def score_once(form: str) -> dict[str, Any]:
     (kl.mean() + log_probs.mean()).backward()
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     grads = [float(hidden.grad.norm()), float(weights[0].grad.norm())]
-    name = f"KL and log-probabilities, musicgen-small, 32 × 10 s, {form}"
-    return {"work": name, "ours": time.perf_counter() - start, "MiB": peak, "gradient norms": grads}
+    return {"seconds": time.perf_counter() - start, "MiB": peak, "gradient norms": grads}
 
 
 def _heads(weight: Tensor, codebooks: int) -> Callable[[Tensor], Tensor]:
@@ -71,8 +75,8 @@ def main() -> None:
     if options.worker:
         print(json.dumps(score_once(options.worker)))
         return
-    for row in memory_rows():
-        print(row)
+    found = memory_row()
+    print(table([found]), f"\ngradient norms of states and heads, plain and in chunks: {found['gradient norms']}")
 
 
 if __name__ == "__main__":
