@@ -57,7 +57,7 @@ struct Model {
 };
 
 struct Work {
-    int64_t sequences, steps, samples, text_length, guided, greedy, top_k;
+    int64_t sequences, steps, samples, text_length, guided, negative_text, greedy, top_k;
     float top_p, scale;
     const float* text_bias;            // (prompts, text_length up to whole registers): 0 or NEVER
     const float* inverse_temperature;  // (sequences)
@@ -224,15 +224,17 @@ class Worker {
         }
         multiply<true>(attended.data(), rows, m.width, layer.out, m.width, hidden.data());
 
+        // Without a negative prompt the values of the negative rows are zeros: attention would add zeros to them.
+        const int64_t heard = w.guided && !w.negative_text ? count : rows;
         normalize(layer.text_norm);
-        multiply<false>(normed.data(), rows, m.width, layer.text_query, m.width, wide.data());
+        multiply<false>(normed.data(), heard, m.width, layer.text_query, m.width, wide.data());
         const int64_t length = padded(w.text_length);
-        for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t row = 0; row < heard; ++row) {
             const int64_t prompt = condition_row(row) / w.samples, before = prompt * m.heads * length;
             const Cache text{layer.text_keys + before * head_size, layer.text_values + before * value_size};
             attend(&wide[row * width], text, w.text_length, w.text_bias + prompt * length, &attended[row * width]);
         }
-        multiply<true>(attended.data(), rows, m.width, layer.text_out, m.width, hidden.data());
+        multiply<true>(attended.data(), heard, m.width, layer.text_out, m.width, hidden.data());
 
         normalize(layer.ffn_norm);
         multiply<false>(normed.data(), rows, m.width, layer.fc1, m.ffn, wide.data());

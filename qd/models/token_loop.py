@@ -62,7 +62,8 @@ class _Model(Structure):
 
 class _Work(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("sequences", "steps", "samples", "text_length", "guided", "greedy", "top_k")),
+        *((name, c_int64) for name in ("sequences", "steps", "samples", "text_length", "guided")),
+        *((name, c_int64) for name in ("negative_text", "greedy", "top_k")),
         ("top_p", c_float), ("scale", c_float),
         *((name, c_void_p) for name in ("text_bias", "inverse_temperature", "uniforms", "real")),
         *((name, c_void_p) for name in ("keys", "values", "delayed", "log_probs", "entropy")),
@@ -101,10 +102,10 @@ def draw_compiled(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
     head_size = config.hidden_size // config.num_attention_heads
     keys, values = torch.zeros(*room, head_size), torch.zeros(*room, _up(head_size, library.lanes()))
     work = _Work(
-        batch, steps, weights.samples, weights.text_length, draw.guided, draw.greedy, draw.top_k or lm.codebook_size,
-        1.0 if draw.top_p is None else draw.top_p, draw.guidance_scale, _address(weights.text_bias),
-        _address(inverse_temperature), _address(uniforms), _address(real), _address(keys), _address(values),
-        _address(delayed), _address(log_probs), _address(entropy),
+        batch, steps, weights.samples, weights.text_length, draw.guided, bool(condition.mask[batch:].any()),
+        draw.greedy, draw.top_k or lm.codebook_size, 1.0 if draw.top_p is None else draw.top_p, draw.guidance_scale,
+        _address(weights.text_bias), _address(inverse_temperature), _address(uniforms), _address(real),
+        _address(keys), _address(values), _address(delayed), _address(log_probs), _address(entropy),
     )  # fmt: skip
     library.draw_tokens(ctypes.byref(weights.model), ctypes.byref(work), c_int64(torch.get_num_threads()))
     return delayed, log_probs, entropy.float()
