@@ -110,7 +110,7 @@ reproduce: $(STAMP) ## the paper's experiments: CONFIG ARGS="--dry-run --only ru
 reproduce-quick: $(STAMP) ## the same in under an hour, to look at: ARGS
 	@$(BIN)/python experiments/reproduce.py --config quick $(ARGS)
 
-bench: $(STAMP) ## speed beside the library and the machine's floor: ARGS="--memory --threads 2 --out runs/bench"
+bench: $(STAMP) ## speed beside the library and the machine's floor: ARGS="--threads 2 --page docs/performance.md"
 	$(BIN)/python experiments/bench.py $(ARGS)
 
 profile: $(STAMP) ## a torch profiler trace of default training steps, and their top operators: ARGS="--steps 2"

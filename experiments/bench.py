@@ -213,7 +213,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="also fill this page, such as docs/performance.md")
     options = parser.parse_args()
     if options.page:
-        check_page(options.page)
+        try:
+            check_page(options.page)
+        except ValueError as error:
+            parser.error(str(error))
     if options.threads:
         torch.set_num_threads(options.threads)
     quieten_libraries()

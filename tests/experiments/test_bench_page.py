@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+RATES = {"flops": 120e9}
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module("bench_page")
+
+
+def rows(page, **changes):
+    measured = {"loop": 4.2, "guided": 3.9, "whole": 1.9, "rollout": 0.9, "MiB": 600.0, "norm": 2.0, "minutes": 39.0}
+    m = measured | changes
+    return [
+        page.row("token loop, 32 × 4 s, guidance 1", reference=m["loop"], ours=1.0),
+        page.row("token loop, 32 × 4 s, guidance 3", reference=m["guided"], ours=1.0),
+        page.row("training step of 16 sequences: rollout", ours=m["rollout"]),
+        page.row(f"training step of 16 sequences: {page.WHOLE}", ours=m["whole"], floor=0.5),
+        page.row(f"{page.RUN} of 2000 steps, a sum", ours=60 * m["minutes"]),
+        {
+            "work": page.SCORING,
+            "MiB": m["MiB"],
+            "reference MiB": 4000.0,
+            "gradient norms": [[1.0, 2.0], [1.0, m["norm"]]],
+        },
+    ]
+
+
+def verdicts(page, found) -> list[str]:
+    return [line.rstrip(" |").rpartition("|")[2].strip() for line in page.bars(found, RATES).splitlines()[2:]]
+
+
+def test_each_aim_is_judged_by_its_own_row(page):
+    assert verdicts(page, rows(page)) == ["yes", "no", "yes", "yes", "yes", "yes"]
+    missed = rows(page, loop=3.99, guided=4.0, whole=2.1, rollout=1.2, MiB=2001.0, minutes=40.1)
+    assert verdicts(page, missed) == ["no", "yes", "no", "no", "no", "no"]
+    assert verdicts(page, rows(page, norm=2.001))[4] == "no"  # half the memory, but other gradients
+
+
+def test_what_was_not_measured_is_said_to_be_so(page):
+    lines = page.bars([], RATES).splitlines()[2:]
+    assert len(lines) == 6 and all("not measured" in line for line in lines)
+
+
+def test_a_row_tells_its_ratios(page):
+    row = page.row("work", reference=6.0, ours=2.0, floor=1.0)
+    assert (row["times faster"], row["over the floor"]) == (3.0, 2.0)
+    header, _, line = page.table([row]).splitlines()
+    cells = dict(zip(header.split("|"), line.split("|"), strict=True))
+    assert cells[" times faster "].strip() == "3" and cells[" slope "].strip() == ""
+
+
+def test_the_page_keeps_what_stands_around_the_marks(page, tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(f"# Speed\n\n{page.BEGIN}\nold\n{page.END}\n\nWords.\n")
+    for measured in ("first", "second"):
+        page.into_page(path, measured)
+        assert path.read_text() == f"# Speed\n\n{page.BEGIN}\n\n{measured}\n\n{page.END}\n\nWords.\n"
+
+
+@pytest.mark.parametrize("text", ["", "{0}", "{1} {0}", "{0} {0} {1}"])
+def test_a_page_without_its_marks_is_refused_and_left(page, tmp_path, text):
+    path = tmp_path / "page.md"
+    path.write_text(text.format(page.BEGIN, page.END))
+    with pytest.raises(ValueError, match="once each"):
+        page.into_page(path, "new")
+    assert path.read_text() == text.format(page.BEGIN, page.END)
+
+
+def test_the_published_page_has_its_marks(page):
+    page.check_page(EXPERIMENTS.parent / "docs" / "performance.md")
+
+
+def test_medians_are_of_the_clock_given_and_operations_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    timing, torch = importlib.import_module("bench_timing"), importlib.import_module("torch")
+    now = [0.0]
+
+    def work(seconds):
+        return lambda: now.__setitem__(0, now[0] + seconds)
+
+    assert timing.alternate({"a": work(1.0), "b": work(3.0)}, 3, lambda: now[0]) == {"a": 1.0, "b": 3.0}
+    assert timing.flops_of(lambda: torch.ones(2, 3) @ torch.ones(3, 5)) == 2 * 2 * 3 * 5
