@@ -324,7 +324,15 @@ class Worker {
                 continue;
             }
             float* logits = &wide[index * padded(m.codebooks * m.tokens) + book * m.tokens];
-            for (int64_t i = 0; i < m.tokens; ++i) logits[i] *= w.inverse_temperature[sequence];
+            float broken = 0;  // NaN if a logit is infinite or NaN, as of a run that diverged
+#pragma omp simd reduction(+ : broken)
+            for (int64_t i = 0; i < m.tokens; ++i) broken += 0.0f * (logits[i] *= w.inverse_temperature[sequence]);
+            if (std::isnan(broken)) {  // no order, so neither sorting nor a running sum finds a token
+                w.delayed[place] = token = 0;
+                w.log_probs[place] = broken;
+                w.entropy[sequence] += broken;
+                continue;
+            }
             truncate(logits);
             const float largest = *std::max_element(logits, logits + m.tokens);
             token = w.greedy ? std::max_element(logits, logits + m.tokens) - logits : 0;

@@ -103,6 +103,26 @@ def test_every_token_is_reached_and_none_of_probability_zero(make_lm, make_condi
 
 
 @needs_compiler
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.8}, {"top_k": 3}, {"greedy": True}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@torch.no_grad()
+def test_logits_that_are_no_numbers_give_tokens_that_are(value, options, make_lm, make_condition, plainly):
+    """As after an update that diverged: tokens stay in the codebooks, and log p says NaN, which stops the training."""
+    lm, condition = make_lm(seed=1, vocab_size=40), make_condition(3, 5, 32)
+    lm.decoder.lm_heads[1].weight[-1] = value
+
+    def sample():
+        uniforms = torch.full((3, lm.codebooks), 0.5)
+        return Sampler(lm).sample(condition, 9, uniforms=lambda step: uniforms, **options)
+
+    ours, expected = sample(), plainly(sample)
+    assert 0 <= ours.codes.min() and ours.codes.max() < lm.codebook_size
+    assert ours.log_probs[:, 1].isnan().any() and expected.log_probs.isnan().any()
+    if not options:
+        assert torch.equal(ours.codes[:, 1], expected.codes[:, 1]) and (ours.codes[:, 1] == 0).all()
+
+
+@needs_compiler
 @torch.no_grad()
 def test_what_it_does_not_know_takes_the_plain_loop(make_lm):
     lm = make_lm()
