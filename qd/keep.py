@@ -153,5 +153,6 @@ def _asked(point: Point) -> tuple[float, int]:
 
 def _is_of(point: Point, source: Source, name: str) -> bool:
     recipe = source.recipe
-    run = point.run == recipe["run"] and point.step == recipe["step"] and point.lam is None
-    return run or point.model in (name, source.name, str(source.folder), str(source.folder.parent))
+    names = (name, source.name, str(source.folder), str(source.folder.parent))
+    by_name = point.run == recipe["run"] or point.model in names
+    return by_name and point.step == recipe["step"] and point.lam is None

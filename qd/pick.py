@@ -6,11 +6,19 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from qd.evaluation.evaluate import Sampling
+from qd.evaluation.evaluator import frozen_fingerprint, measurement_key
 from qd.evaluation.model_spec import ModelSpec
 from qd.evaluation.points import Point
+from qd.evaluation.protocols import clip_seconds
+from qd.evaluation.weights_in_place import WeightsInPlace
 from qd.merging.merge import merge
 from qd.model_card import README
-from qd.models.resolver import resolve_model
+from qd.models.musicgen import MusicGen
+from qd.models.resolver import resolve_model, step_folder
+from qd.models.sampling_defaults import save_sampling_defaults
 from qd.pareto import non_dominated
 from qd.report.data import ReportData, Setting
 
@@ -39,7 +47,7 @@ def pick(
 
     Raises:
         ValueError: not one wish, points that do not compare, no point that may be deployed, a wish beyond the front,
-            or a folder that is there already.
+            a folder that is there already, or weights that are no longer those that were measured.
     """
     if (quality is None) == (diversity is None):
         raise ValueError("name one wish: DIVERSITY=0.45 or QUALITY=1.2")
@@ -51,7 +59,7 @@ def pick(
     folder = Path(out) if out else Path("runs/picked") / f"{wish}-{least:g}"
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or name another OUT")
-    _write(found.point, folder)
+    _write(found, folder)
     with (folder / README).open("a", encoding="utf-8") as card:
         card.write(f"\n{told(found, front, wish, least)}\n")
     return found, folder
@@ -78,9 +86,15 @@ def told(found: Setting, front: Sequence[Setting], wish: str, least: float) -> s
         cost = mean - best.metrics[name].mean
         lines.append(f"- {name} {mean:.3f} [{lo:.3f}, {hi:.3f}]; the best of the front less {-cost:.3f}")
     point = found.point
-    lines.append(f"- sample at T = {point.temperature:g}, guidance γ = {point.guidance_scale:g}")
+    lines.append(f"- sample at T = {point.temperature:g}, guidance γ = {point.guidance_scale:g}{_against(point)}")
     lines.append(f"- measured on {point.n_prompts} prompts × {point.n_samples} samples ({point.protocol})")
     return "\n".join(lines)
+
+
+def _against(point: Point) -> str:
+    if point.guidance_scale == 1 or point.negative is None:
+        return ""
+    return f" against “{point.negative}” (`qd sample`; plain transformers knows no negative prompt)"
 
 
 def _front(data: ReportData, allow_guidance: bool) -> list[Setting]:
@@ -96,14 +110,38 @@ def _front(data: ReportData, allow_guidance: bool) -> list[Setting]:
     return [setting for setting, kept in zip(candidates, on_front, strict=True) if kept]
 
 
-def _write(point: Point, folder: Path) -> None:
-    spec = ModelSpec.parse(point.model)
-    if spec.merged and spec.lam is not None:
-        merge(*spec.names, lam=spec.lam, out=folder, extrapolate=True)
-    elif spec.merged:
-        merge(models=point.model.split(), out=folder, extrapolate=True)
-    else:
-        source = Path(resolve_model(point.model))
-        if not source.is_dir():
-            raise ValueError(f"the best model is {point.model!r} of the hub, ready to deploy as it is")
+def _write(found: Setting, folder: Path) -> None:
+    """The model, which plain transformers then samples as it was measured."""
+    spec, point = _measured_model(found.point), found.point
+    source = None if spec.merged else Path(resolve_model(spec.text))
+    if source and not source.is_dir():
+        raise ValueError(f"the best model is {point.model!r} of the hub, ready to deploy as it is")
+    music = _checked(spec, found)
+    if source:
         shutil.copytree(source, folder)
+    elif spec.lam is not None:
+        merge(*spec.names, lam=spec.lam, out=folder, extrapolate=True)
+    else:
+        merge(models=spec.text.split(), out=folder, extrapolate=True)
+    save_sampling_defaults(folder, music, point.temperature, clip_seconds(point.protocol), point.guidance_scale)
+
+
+def _measured_model(point: Point) -> ModelSpec:
+    """What the point names; where an earlier version has written a run's name alone, the step that was measured."""
+    spec = ModelSpec.parse(point.model)
+    step = step_folder(Path(point.model), point.step)
+    return ModelSpec.of(str(step)) if not spec.merged and step.is_dir() else spec
+
+
+def _checked(spec: ModelSpec, found: Setting) -> MusicGen:
+    """The model with the weights that the names stand for now, which are those that were measured."""
+    point, weights = found.point, WeightsInPlace()
+    music = weights.take(spec, torch.device("cpu"))
+    asked = (point.temperature, point.guidance_scale, point.negative, clip_seconds(point.protocol), point.seed)
+    made_by = (weights.fingerprint, frozen_fingerprint(music), found.prompts, point.n_samples, Sampling(*asked))
+    if measurement_key(*made_by, point.scorers) != point.key:
+        raise ValueError(
+            f"{spec} no longer holds the weights that were measured as point {point.key}: trained on, replaced or "
+            "removed since. Put them back, or measure again (make evaluate, make sweep) and pick then"
+        )
+    return music

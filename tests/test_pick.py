@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import qd.evaluation.evaluator as evaluator_module
+from qd.cli import main
+from qd.evaluation.evaluate import Sampling
+from qd.evaluation.evaluator import frozen_fingerprint, measurement_key
+from qd.evaluation.model_spec import ModelSpec
+from qd.evaluation.points import PointsFile
+from qd.evaluation.weights_in_place import WeightsInPlace
 from qd.models.musicgen import MusicGen
 from qd.pick import pick
+from tests.conftest import CLIP_SECONDS
+from tests.merging.conftest import sibling
+from tests.tiny_run import stand_in_quality
 
-Synthetic = runpy.run_path(str(Path(__file__).with_name("report") / "conftest.py"))["Synthetic"]
+REPORT = runpy.run_path(str(Path(__file__).with_name("report") / "conftest.py"))
+Synthetic, PROMPTS, SCORERS = REPORT["Synthetic"], REPORT["PROMPTS"], REPORT["SCORERS"]
 DECODER = "decoder/model.safetensors"
 
 
@@ -31,13 +44,19 @@ def models(tiny_model: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def points(models: tuple[Path, Path], tmp_path: Path) -> Path:
-    synthetic = Synthetic(tmp_path / "results")
+    synthetic, weights = Synthetic(tmp_path / "results"), WeightsInPlace()
     a, b = models
+
+    def add(series: str, model: str, *place: float, negative: str | None = None, **facts) -> None:
+        music, scale = weights.take(ModelSpec.parse(model), torch.device("cpu")), facts.get("guidance_scale", 1.0)
+        asked = Sampling(guidance_scale=scale, negative=negative)
+        key = measurement_key(weights.fingerprint, frozen_fingerprint(music), PROMPTS, 4, asked, SCORERS)
+        synthetic.add(series, model, *place, key=key, negative=negative, **facts)
+
     for lam in (0.0, 0.5, 1.0):
-        model = f"{a}:{1 - lam} {b}:{lam}"
-        synthetic.add("lerp-beta0-beta15", model, 1.4 - 0.4 * lam**2, 0.2 + 0.3 * lam, lam=lam)
-    synthetic.add("betas", str(a), 1.0, 0.25, beta=0.0)  # dominated
-    synthetic.add("guidance-base", "base", 1.35, 0.45, guidance_scale=3.0)
+        add("lerp-beta0-beta15", f"{a}:{1 - lam} {b}:{lam}", 1.4 - 0.4 * lam**2, 0.2 + 0.3 * lam, lam=lam)
+    add("betas", f"{a}:0.9 {b}:0.1", 1.0, 0.25, lam=0.1)  # dominated
+    add("guidance", str(a), 1.35, 0.45, guidance_scale=3.0, negative="Bad.")
     return synthetic.results.points.path
 
 
@@ -59,9 +78,54 @@ def test_the_most_diverse_that_is_good_enough(points: Path, models, tmp_path: Pa
     assert (folder / DECODER).read_bytes() == (models[0] / DECODER).read_bytes()
 
 
+def generation(folder: Path) -> dict:
+    return json.loads((folder / "decoder" / "generation_config.json").read_text())
+
+
+def test_plain_transformers_samples_it_as_it_was_measured(points: Path, models, tmp_path: Path) -> None:
+    file = models[0] / "decoder" / "generation_config.json"
+    file.write_text(json.dumps(generation(models[0]) | {"guidance_scale": 3.0, "top_k": 50}))
+    _, folder = pick(points, diversity=0.3, out=tmp_path / "picked")
+    settings = generation(folder)
+    # 4 s of 25 frames a second, the delay of 4 codebooks
+    expected = {"do_sample": True, "temperature": 0.99, "top_k": 0, "guidance_scale": 1.0, "max_new_tokens": 103}
+    assert expected.items() <= settings.items()
+
+
+def test_weights_that_have_changed_since_are_refused(points: Path, models, tmp_path: Path) -> None:
+    shutil.copyfile(models[0] / DECODER, models[1] / DECODER)
+    with pytest.raises(ValueError, match="no longer holds the weights that were measured"):
+        pick(points, diversity=0.45, out=tmp_path / "picked")
+    assert not (tmp_path / "picked").exists()
+    pick(points, quality=1.38, out=tmp_path / "picked")  # of the other model alone
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "by an earlier version"])
+def test_the_step_that_was_measured_though_the_run_went_on(
+    earlier: bool, tiny_model: Path, tiny_embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator_module, "load_quality", stand_in_quality)
+    run, file = tmp_path / "runs" / "x", tmp_path / "results" / "points.jsonl"
+    first = sibling(tiny_model, run / "step-000001", 1)
+    (first / "recipe.yaml").write_text("{kind: distillation, run: x, step: 1, config: {beta: 1.0}}")
+    command = ["evaluate", "--device=cpu", f"--model={run}", "--out", str(file), f"embedder={tiny_embedder}"]
+    command += [f"heldout_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}", "n_prompts=3", "n_samples=2"]
+    assert main(command) == 0
+    (point,) = PointsFile(file).read()
+    assert point.model == str(first)
+    if earlier:
+        file.write_text(file.read_text().replace(str(first), str(run)))
+        assert main(command) == 0 and len(PointsFile(file).read()) == 1
+    sibling(tiny_model, run / "step-000002", 2)
+    _, folder = pick(file, diversity=0.0, out=tmp_path / "picked")
+    assert (folder / DECODER).read_bytes() == (first / DECODER).read_bytes()
+
+
 def test_guidance_only_when_it_is_allowed(points: Path, tmp_path: Path) -> None:
     setting, _ = pick(points, diversity=0.4, allow_guidance=True, out=tmp_path / "guided")
     assert setting.point.guidance_scale == 3
+    assert "γ = 3 against “Bad.” (`qd sample`; plain" in (tmp_path / "guided" / "README.md").read_text()
+    assert generation(tmp_path / "guided")["guidance_scale"] == 3
     setting, _ = pick(points, diversity=0.4, out=tmp_path / "unguided")
     assert setting.point.lam == 1
 

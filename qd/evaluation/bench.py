@@ -76,7 +76,8 @@ class Bench:
                 self.results.keep(planned.key, kept)
         if rank() != 0:
             return None
-        facts = self._facts(task) | {"model": task.model.text, "lam": task.model.lam, "series": task.series}
+        named = task.model.renamed(lambda name: self.weights.source(name).label)  # the very step, of a run's name
+        facts = self._facts(task) | {"model": named.text, "lam": task.model.lam, "series": task.series}
         point = evaluator.point(kept, planned.key, sampling, **facts)
         self.results.points.append(point)
         return point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,16 +62,8 @@ class Evaluator:
 
     def key_of(self, weights: str, sampling: Sampling) -> str:
         """:meth:`key` of a language model whose fingerprint is known."""
-        return content_key(
-            {
-                "lm": weights,
-                "frozen": self._frozen,
-                "prompts": self.prompts,
-                "n_samples": self.protocol.n_samples,
-                "sampling": asdict(sampling),
-                "instruments": self.instruments.description,
-            }
-        )
+        asked = (self.prompts, self.protocol.n_samples, sampling, self.instruments.description)
+        return measurement_key(weights, self._frozen, *asked)
 
     def measure(self, lm: LanguageModel, sampling: Sampling) -> Measurement:
         """The policy ``lm``, asked so."""
@@ -148,7 +141,28 @@ class Evaluator:
 
     @cached_property
     def _frozen(self) -> str:
-        return fingerprint(self.music.text_encoder) + fingerprint(self.music.codec)
+        return frozen_fingerprint(self.music)
+
+
+def measurement_key(
+    weights: str, frozen: str, prompts: Sequence[str], n_samples: int, sampling: Sampling, instruments: str
+) -> str:
+    """Of what is measured: fingerprints of a language model and of the frozen parts; and of how."""
+    return content_key(
+        {
+            "lm": weights,
+            "frozen": frozen,
+            "prompts": list(prompts),
+            "n_samples": n_samples,
+            "sampling": asdict(sampling),
+            "instruments": instruments,
+        }
+    )
+
+
+def frozen_fingerprint(music: MusicGen) -> str:
+    """Of text encoder and codec."""
+    return fingerprint(music.text_encoder) + fingerprint(music.codec)
 
 
 def build_evaluator(

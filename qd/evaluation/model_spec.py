@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,10 @@ class ModelSpec:
         if not self.merged:
             return self.weights[0].name
         return " ".join(f"{name}:{weight!r}" for name, weight in self.weights)
+
+    def renamed(self, name: Callable[[str], str]) -> ModelSpec:
+        """The same sum of models that are called otherwise."""
+        return ModelSpec(tuple(Weighted(name(old), weight) for old, weight in self.weights), self.lam)
 
     def __str__(self) -> str:
         """For people: ``runs/a → runs/b λ=0.55``."""

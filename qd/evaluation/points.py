@@ -32,7 +32,8 @@ class Point:
 
     Attributes:
         key: :func:`content_key` of all that made the measurement.
-        run: run folder's name. model: what was measured (a resolvable name). step: optimiser step of the weights.
+        run: run folder's name. model: what was measured (a resolvable name; of a run the step folder, which earlier
+            versions left out). step: optimiser step of the weights.
         beta: diversity coefficient of the run, None for a model that was not finetuned.
         guidance_scale, negative: γ and the negative prompt at sampling (None = unconditional). temperature: T.
         lam: interpolation coefficient λ, None if not merged.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 
 from qd.builtin import world
@@ -64,6 +65,12 @@ PROTOCOLS = {
     # What the paper's listeners to diversity heard: 50 prompts, pairs of clips.
     "two-samples": Protocol("two-samples", "heldout", n_prompts=50, n_samples=2),
 }
+
+
+def clip_seconds(protocol: str) -> float:
+    """The clip length that a :attr:`Protocol.id` tells, 4 s where it tells none."""
+    told = re.search(r"-([0-9.e+-]+)s(?=-[0-9a-f]{8}$|$)", protocol)
+    return float(told[1]) if told else Protocol.seconds
 
 
 def build_protocol(

@@ -16,6 +16,8 @@ from qd.merging.sources import FROZEN, Source, equal, qualified, shared_names
 from qd.models.resolver import INDEX, WEIGHTS, weight_files
 from qd.models.safetensors_files import StoredTensor, read_header, write_safetensors
 
+SAMPLING = "generation_config.json"
+
 
 def write_merge(sources: Sequence[Source], folder: Path) -> None:
     """Writes Σ w_i · θ_i with the first source's layout and files; or copies a source, where its weight alone is not 0.
@@ -34,10 +36,22 @@ def write_merge(sources: Sequence[Source], folder: Path) -> None:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model.folder / file, folder / file)
     if not whole:
+        _write_sampling(sources, folder)
         _write_weights(sources, folder)
         for place in model.models:
             _correct_config(folder / place)
             _correct_index(folder / place)
+
+
+def _write_sampling(sources: Sequence[Source], folder: Path) -> None:
+    """How plain transformers samples the merge: as the first of the models that was trained here, whose file says so.
+    That of an untrained base would sample with the guidance that the training has made needless."""
+    trained = next((source for source in sources if source.recipe), None)
+    if trained is None:
+        return
+    for file in trained.other_files:
+        if file.name == SAMPLING:
+            shutil.copyfile(trained.folder / file, folder / file)
 
 
 def merged_dtype(tensors: Sequence[StoredTensor]) -> torch.dtype:

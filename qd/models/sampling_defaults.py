@@ -10,8 +10,10 @@ from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
 
 
-def save_sampling_defaults(folder: str | Path, music: MusicGen, temperature: float, seconds: float) -> None:
-    """Makes a trained model be sampled as it was in training.
+def save_sampling_defaults(
+    folder: str | Path, music: MusicGen, temperature: float, seconds: float, guidance_scale: float = 1.0
+) -> None:
+    """Makes a model be sampled as it was in training, or when it was measured.
 
     By itself the library would keep the guidance that the base model asks for, draw from the 50 likeliest tokens, and
     take the tokenizer's pad for the codes'.
@@ -21,6 +23,7 @@ def save_sampling_defaults(folder: str | Path, music: MusicGen, temperature: flo
         music: what it holds.
         temperature: T.
         seconds: length of a clip.
+        guidance_scale: γ; the library guides unconditionally, it knows no negative prompt.
     """
     folder, lm = Path(folder), music.lm
     place = folder / "decoder" if (folder / "decoder").is_dir() else folder
@@ -29,7 +32,7 @@ def save_sampling_defaults(folder: str | Path, music: MusicGen, temperature: flo
         do_sample=True,
         temperature=temperature,
         top_k=0,
-        guidance_scale=1.0,
+        guidance_scale=guidance_scale,
         max_length=None,
         max_new_tokens=delayed_steps(lm.codebooks, music.frames(seconds), lm.channels),
         decoder_start_token_id=lm.pad,

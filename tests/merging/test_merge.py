@@ -19,6 +19,7 @@ from qd.merging.merge import merge
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import checkpoint_problems
+from qd.models.sampling_defaults import save_sampling_defaults
 from tests.merging.conftest import LAYOUTS, UNTOUCHED, halved, is_trained, rewrite, sharded, sibling, tensors_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,22 @@ def test_equals_loading_everything_and_averaging(layout, weights, siblings, tmp_
     assert any(UNTOUCHED in name for name in still) and any("text_encoder" in name for name in still)
     assert all(torch.equal(merged[name], first[name]) for name in still)
     assert checkpoint_problems(out) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("base_first", [True, False])
+def test_plain_transformers_samples_it_as_the_trained_model(base_first, layout, siblings, tmp_path):
+    """The base of a MusicGen asks for guidance and for the 50 likeliest tokens; what was trained here needs neither."""
+    base, trained = (shutil.copytree(one, tmp_path / one.name) for one in siblings[layout][:2])
+    place = Path("decoder" if layout == "builtin" else ".") / "generation_config.json"
+    (base / place).write_text('{"do_sample": true, "guidance_scale": 3.0, "top_k": 50}')
+    save_sampling_defaults(trained, MusicGen.load(trained), 0.9, 0.32)
+    expected = (trained / place).read_bytes()
+    pair = [str(base), str(trained)][:: 1 if base_first else -1]
+    untrained = merge(*pair, out=tmp_path / "untrained")  # nothing says which of them was trained
+    assert (untrained / place).read_bytes() == (Path(pair[0]) / place).read_bytes()
+    (trained / "recipe.yaml").write_text("kind: distillation")
+    assert (merge(*pair, out=tmp_path / "merged") / place).read_bytes() == expected
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

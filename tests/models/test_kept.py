@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from qd.evaluation.points import FILE, PointsFile
 from qd.keep import keep
 from qd.merging.merge import merge
 from qd.models import resolver
@@ -116,6 +118,17 @@ def test_the_card_tells_what_was_done_and_measured(run, shipped):
     assert all(f"runs: {run.parent}" not in text and "runs: runs" in text for text in told)  # no place of this machine
     time = next(line for line in card.splitlines() if line.startswith("| time"))
     assert "s a step" in time or "not logged" in time
+
+
+def test_the_card_takes_the_measurement_of_its_step_alone(run, shipped, tmp_path):
+    points = PointsFile(tmp_path / "other.jsonl")
+    (last,) = [point for point in PointsFile(run / FILE).read() if point.step == 2]
+    points.append(replace(last, step=1, model="runs/mine"))
+    keep("runs/mine", "beta0", points.path)
+    assert "Not measured." in (shipped / "finetuned" / "beta0" / "README.md").read_text(encoding="utf-8")
+    points.append(replace(last, model="runs/mine"))
+    keep("runs/mine", "beta15", points.path)
+    assert "| beta15 |" in (shipped / "finetuned" / "beta15" / "README.md").read_text(encoding="utf-8")
 
 
 def test_your_own_folders_of_that_name_stay_reachable(run, shipped, tmp_path):

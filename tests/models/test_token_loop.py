@@ -116,7 +116,7 @@ def test_logits_that_are_no_numbers_give_tokens_that_are(value, options, make_lm
         return Sampler(lm).sample(condition, 9, uniforms=lambda step: uniforms, **options)
 
     ours, expected = sample(), plainly(sample)
-    assert 0 <= ours.codes.min() and ours.codes.max() < lm.codebook_size
+    assert ours.codes.min() >= 0 and ours.codes.max() < lm.codebook_size
     assert ours.log_probs[:, 1].isnan().any() and expected.log_probs.isnan().any()
     if not options:
         assert torch.equal(ours.codes[:, 1], expected.codes[:, 1]) and (ours.codes[:, 1] == 0).all()

@@ -30,6 +30,7 @@ class Synthetic:
         *,
         fad: float | None = None,
         audio: bool = False,
+        key: str | None = None,
         **facts,
     ) -> Point:
         values = {"quality": quality, "adherence": quality / 10, "preference": quality / 2, "diversity": diversity}
@@ -37,7 +38,7 @@ class Synthetic:
         known = {"seed": 0, "temperature": 0.99, "guidance_scale": 1.0, "negative": None, "lam": None, "beta": None}
         known |= {"protocol": "full", "scorers": SCORERS, "step": 0} | facts
         asked = (known[name] for name in ("seed", "temperature", "guidance_scale", "negative", "protocol", "scorers"))
-        key = "-".join(map(str, (series, model, *asked)))
+        key = key or "-".join(map(str, (series, model, *asked)))
         key = "".join(letter if letter.isalnum() else "_" for letter in key)
         measurement = Measurement(
             prompts=PROMPTS,
