@@ -156,6 +156,7 @@ class PointsFile:
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
         with self.path.open("ab") as file:
+            file.write(whole[file.tell() :])  # the line break that the last line may lack
             file.write(point.to_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -169,10 +170,15 @@ class PointsFile:
         return len(points) - len(kept)
 
     def _split(self) -> tuple[bytes, bytes]:
-        """Bytes of the finished lines, and what stands after the last line break."""
+        """Bytes of the finished lines, and of a torn one. A last line that lacks nothing but its line break, as some
+        editors leave it, is finished, and gets one here."""
         content = self.path.read_bytes() if self.path.is_file() else b""
         end = content.rfind(b"\n") + 1
-        return content[:end], content[end:]
+        try:
+            Point.from_json(content[end:].decode())
+        except ValueError:
+            return content[:end], content[end:]
+        return content + b"\n", b""
 
     def _rewrite(self, points: Iterable[Point]) -> None:
         temporary = self.path.with_suffix(".tmp")

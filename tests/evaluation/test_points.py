@@ -69,6 +69,15 @@ def test_a_torn_last_line_is_skipped_and_then_cut_off(tmp_path, point, cut):
     assert file.read() == [point, later]
 
 
+def test_a_last_line_that_lacks_its_line_break_is_kept(tmp_path, point, recwarn):
+    file, later = PointsFile(tmp_path / "points.jsonl"), replace(point, step=1000)
+    file.path.write_text(point.to_json(), encoding="utf-8")
+    assert file.read() == [point]
+    file.append(later)
+    assert file.read() == [point, later] and file.path.read_bytes().count(b"\n") == 2
+    assert not recwarn.list
+
+
 def test_a_text_may_hold_what_some_take_for_a_line_break(tmp_path, point):
     file = PointsFile(tmp_path / "points.jsonl")
     odd = replace(point, negative="a\u2028b\x85c\nd")
