@@ -12,7 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from qd.callbacks.layout import tensorboard_layout
 from qd.callbacks.step_callback import StepCallback
-from qd.evaluation.evaluator import Evaluator
+from qd.evaluation.evaluate import Sampling
+from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.figures import Landmarks, pareto_figure, sibling_trajectories
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, Interval, Point, PointsFile
@@ -68,6 +69,7 @@ class ParetoLog(StepCallback):
         self.siblings, self.hparams = siblings, dict(hparams or {})
         self.points = PointsFile(self.folder / FILE)
         self._measured: Landmarks | None = None
+        self._teacher = ""  # its fingerprint, once it is known
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -141,14 +143,19 @@ class ParetoLog(StepCallback):
         points = {}
         for scale in (1.0, self.guidance_scale):
             measurement, sampling = self._reference(teacher, scale), self.evaluator.sampling(scale, self.negative)
-            key = self.evaluator.key(teacher, sampling)
+            key = self._key(teacher, sampling)
             points[scale] = self.evaluator.point(measurement, key, sampling, run=self.base, model=self.base)
         bound = self._reference(teacher, 1.0).cross_prompt_bound
         return Landmarks(points[1.0], points[self.guidance_scale], bound)
 
     def _reference(self, teacher: LanguageModel, scale: float) -> Measurement:
-        folder = self.folder.parent / REFERENCES
-        return self.evaluator.recall(folder, teacher, self.evaluator.sampling(scale, self.negative))
+        folder, sampling = self.folder.parent / REFERENCES, self.evaluator.sampling(scale, self.negative)
+        return self.evaluator.recall(folder, self._key(teacher, sampling), teacher, sampling)
+
+    def _key(self, teacher: LanguageModel, sampling: Sampling) -> str:
+        """Of a measurement of the teacher, which is frozen: gigabytes are hashed once."""
+        self._teacher = self._teacher or acting_fingerprint(teacher)
+        return self.evaluator.key_of(self._teacher, sampling)
 
 
 def _writer(trainer: pl.Trainer) -> SummaryWriter | None:

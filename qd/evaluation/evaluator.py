@@ -57,8 +57,7 @@ class Evaluator:
 
     def key(self, lm: LanguageModel, sampling: Sampling) -> str:
         """Hash of all that makes the measurement: weights, prompts, sampling, instruments; no names, no batches."""
-        with lm.merged() as acting:
-            return self.key_of(fingerprint(acting), sampling)
+        return self.key_of(acting_fingerprint(lm), sampling)
 
     def key_of(self, weights: str, sampling: Sampling) -> str:
         """:meth:`key` of a language model whose fingerprint is known."""
@@ -87,12 +86,12 @@ class Evaluator:
         evaluate_policy(self.music, prompts, replace(self.instruments, fad=None), sampling, **settings)
         return len(prompts) * samples
 
-    def recall(self, folder: Path, lm: LanguageModel, sampling: Sampling) -> Measurement:
-        """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its key.
+    def recall(self, folder: Path, key: str, lm: LanguageModel, sampling: Sampling) -> Measurement:
+        """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its :meth:`key`.
 
         It is measured anew where the run that kept it wanted less audio.
         """
-        path = folder / f"{self.key(lm, sampling)}.npz"
+        path = folder / f"{key}.npz"
         audible = min(self.audio_prompts, len(self.prompts))
         # What one rank has found counts: another may come a moment later, when the file has appeared.
         (known, *_) = gather_objects(path.is_file() and len(Measurement.load(path).audio) >= audible)
@@ -142,6 +141,12 @@ class Evaluator:
     @cached_property
     def _frozen(self) -> str:
         return frozen_fingerprint(self.music)
+
+
+def acting_fingerprint(lm: LanguageModel) -> str:
+    """Of the weights that act: with the adapters of a LoRA merged into them."""
+    with lm.merged() as acting:
+        return fingerprint(acting)
 
 
 def measurement_key(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from qd.callbacks.audio_log import AudioLog
 from qd.callbacks.pareto_log import ParetoLog
 from qd.evaluation.evaluate import Instruments
-from qd.evaluation.evaluator import Evaluator
+from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import PointsFile
 from qd.evaluation.protocols import Protocol
@@ -101,6 +101,20 @@ def test_measures_at_the_start_every_so_often_and_at_the_end(fit, tmp_path):
     assert (run / "pareto.png").stat().st_size > 5_000
     values = Measurement.load(run / "per_prompt" / "step-000002.npz")
     assert values.per_prompt["quality"].mean() == pytest.approx(written[1].metrics["quality"].mean)
+
+
+def test_the_frozen_teacher_is_hashed_once(fit, monkeypatch):
+    hashed = []
+
+    def noted(lm):
+        hashed.append(lm)
+        return acting_fingerprint(lm)
+
+    for module in ("qd.callbacks.pareto_log", "qd.evaluation.evaluator"):
+        monkeypatch.setattr(f"{module}.acting_fingerprint", noted)
+    fit("a", max_steps=2, every=1)
+    teachers = [lm for lm in hashed if not next(lm.parameters()).requires_grad]
+    assert len(teachers) == 1 and len(hashed) == 1 + 3  # the student at steps 0, 1 and 2
 
 
 def test_siblings_share_the_references_and_the_first_point(fit, tmp_path):

@@ -169,15 +169,19 @@ class TestEvaluator:
         assert evaluator.key(other, plain) != keys[0]
 
     def test_recall_measures_once(self, evaluator, music, tmp_path, monkeypatch):
-        first = evaluator.recall(tmp_path / "references", music.lm, evaluator.sampling())
+        sampling = evaluator.sampling()
+        key = evaluator.key(music.lm, sampling)
+        first = evaluator.recall(tmp_path / "references", key, music.lm, sampling)
         monkeypatch.setattr(evaluator, "measure", None)
-        again = evaluator.recall(tmp_path / "references", music.lm, evaluator.sampling())
+        again = evaluator.recall(tmp_path / "references", key, music.lm, sampling)
         np.testing.assert_array_equal(first.per_prompt["quality"], again.per_prompt["quality"])
 
     def test_recall_measures_anew_for_more_audio(self, evaluator, music, tmp_path):
+        sampling = evaluator.sampling()
+        key = evaluator.key(music.lm, sampling)
         for wanted in (0, 2, 1):
             evaluator.audio_prompts = wanted
-            assert len(evaluator.recall(tmp_path, music.lm, evaluator.sampling()).audio) == wanted
+            assert len(evaluator.recall(tmp_path, key, music.lm, sampling).audio) == wanted
 
     def test_point(self, evaluator, music):
         sampling = evaluator.sampling(2.0)

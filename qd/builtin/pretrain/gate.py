@@ -16,7 +16,7 @@ from rich.progress import track
 from qd.builtin.captions import NEGATIVE_PROMPT
 from qd.config_checks import bounded, one_of
 from qd.evaluation.evaluate import Instruments
-from qd.evaluation.evaluator import Evaluator
+from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
 from qd.evaluation.protocols import PROTOCOLS, Protocol
@@ -76,10 +76,12 @@ def judge(base: Measurement, guided: Measurement) -> Verdict:
 def sweep(evaluator: Evaluator, config: GateConfig, folder: Path) -> dict[tuple[float, str | None], Measurement]:
     """Measures γ = 1 and each scale with either kind of guidance; what ``folder`` holds is not measured again."""
     settings = [(1.0, None)] + [(scale, negative) for negative in (NEGATIVE_PROMPT, None) for scale in config.scales]
-    return {
-        (scale, negative): evaluator.recall(folder, evaluator.music.lm, evaluator.sampling(scale, negative))
-        for scale, negative in track(settings, description="guidance sweep")
-    }
+    lm, measured = evaluator.music.lm, {}
+    weights = acting_fingerprint(lm)
+    for scale, negative in track(settings, description="guidance sweep"):
+        sampling = evaluator.sampling(scale, negative)
+        measured[scale, negative] = evaluator.recall(folder, evaluator.key_of(weights, sampling), lm, sampling)
+    return measured
 
 
 def run(config: GateConfig, model: Path, folder: Path, protocol: Protocol | None = None) -> Verdict:
