@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from qd.devices import trainer_device
@@ -49,21 +50,40 @@ def local_device(device: torch.device, ranks: int) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """The device of this process, which while the context lasts hears of the others that torchrun started, if any.
+    """The device of this process, which while the context lasts hears of the others that torchrun or srun started, if
+    any.
 
     For commands that train nothing; in training Lightning does this.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    group = _started_together()
+    if group["world_size"] == 1:
         yield device
         return
-    own = local_device(device, int(os.environ["WORLD_SIZE"]))
+    own = local_device(device, group["world_size"])
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", **group)
     try:
         yield own
     finally:
         dist.destroy_process_group()
+
+
+def _started_together() -> dict[str, Any]:
+    """How many processes were started as one command, which of them this is, and where they meet.
+
+    Of srun the tasks of its step are counted, not those of the job: a command of a batch script that srun does not
+    start is one process, whatever the job has asked for.
+    """
+    if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return {"world_size": int(os.environ.get("WORLD_SIZE", 1))}  # torch asks torchrun's environment for the rest
+    first = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    port = 15_000 + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % 10_000
+    return {
+        "world_size": int(os.environ["SLURM_STEP_NUM_TASKS"]),
+        "rank": int(os.environ["SLURM_PROCID"]),
+        "init_method": f"tcp://{os.environ.get('MASTER_ADDR', first)}:{os.environ.get('MASTER_PORT', port)}",
+    }
 
 
 def trainer_devices(device: torch.device, devices: int, nodes: int = 1, sharded: bool = False) -> dict[str, Any]:
