@@ -101,6 +101,11 @@ def test_every_point_of_every_series_and_each_measured_once(config, models, meas
     assert all(comparable(point, points[0]) for point in points)
 
 
+def test_no_series_is_an_error(config, capsys):
+    assert main(["sweep", "--config", str(config()), "only=[]"]) == 2
+    assert "only is empty; expected names of series, or null for all" in capsys.readouterr().err
+
+
 def test_a_point_of_a_line_is_that_of_the_merged_folder(config, models, measured, tmp_path):
     a, b = models["beta0"], models["beta15"]
     merge(a, b, lam=0.25, out=tmp_path / "merged")

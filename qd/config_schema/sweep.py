@@ -31,6 +31,7 @@ class SweepConfig(MeasuringConfig):
     def problems(self) -> list[str]:
         names = [series.name for series in self.series]
         found = self.measuring_problems(self.hears_fad)
+        found += ["only is empty; expected names of series, or null for all"] if self.only == [] else []
         found += [] if names else ["series is empty; expected what to measure, as configs/sweep/default.yaml has it"]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
         found += [f"series {name!r} is there {names.count(name)} times; give each a name of its own" for name in twice]

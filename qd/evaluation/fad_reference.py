@@ -22,7 +22,7 @@ from qd.embed_files import embed_files
 from qd.evaluation.measurement import Fad
 from qd.evaluation.points import content_key
 from qd.metrics.frechet import LEAST, extrapolate, frechet_distance, gaussian
-from qd.models.clip_embedder import windows
+from qd.models.clip_embedder import WINDOWS_AT_ONCE, windows
 from qd.models.embedder import Embedder, check_embedder, load_embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.resample import resample
@@ -129,8 +129,8 @@ def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor
     audio = resample(audio, sample_rate, embedder.sample_rate)
     if isinstance(embedder, VGGish):
         return embedder.embed_windows(audio).flatten(0, 1)
-    clips = windows(audio, round(embedder.clip_seconds * embedder.sample_rate))
-    return embedder(clips.flatten(0, 1))
+    clips = windows(audio, round(embedder.clip_seconds * embedder.sample_rate)).flatten(0, 1)
+    return torch.cat([embedder(part) for part in clips.split(WINDOWS_AT_ONCE)])
 
 
 def hear_recordings(embedder: Embedder, paths: list[Path] | None, pieces: int, device: torch.device) -> Tensor:

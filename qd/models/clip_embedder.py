@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+WINDOWS_AT_ONCE = 32
+"""Windows of a recording in one pass, or the batch, where that is larger: an hour of music has 900 windows of 4 s."""
+
 
 class ClipEmbedder(nn.Module, ABC):
     """Audio ``(batch, samples)`` → unit-norm embeddings ``(batch, embedding_width)``.
@@ -45,7 +48,8 @@ class ClipEmbedder(nn.Module, ABC):
         """
         check_audio(audio, sample_rate, self.sample_rate)
         clips = windows(audio, round(self.clip_seconds * self.sample_rate))
-        embeddings = F.normalize(self.embed_clips(clips.flatten(0, 1)).float(), dim=-1)
+        parts = clips.flatten(0, 1).split(max(len(audio), WINDOWS_AT_ONCE))
+        embeddings = F.normalize(torch.cat([self.embed_clips(part) for part in parts]).float(), dim=-1)
         return F.normalize(embeddings.unflatten(0, clips.shape[:2]).mean(dim=1), dim=-1)
 
 

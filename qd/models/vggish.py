@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from qd.models.clip_embedder import WINDOWS_AT_ONCE
+
 SAMPLE_RATE = 16_000
 WINDOW, HOP, N_FFT = 400, 160, 512
 """25 ms, 10 ms and the FFT size, in samples."""
@@ -67,9 +69,12 @@ class VGGish(nn.Module):
     def embed_windows(self, audio: Tensor) -> Tensor:
         """Embeddings of the patches, ``(batch, patches, 128)``, as they are: neither centred nor of unit norm."""
         patches = self.patches(audio)
-        x = self.features(patches.flatten(0, 1)[:, None])
-        x = x.permute(0, 2, 3, 1).flatten(1)  # channels last, as TensorFlow, where the weights come from, has them
-        return self.embeddings(x).unflatten(0, patches.shape[:2])
+        heard = [self._embed(part) for part in patches.flatten(0, 1).split(WINDOWS_AT_ONCE)]
+        return torch.cat(heard).unflatten(0, patches.shape[:2])
+
+    def _embed(self, patches: Tensor) -> Tensor:
+        x = self.features(patches[:, None])
+        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))  # channels last, as the weights' TensorFlow has them
 
     def patches(self, audio: Tensor) -> Tensor:
         """log(mel magnitude + 0.01), ``(batch, patches, 96, 64)``, of ``audio`` ``(batch, samples)``.

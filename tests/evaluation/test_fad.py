@@ -70,6 +70,27 @@ def test_every_window_of_a_longer_file_is_an_embedding(tiny_embedder):
     assert heard.shape == (2 * 3, 128)
 
 
+def test_a_long_file_is_heard_some_windows_at_a_time(tiny_embedder, monkeypatch):
+    embedder = load_embedder(tiny_embedder)
+    audio = torch.randn(1, round(70 * embedder.clip_seconds * RATE), generator=torch.Generator().manual_seed(0))
+    expected = embedder(audio.reshape(70, -1))
+    embed_clips, vggish, sizes = embedder.embed_clips, VGGish(), []
+
+    def noted(clips):
+        sizes.append(len(clips))
+        return embed_clips(clips)
+
+    monkeypatch.setattr(embedder, "embed_clips", noted)
+    torch.testing.assert_close(embed_windows(embedder, audio, RATE), expected)
+    mean = torch.nn.functional.normalize(expected.mean(dim=0), dim=0)
+    torch.testing.assert_close(embedder(audio)[0], mean)  # of the whole file
+    assert sizes == [32, 32, 6] * 2
+    vggish.features.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    assert embed_windows(vggish, torch.zeros(1, 40 * 15_600), RATE).shape == (40, 128) and max(sizes) == 32
+    embedder(torch.zeros(64, 800))  # a batch of clips is heard at once
+    assert sizes[-1] == 64
+
+
 def test_of_a_model_against_the_built_in_reference(tiny_model, tiny_embedder, tmp_path, monkeypatch):
     monkeypatch.setattr("qd.evaluation.fad_reference.SECONDS", SECONDS)
     settings = {"n_reference": 12, "embedder": str(tiny_embedder), "protocol": "tiny"}
