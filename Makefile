@@ -27,6 +27,40 @@ option = $${QD_$(1):+--$(2)="$$QD_$(1)"}
 RUN_OPTIONS = $(call option,CONFIG,config) $(call option,NAME,name) $(call option,RESUME,resume) \
 	$(call option,SEED,seed) $(call option,DEVICE,device)
 
+# What each target takes. Another variable on the command line is an error and not silence, but for one with an underscore,
+# which is meant for the programs: OMP_NUM_THREADS=1.
+RUN := CONFIG NAME RESUME SEED DEVICE ARGS
+MEASURING := SEEDS PROTOCOL PROMPTS REFERENCE DEVICE OUT ARGS
+TAKES_train-embedder := DATA $(RUN)
+TAKES_embedder-report := EMBEDDER DATA N OUT DEVICE CLAP ARGS
+TAKES_train := BETA EMBEDDER PROMPTS $(RUN)
+TAKES_train-preference := DATA EMBEDDER OUT SEED DEVICE ARGS
+TAKES_tensorboard := ARGS
+TAKES_scorer-ranges := MODEL ADHERENCE PREFERENCE PROMPTS N GUIDANCE SECONDS SEED DEVICE ARGS
+TAKES_sample := MODEL PROMPT N GUIDANCE SECONDS OUT SEED DEVICE ARGS
+TAKES_merge := A B LAMBDA MODELS EXTRAPOLATE OUT ARGS
+TAKES_fad := AUDIO MODEL REFERENCE EMBEDDER PROTOCOL PROMPTS SECONDS GUIDANCE OUT SEED DEVICE ARGS
+TAKES_evaluate := MODEL GUIDANCE $(MEASURING)
+TAKES_sweep := CONFIG $(MEASURING)
+TAKES_report := POINTS PROTOCOL RUNS OUT ARGS
+TAKES_pick := DIVERSITY QUALITY POINTS PROTOCOL OUT ARGS
+TAKES_keep := MODEL NAME POINTS ARGS
+TAKES_base := STAGE CONFIG ARGS
+TAKES_reproduce := CONFIG ARGS
+TAKES_reproduce-quick := ARGS
+TAKES_bench := ARGS
+TAKES_profile := ARGS
+TAKES_test := ARGS
+TAKES_test-slow := ARGS
+
+GOALS := $(or $(MAKECMDGOALS),help)
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+TAKEN := $(foreach goal,$(GOALS),$(TAKES_$(goal)))
+UNKNOWN := $(foreach name,$(filter-out $(TAKEN) PYTHON SHELL,$(GIVEN)),$(if $(findstring _,$(name)),,$(name)))
+ifneq ($(strip $(UNKNOWN)),)
+  $(error make $(GOALS) does not know $(strip $(UNKNOWN)); it takes $(or $(TAKEN),no variable))
+endif
+
 .PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad \
 	evaluate sweep report pick keep base reproduce reproduce-quick test test-slow lint bench profile
 
@@ -76,30 +110,31 @@ merge: $(STAMP) ## average weights: A=<quality> B=<diverse> LAMBDA=0.5, or MODEL
 		$${QD_MODELS:+--models $$QD_MODELS} $(if $(filter-out 0,$(EXTRAPOLATE)),--extrapolate) \
 		$(call option,OUT,out) $(ARGS)
 
-fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base PROMPTS SECONDS GUIDANCE, REFERENCE=folder EMBEDDER OUT SEED DEVICE ARGS
+fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base PROTOCOL PROMPTS SECONDS GUIDANCE, REFERENCE=folder EMBEDDER OUT SEED DEVICE ARGS
 	@$(BIN)/qd fad $(call option,AUDIO,audio) $(call option,MODEL,model) $(call option,REFERENCE,reference) \
-		$(call option,EMBEDDER,embedder) $(call option,GUIDANCE,guidance) $(call option,PROMPTS,prompts) \
-		$(call option,SECONDS,seconds) $(call option,OUT,out) $(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+		$(call option,EMBEDDER,embedder) $(call option,PROTOCOL,protocol) $(call option,GUIDANCE,guidance) \
+		$(call option,PROMPTS,prompts) $(call option,SECONDS,seconds) $(call option,OUT,out) \
+		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
 
-MEASURING_OPTIONS = $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
+MEASURING_OPTIONS = $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
 	$(call option,REFERENCE,reference) $(call option,DEVICE,device) $(call option,OUT,out)
 
 evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT DEVICE ARGS
-	@$(BIN)/qd evaluate $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,MODEL,model) \
-		$(call option,GUIDANCE,guidance) $(MEASURING_OPTIONS) $(ARGS)
+	@$(BIN)/qd evaluate $(MEASURING_OPTIONS) $(call option,MODEL,model) $(call option,GUIDANCE,guidance) $(ARGS)
 
-sweep: $(STAMP) ## measure all points that a config names: CONFIG PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
-	@$(BIN)/qd sweep $(call option,CONFIG,config) $(MEASURING_OPTIONS) $(ARGS)
+sweep: $(STAMP) ## measure all points that a config names: CONFIG SEEDS="0 1" PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
+	@$(BIN)/qd sweep $(MEASURING_OPTIONS) $(call option,CONFIG,config) $(ARGS)
 
-report: $(STAMP) ## the paper's figures and tables of what was measured: POINTS=file RUNS="runs/beta0 …" OUT ARGS="--only figure-3"
-	@$(BIN)/qd report $(call option,POINTS,points) $${QD_RUNS:+--runs $$QD_RUNS} $(call option,OUT,out) $(ARGS)
+report: $(STAMP) ## the paper's figures and tables of what was measured: POINTS=file RUNS="runs/beta0 …" PROTOCOL OUT ARGS="--only figure-3"
+	@$(BIN)/qd report $(call option,POINTS,points) $${QD_RUNS:+--runs $$QD_RUNS} \
+		$(call option,PROTOCOL,protocol) $(call option,OUT,out) $(ARGS)
 
-pick: $(STAMP) ## a model from the measured front, as a folder: DIVERSITY=0.45 or QUALITY=1.2, POINTS OUT ARGS
+pick: $(STAMP) ## a model from the measured front, as a folder: DIVERSITY=0.45 or QUALITY=1.2, POINTS PROTOCOL OUT ARGS
 	@$(BIN)/qd pick $(call option,DIVERSITY,diversity) $(call option,QUALITY,quality) $(call option,POINTS,points) \
-		$(call option,OUT,out) $(ARGS)
+		$(call option,PROTOCOL,protocol) $(call option,OUT,out) $(ARGS)
 
-keep: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=beta0 or beta15, ARGS="--points FILE"
-	@$(BIN)/qd keep $(call option,MODEL,model) $(call option,NAME,name) $(ARGS)
+keep: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=beta0 or beta15, POINTS=file ARGS
+	@$(BIN)/qd keep $(call option,MODEL,model) $(call option,NAME,name) $(call option,POINTS,points) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

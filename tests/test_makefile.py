@@ -58,6 +58,55 @@ def test_every_target_is_documented_and_phony():
     assert sorted(re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)[1].split()) == sorted(TARGETS)
 
 
+def test_every_target_takes_the_variables_that_its_recipe_uses():
+    text = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    definitions = dict(re.findall(r"^([A-Z]+_OPTIONS) = (.*)$", text, flags=re.MULTILINE))
+    lists = dict(re.findall(r"^([A-Z]+|TAKES_[a-z-]+) := (.*)$", text, flags=re.MULTILINE))
+    recipes = re.findall(r"^([a-z-]+): \$\(STAMP\).*\n((?:\t.*\n?)+)", text, flags=re.MULTILINE)
+    assert len(recipes) == len(TARGETS) - 2  # all but help and setup
+    for target, recipe in recipes:
+        recipe = re.sub(r"\$\(([A-Z]+_OPTIONS)\)", lambda found: definitions[found[1]], recipe)
+        used = set(re.findall(r"call option,([A-Z]+)|\$\$QD_([A-Z]+)|\$\((ARGS)\)|filter-out 0,\$\(([A-Z]+)\)", recipe))
+        taken = re.sub(r"\$\(([A-Z]+)\)", lambda found: lists[found[1]], lists.get(f"TAKES_{target}", "")).split()
+        assert sorted(taken) == sorted("".join(names) for names in used), target
+
+
+def test_a_variable_that_a_target_does_not_take_is_an_error(make):
+    for arguments, told in (
+        (["sweep", "SEED=1", "N=2"], r"make sweep does not know .*; it takes CONFIG SEEDS PROTOCOL"),
+        (["report", "PROTOCL=full"], r"make report does not know PROTOCL; it takes POINTS"),
+        (["lint", "ARGS=x"], "make lint does not know ARGS; it takes no variable"),
+        (["BETA=15"], "make help does not know BETA"),
+    ):
+        result = make(*arguments)
+        assert result.returncode == 2 and re.search(told, result.stderr), result.stderr
+    given = make("train", "BETA=1", "OMP_NUM_THREADS=1", SEED="3", N="4")  # for the programs, and of the environment
+    assert arguments_of(given) == ["train", "--beta=1", "--seed=3"]
+
+
+def test_measuring_and_reading_pass_the_variables_that_are_set(make):
+    given = make("sweep", "CONFIG=quick", "SEEDS=0 1", "PROTOCOL=paper", "REFERENCE=a b")
+    measured = ["--seeds", "0", "1", "--protocol=paper", "--reference=a b"]
+    assert arguments_of(given) == ["sweep", *measured, "--config=quick"]
+    given = make("evaluate", "MODEL=a:0.5 b:0.5", "SEEDS=0 1", "PROTOCOL=paper", "REFERENCE=a b", "GUIDANCE=3")
+    assert arguments_of(given) == ["evaluate", *measured, "--model=a:0.5 b:0.5", "--guidance=3"]
+    assert arguments_of(make("report", "PROTOCOL=full", "RUNS=a b")) == [
+        "report",
+        "--runs",
+        "a",
+        "b",
+        "--protocol=full",
+    ]
+    assert arguments_of(make("pick", "QUALITY=1", "PROTOCOL=full")) == ["pick", "--quality=1", "--protocol=full"]
+    assert arguments_of(make("keep", "MODEL=a", "NAME=b", "POINTS=c")) == [
+        "keep",
+        "--model=a",
+        "--name=b",
+        "--points=c",
+    ]
+    assert arguments_of(make("fad", "MODEL=a", "PROTOCOL=paper")) == ["fad", "--model=a", "--protocol=paper"]
+
+
 def test_train_passes_the_variables_that_are_set(make):
     assert arguments_of(make("train")) == ["train"]
     given = make("train", "BETA=0", "SEED=0", "CONFIG=quick", "RESUME=runs/x", "DEVICE=cpu", "EMBEDDER=e", "PROMPTS=p")
