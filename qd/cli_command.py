@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-MODELS = "base, beta0, beta15, a run, a folder or a hub name"
+MODELS = "base, beta0, beta15, a run, a folder or a hub name, owner/name[@revision]"
 """What a model may be named by, in help texts."""
 
 

@@ -28,7 +28,7 @@ from qd.loggers import build_loggers
 from qd.memory import check_memory
 from qd.models.embedder import load_embedder
 from qd.models.policy import load_policy
-from qd.models.resolver import SHIPPED, resolve_model
+from qd.models.resolver import SHIPPED, hub_name, resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
@@ -149,6 +149,7 @@ def _step_of(checkpoint: Path) -> int:
 def _pinned(config: TrainConfig, folder: Path, revision: str | None) -> TrainConfig:
     """The config with what its names stand for now: the teacher stays the same when a run it names goes on."""
     resolved = config.model.name if config.model.name in SHIPPED else resolve_model(config.model.name)
+    resolved = hub_name(resolved)[0] if revision else resolved
     return replace(config, name=folder.name, model=replace(config.model, name=resolved, revision=revision))
 
 

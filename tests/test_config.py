@@ -252,6 +252,7 @@ def test_defaults_have_no_problem():
         (["model.dtype=int8"], "model.dtype is 'int8'; expected one of float32, bfloat16"),
         (["model.dtype=bfloat16", "model.lora.rank=4"], "model.dtype is 'bfloat16' with model.lora; expected float32"),
         (["model.revision=main"], "model.revision is given, and model.name='base' is no hub name"),
+        (["model.name=a/b@v1", "model.revision=v2"], "model.revision is 'v2', and model.name='a/b@v1' names one too"),
         (["model.offline=true"], "model.offline is given, and model.name='base' is no hub name"),
         (["model.lora.rank=0"], "model.lora.rank is 0"),
         (["model.lora.alpha=0"], "model.lora.alpha is 0.0"),

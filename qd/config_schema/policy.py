@@ -40,7 +40,7 @@ class LoraConfig:
 
 @dataclass
 class ModelConfig:
-    name: str = "base"  # "base" (the built-in one), beta0, beta15, a folder, a run, or a name on the Hugging Face hub
+    name: str = "base"  # "base" (the built-in one), beta0, beta15, a folder, a run or a hub name: owner/name[@revision]
     revision: str | None = None  # of a hub name: branch, tag or commit; null = the newest, which the run then keeps
     offline: bool = False  # take a hub name from the downloaded ones, and never ask the network
     dtype: str = "float32"  # float32 or bfloat16, of teacher and text encoder; what is trained is float32
@@ -52,6 +52,10 @@ class ModelConfig:
         if (self.revision or self.offline) and (self.name in SHIPPED or Path(self.name).expanduser().is_dir()):
             given = "revision" if self.revision else "offline"
             found.append(f"model.{given} is given, and model.name={self.name!r} is no hub name; leave it out")
+        elif self.revision and "@" in self.name:
+            found.append(
+                f"model.revision is {self.revision!r}, and model.name={self.name!r} names one too; leave one out"
+            )
         return found + (self.lora.problems() if self.lora else [])
 
     def _dtype_problems(self) -> list[str]:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import yaml
 
-from qd.models.resolver import PARTS, PROJECTION, SHIPPED, resolve_model, weight_files
+from qd.models.pretrained import hub_folder
+from qd.models.resolver import PARTS, PROJECTION, SHIPPED, hub_name, resolve_model, weight_files
 from qd.models.safetensors_files import Header, StoredTensor, read_header
 
 RECIPE = "recipe.yaml"
@@ -97,12 +98,7 @@ def open_source(name: str, weight: float) -> Source:
     """
     source = resolve_model(name)
     if not Path(source).is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            source = resolve_model(snapshot_download(source, allow_patterns=["*.safetensors", *_COPIED]))
-        except OSError as error:
-            raise ValueError(f"model '{name}' cannot be fetched from the hub: {error}") from error
+        source = resolve_model(hub_folder(*hub_name(source), ["*.safetensors", *_COPIED]))
     return Source(str(name), weight, Path(source), _recipe(Path(source) / RECIPE))
 
 

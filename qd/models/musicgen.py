@@ -32,7 +32,7 @@ from qd.models.encodec import EncodecCodec
 from qd.models.language_model import LanguageModel
 from qd.models.lora import ADAPTER, AdaptedLanguageModel
 from qd.models.pretrained import hub_commit, load_transformers
-from qd.models.resolver import resolve_model
+from qd.models.resolver import hub_name, resolve_model
 from qd.models.sharding import whole_state
 
 _WEIGHTS = {"use_safetensors": True, "trained": True}
@@ -94,8 +94,10 @@ class MusicGen(nn.Module):
         Args:
             name_or_folder: of the checkpoint.
             dtype: of the language model and the text encoder.
-            revision: branch, tag or commit of a hub name; None is its main branch.
-            offline: look for a hub name among the models that have been downloaded, and never ask the network.
+            revision: branch, tag or commit of a hub name that tells none, ``owner/name@revision``; None is its main
+                branch.
+            offline: look for a hub name among the models that have been downloaded, and never ask the network; so it
+                is wherever the environment has ``HF_HUB_OFFLINE=1``.
 
         Raises:
             ValueError: if the name is unknown, a file or a weight is missing, or the hub cannot be reached.
@@ -105,6 +107,7 @@ class MusicGen(nn.Module):
             return cls._load_builtin(Path(source), dtype)
         if Path(source).is_dir():
             return cls._load_library(source, dtype)
+        source, revision = hub_name(source, revision)
         commit = hub_commit(source, revision, offline)
         music = cls._load_library(source, dtype, revision=commit, local_files_only=offline)
         music.revision = commit

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -119,6 +119,7 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
     Raises:
         ValueError: the hub knows no such model or revision, or it cannot be asked and the model was not downloaded.
     """
+    offline = offline or constants.HF_HUB_OFFLINE
     if not offline:
         try:
             return HfApi().model_info(source, revision=revision, timeout=10).sha
@@ -134,12 +135,29 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
     try:
         config = hf_hub_download(source, "config.json", revision=revision, local_files_only=True)
     except OSError as error:
-        why = f"{'offline was asked for' if offline else 'the hub cannot be reached'}, and no copy is in its cache"
-        raise ValueError(
-            f"model {source!r} cannot be loaded: {why}. Fetch it where there is a network, `hf download {source} "
-            "--local-dir <folder>`, and name the folder: model.name=<folder> (to sample, MODEL=<folder>)"
-        ) from error
+        why = "offline was asked for" if offline else "the hub cannot be reached"
+        raise ValueError(_not_had(source, f"{why}, and no copy is in its cache")) from error
     return Path(config).parent.name
+
+
+def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
+    """A model of the hub as a folder, downloaded if it is not there already.
+
+    Raises:
+        ValueError: as :func:`hub_commit`, or the download fails.
+    """
+    commit = hub_commit(source, revision)
+    try:
+        return Path(snapshot_download(source, revision=commit, allow_patterns=patterns))
+    except (OSError, HTTPError) as error:
+        raise ValueError(_not_had(source, f"{str(error).strip().splitlines()[0]}")) from error
+
+
+def _not_had(source: str, why: str) -> str:
+    return (
+        f"model {source!r} cannot be loaded: {why}. Fetch it where there is a network, `hf download {source} "
+        "--local-dir <folder>`, and name the folder: model.name=<folder> (in other commands, MODEL=<folder>)"
+    )
 
 
 def load_hub_mixin(kind: Any, source: str) -> Any:
@@ -149,8 +167,6 @@ def load_hub_mixin(kind: Any, source: str) -> Any:
     Raises:
         ValueError: it cannot be had, or a weight is missing.
     """
-    from huggingface_hub import snapshot_download
-
     folder = Path(check_source(source))
     with _explained(source):
         if not folder.is_dir():

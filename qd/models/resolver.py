@@ -31,6 +31,7 @@ PROJECTION = "projection.safetensors"
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """``owner/name``."""
+_PINNED = re.compile(rf"({HUB_NAME.pattern})(?:@(\w[\w./-]*))?")
 _STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -39,8 +40,8 @@ def resolve_model(name: str | Path) -> str:
 
     Args:
         name: ``base`` (the built-in model), ``beta0`` or ``beta15`` (finetuned from it), a checkpoint folder, a run
-            folder such as ``runs/x`` (its newest ``step-*`` is taken), or a hub name ``owner/name``, which comes back
-            as it is.
+            folder such as ``runs/x`` (its newest ``step-*`` is taken), or a hub name ``owner/name``, perhaps with a
+            revision, ``owner/name@v1``, which comes back as it is; see :func:`hub_name`.
 
     Raises:
         ValueError: if the name is none of these, or the folder lacks a file of a complete checkpoint.
@@ -52,12 +53,30 @@ def resolve_model(name: str | Path) -> str:
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
         return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
-    if HUB_NAME.fullmatch(str(name)) and not folder.parent.is_dir() and folder.parts[0] != "runs":
-        return str(name)
+    if hub := _PINNED.fullmatch(str(name)):
+        owner = Path(hub[1]).parent
+        if not owner.is_dir() and owner.name != "runs":
+            return str(name)
     raise ValueError(
         f"model '{name}': no such folder{_nearest(folder)}. Expected `base`, `beta0`, `beta15`, a checkpoint "
-        "folder, a run such as `runs/x` or a hub name `owner/name`."
+        "folder, a run such as `runs/x` or a hub name `owner/name` or `owner/name@revision`."
     )
+
+
+def hub_name(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A hub name without its revision, and that: a branch, a tag or a commit; None is the newest.
+
+    Raises:
+        ValueError: ``name`` tells a revision, and ``revision`` does too.
+
+    Example:
+        >>> hub_name("facebook/musicgen-small@v1"), hub_name("facebook/musicgen-small")
+        (('facebook/musicgen-small', 'v1'), ('facebook/musicgen-small', None))
+    """
+    name, _, told = name.partition("@")
+    if told and revision:
+        raise ValueError(f"model '{name}' has two revisions, '{told}' behind its name and '{revision}'; name one")
+    return name, told or revision
 
 
 def resolve_asset(kind: str) -> str:

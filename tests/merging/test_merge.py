@@ -16,6 +16,7 @@ from transformers import MusicgenForCausalLM, MusicgenForConditionalGeneration
 
 from qd.merging import writer
 from qd.merging.merge import merge
+from qd.models import pretrained
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import checkpoint_problems
@@ -401,21 +402,22 @@ def test_a_hub_name_is_fetched(siblings, tmp_path, monkeypatch):
     a, b, _ = siblings["library"]
     asked = []
 
-    def snapshot(name, allow_patterns):
-        asked.append((name, allow_patterns))
+    def snapshot(name, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
         return str(b)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    out = merge(str(a), "some-owner/musicgen", lam=0.5, out=tmp_path / "merged")
-    assert asked == [("some-owner/musicgen", ["*.safetensors", "*.json", "*.model", "*.txt"])]
+    monkeypatch.setattr(pretrained, "hub_commit", lambda name, revision: f"commit of {revision}")
+    monkeypatch.setattr(pretrained, "snapshot_download", snapshot)
+    out = merge(str(a), "some-owner/musicgen@v1", lam=0.5, out=tmp_path / "merged")
+    assert asked == [("some-owner/musicgen", "commit of v1", ["*.safetensors", "*.json", "*.model", "*.txt"])]
     models = yaml.safe_load((out / "recipe.yaml").read_text())["models"]
-    assert [model["model"] for model in models] == [str(a), "some-owner/musicgen"]
+    assert [model["model"] for model in models] == [str(a), "some-owner/musicgen@v1"]
 
-    def offline(name, allow_patterns):
-        raise FileNotFoundError("no network")
+    def unreachable(name, revision, allow_patterns):
+        raise FileNotFoundError("no route")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ValueError, match="model 'some-owner/musicgen' cannot be fetched from the hub: no network"):
+    monkeypatch.setattr(pretrained, "snapshot_download", unreachable)
+    with pytest.raises(ValueError, match="'some-owner/musicgen' cannot be loaded: no route. Fetch it .*MODEL=<folder>"):
         merge(str(a), "some-owner/musicgen", out=tmp_path / "never")
 
 

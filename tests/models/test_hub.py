@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from qd.merging.sources import open_source
 from qd.models import pretrained
 from qd.models.musicgen import MusicGen
 from qd.models.pretrained import hub_commit
@@ -76,6 +77,26 @@ def test_offline_never_asks_the_network(hub) -> None:
     with pytest.raises(ValueError, match="offline was asked for, and no copy is in its cache"):
         hub_commit(NAME, offline=True)
     assert there.asked == []
+
+
+@pytest.mark.parametrize("ask", [MusicGen.load, lambda name: open_source(name, 1.0)], ids=["load", "weights"])
+def test_every_command_takes_a_revision_and_says_how_to_name_a_folder(
+    hub, ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling, FAD and ranges load models; merging, evaluating, sweeping and picking read their weights."""
+    there = hub(HTTPError("no route"))
+    with pytest.raises(ValueError, match=f"'{NAME}' cannot be loaded: .*`hf download {NAME} .*MODEL=<folder>"):
+        ask(f"{NAME}@v1")
+    assert there.asked == [(NAME, "v1")]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="offline was asked for, and no copy is in its cache"):
+        ask(f"{NAME}@v1")
+    assert there.asked == [(NAME, "v1")]
+
+
+def test_two_revisions_are_refused() -> None:
+    with pytest.raises(ValueError, match="has two revisions, 'v1' behind its name and 'v2'; name one"):
+        MusicGen.load(f"{NAME}@v1", revision="v2")
 
 
 def test_a_downloaded_model_needs_no_network(hub, monkeypatch: pytest.MonkeyPatch) -> None:

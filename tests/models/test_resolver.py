@@ -47,10 +47,13 @@ def test_runs_resolve_to_their_newest_step(builtin, tmp_path, monkeypatch):
 
 def test_hub_names_come_back_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve_model("facebook/musicgen-small") == "facebook/musicgen-small"
+    for name in ("facebook/musicgen-small", "facebook/musicgen-small@refs/pr/1"):
+        assert resolve_model(name) == name
 
 
-@pytest.mark.parametrize("name", ["bsae", "runs/none", "./nowhere", "/no/such/folder", "a/b/c", "", "runs/"])
+@pytest.mark.parametrize(
+    "name", ["bsae", "runs/none", "./nowhere", "/no/such/folder", "a/b/c", "", "runs/", "a/b@", "base@v1", "runs/x@v1"]
+)
 def test_names_that_are_nothing_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="model '"):
