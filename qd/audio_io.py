@@ -19,13 +19,15 @@ FLOOR_DB = -80.0
 
 
 def write_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) -> None:
-    """Writes mono audio ``(samples,)`` as 16-bit PCM, clipped to [-1, 1], in the format that the name ends in (.wav or
-    .flac); makes the folder if needed.
+    """Writes a clip, ``(samples,)`` or ``(1 or 2 channels, samples)``, as 16-bit PCM, clipped to [-1, 1], in the format
+    that the name ends in (.wav or .flac); makes the folder if needed.
 
     Raises:
         ValueError: if the audio is not one clip, is empty, or is not finite.
     """
-    samples = _samples(audio)
+    if audio.ndim == 2 and len(audio) not in (1, 2):
+        raise ValueError(f"audio must be one clip, mono or stereo, got shape {tuple(audio.shape)}.")
+    samples = np.stack([_samples(one) for one in audio], axis=1) if audio.ndim == 2 else _samples(audio)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples.clip(-1.0, 1.0), sample_rate, subtype="PCM_16")

@@ -72,13 +72,16 @@ def sample(
         negative=music.condition([negative_prompt]) if negative_prompt else None,
     )
     folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
-    return _write(folder, music.decode(drawn.codes), music.sample_rate, prompt)
+    return _write(folder, music.decode_channels(drawn.codes), music.sample_rate, prompt)
 
 
 def _write(folder: Path, audio: torch.Tensor, sample_rate: int, prompt: str) -> Path:
+    """Clips ``(n, channels, samples)``; the picture is of the mean over channels."""
     names = [f"sample-{number}" for number in range(1, len(audio) + 1)]
     for name, clip in zip(names, audio, strict=True):
         write_audio(folder / f"{name}.wav", clip, sample_rate)
     shortened = prompt if len(prompt) <= 80 else f"{prompt[:79]}…"
-    spectrogram_png(folder / "spectrograms.png", list(audio), sample_rate, [f"{name}: {shortened}" for name in names])
+    spectrogram_png(
+        folder / "spectrograms.png", list(audio.mean(dim=1)), sample_rate, [f"{name}: {shortened}" for name in names]
+    )
     return folder

@@ -26,10 +26,19 @@ def test_wav_comes_back_and_clips(tmp_path):
     assert np.abs(soundfile.read(tmp_path / "loud.wav")[0]).max() <= 1
 
 
+def test_two_channels_stay_two(tmp_path):
+    audio = torch.stack([tone(440), tone(880)])
+    write_audio(tmp_path / "clip.wav", audio, RATE)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "clip.wav")[0].T, audio.numpy(), atol=1.5 / 32768)
+    write_audio(tmp_path / "one.wav", audio[:1], RATE)
+    assert soundfile.read(tmp_path / "one.wav", always_2d=True)[0].shape == (RATE // 2, 1)
+
+
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
-        (torch.zeros(2, 10), r"got shape \(2, 10\)"),
+        (torch.zeros(3, 10), r"one clip, .*got shape \(3, 10\)"),
+        (torch.zeros(2, 0), r"got shape \(0,\)"),
         (torch.zeros(0), r"got shape \(0,\)"),
         (torch.tensor([0.0, float("nan"), float("inf")]), "2 samples that are not"),
     ],

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from transformers import MusicgenConfig
 
 import qd.evaluation.evaluator
 from qd.config import load_config
@@ -158,5 +159,7 @@ def test_samples_in_half_precision(real_checkpoint: Path, tmp_path: Path, dtype:
     folder = sample(
         str(real_checkpoint), "fast drums", n=1, seconds=0.16, guidance=3.0, out=tmp_path, device="cpu", dtype=dtype
     )
-    audio, _ = soundfile.read(folder / "sample-1.wav")
+    audio, _ = soundfile.read(folder / "sample-1.wav", always_2d=True)
     assert audio.any()
+    channels = MusicgenConfig.from_pretrained(real_checkpoint).decoder.audio_channels
+    assert audio.shape == (8 * 640, channels) and (channels == 1 or (audio[:, 0] != audio[:, 1]).any())

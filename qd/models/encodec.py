@@ -51,8 +51,13 @@ class EncodecCodec(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``, the mean over channels."""
+        return self.decode_channels(codes).mean(dim=1)
+
+    @torch.no_grad()
+    def decode_channels(self, codes: Tensor) -> Tensor:
+        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, channels, samples)``, left first."""
         channels = [self._decode_channel(codes[:, first :: self.channels]) for first in range(self.channels)]
-        return torch.stack(channels).mean(dim=0)
+        return torch.stack(channels, dim=1)
 
     def _decode_channel(self, codes: Tensor) -> Tensor:
         return self.model.decode(codes[None], audio_scales=[None]).audio_values.mean(dim=1)

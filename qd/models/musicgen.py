@@ -215,8 +215,15 @@ class MusicGen(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``."""
+        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``; of a stereo model the mean over channels,
+        as embedders and scorers hear it."""
         return self.codec.decode(codes)
+
+    def decode_channels(self, codes: Tensor) -> Tensor:
+        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, channels, samples)``, left first."""
+        if isinstance(self.codec, EncodecCodec):
+            return self.codec.decode_channels(codes)
+        return self.decode(codes)[:, None]
 
 
 def _halved(module: nn.Module, half: bool) -> nn.Module:

@@ -103,4 +103,5 @@ def test_greedy_codes_equal_generates(ours, library, inputs, scale: float, monke
     assert len(expected.unique()) > 10
     heard = ours.decode(sampled.codes)
     torch.testing.assert_close(heard, audio.mean(dim=1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.decode_channels(sampled.codes), audio, atol=1e-4, rtol=1e-4)
     assert heard.shape == (2, FRAMES * 640) and ours.sample_rate == 32_000
