@@ -17,7 +17,7 @@ from qd.callbacks.progress import StepProgress
 from qd.callbacks.step_folders import StepFolders
 from qd.config import ConfigError, to_yaml
 from qd.config_schema import TrainConfig
-from qd.data.prompt_lengths import length_problems, prompt_report
+from qd.data.prompt_lengths import length_problems, prompt_lists, prompt_report
 from qd.data.prompts import PromptDataModule
 from qd.devices import fast_precision, resolve_device
 from qd.estimate import disk_bytes, estimate
@@ -67,7 +67,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     if dry_run:
         if first_process():
             needs = estimate(module, config, data.accumulation(ranks), device)
-            print(f"{to_yaml(config)}\n{prompt_report(config)}{needs}")
+            print(f"{to_yaml(config)}\n{prompt_report(prompt_lists(config))}{needs}")
         return None
     # Before the folder: what cannot be measured must not take the run's name.
     heldout = load_embedder(config.reward.heldout_embedder).to(device)
@@ -89,7 +89,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     config = _pinned(config, folder, module.music.revision)
     if first_process():
         save_config(config, folder)
-        print(f"{prompt_report(config)}run folder: {folder}", flush=True)
+        print(f"{prompt_report(prompt_lists(config))}run folder: {folder}", flush=True)
     _fit(module, data, evaluator, config, folder, checkpoint)
     if first_process():
         print(

@@ -165,6 +165,11 @@ def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
 
 def test_prompts_that_the_text_encoder_cannot_read_are_told_before_any_point(evaluate, models, tmp_path, capsys):
     (tmp_path / "long.txt").write_text(f"a short one\n{'piano ' * 600}\nanother\na third\n")
+    (tmp_path / "short.txt").write_text("a short one\n\nanother\nANOTHER\na third\na fourth\n")
+    short = ["--prompts", str(tmp_path / "short.txt"), "--dry-run"]
+    assert evaluate("--model", str(models[0]), *short) == 0
+    told = capsys.readouterr().out
+    assert "4 prompts; 1 empty (line 2); 1 skipped that repeat an earlier one (line 4)" in told
     asked = ["--guidance=3", "--negative-prompt", "noise " * 600, "--prompts", str(tmp_path / "long.txt")]
     assert evaluate("--model", str(models[0]), *asked) == 2
     told = capsys.readouterr().err

@@ -29,9 +29,14 @@ def prompt_lists(config: TrainConfig) -> Iterator[tuple[str, Prompts]]:
         )
 
 
-def prompt_report(config: TrainConfig) -> str:
+def named_list(file: str | None, size: int | None) -> list[tuple[str, Prompts]]:
+    """The list that ``--prompts`` of a command that measures names, if it names one; of the file the first ``size``."""
+    return [("prompts", PromptFile.parse(file).read().first(size))] if file else []
+
+
+def prompt_report(lists: Iterable[tuple[str, Prompts]]) -> str:
     """A line for each list: how many prompts, and which lines were skipped."""
-    return "".join(f"{path}: {prompts.summary()}\n" for path, prompts in prompt_lists(config))
+    return "".join(f"{path}: {prompts.summary()}\n" for path, prompts in lists)
 
 
 def length_problems(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:

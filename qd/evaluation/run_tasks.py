@@ -10,8 +10,7 @@ import torch
 from qd.callbacks.progress import clock
 from qd.config import ConfigError
 from qd.config_schema.measuring import MeasuringConfig
-from qd.data.prompt_files import PromptFile
-from qd.data.prompt_lengths import unreadable_lists
+from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.disk import free_space
 from qd.evaluation.bench import Bench
 from qd.evaluation.points import Point
@@ -54,12 +53,12 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
         seconds = _estimate(bench, new, rows)
         if rank() == 0:
             print("\n".join(f"{one.state.value:>10}  {one.task}" for one in planned))
-            print(_summary(planned, config.out))
+            print(_summary(planned, config))
             print(f"time: {clock(seconds)}\ndisk: {disk / 2**20:.0f} MiB")
         return
     _check_disk(config.out, disk)
     if rank() == 0:
-        print(_summary(planned, config.out), flush=True)
+        print(_summary(planned, config), flush=True)
     _measure(bench, left)
 
 
@@ -88,16 +87,18 @@ def _line(point: Point, one: Planned, count: str, seconds: float, left: float) -
     return f"{count} · {one.task} · {', '.join(shown)} · {seconds:.0f} s · {clock(left)} left"
 
 
-def _summary(planned: Sequence[Planned], out: str) -> str:
+def _summary(planned: Sequence[Planned], config: MeasuringConfig) -> str:
+    prompts = prompt_report(named_list(config.prompts, config.n_prompts))
     counts = {state: sum(one.state is state for one in planned) for state in State}
     known = f", {counts[State.KNOWN]} are the same as others and need only a line" if counts[State.KNOWN] else ""
-    return f"{out}: of {len(planned)} points {counts[State.THERE]} are there{known}, {counts[State.NEW]} to measure"
+    there = f"of {len(planned)} points {counts[State.THERE]} are there{known}, {counts[State.NEW]} to measure"
+    return f"{prompts}{config.out}: {there}"
 
 
 def _length_problems(bench: Bench, tasks: Sequence[Task]) -> list[str]:
     """One sentence for the file of prompts, and for each negative prompt, that the text encoder cannot read."""
     config, tokenizer = bench.config, bench.weights.take(tasks[0].model, bench.device).tokenizer
-    lists = [("prompts", PromptFile.parse(config.prompts).read().first(config.n_prompts))] if config.prompts else []
+    lists = named_list(config.prompts, config.n_prompts)
     negatives = dict.fromkeys(task.negative for task in tasks if task.passes == 2 and task.negative)
     told = [text_too_long(text, tokenizer) for text in negatives]
     return unreadable_lists(lists, tokenizer) + [f"negative_prompt has {problem}" for problem in told if problem]

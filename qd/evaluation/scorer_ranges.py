@@ -6,6 +6,7 @@ another ω: measure it once, before the first run that is to be compared by them
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from qd.config import ConfigError
+from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.devices import resolve_device
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator
@@ -69,11 +72,16 @@ def scorer_ranges(
         device: see ``qd.devices.resolve_device``.
 
     Raises:
+        ConfigError: prompts of the file are longer than the text encoder reads.
         ValueError: a model or a scorer cannot be loaded, or a scorer says the same of all clips.
     """
     quieten_libraries()
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
     music = MusicGen.load(model).to(resolve_device(device))
+    lists = named_list(prompts, n)
+    if problems := unreadable_lists(lists, music.tokenizer):
+        raise ConfigError(problems)
+    print(prompt_report(lists), end="", file=sys.stderr, flush=True)
     quality = load_quality(adherence, preference)
     judges = [s.to(music.device) if isinstance(s, nn.Module) else s for s in (quality.adherence, quality.preference)]
     embedder = load_embedder("builtin").to(music.device)  # a measurement needs one; what it hears is not told

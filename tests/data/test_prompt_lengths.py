@@ -7,7 +7,7 @@ import pytest
 from qd.builtin.pretrain.tokenizer import train_tokenizer
 from qd.config_schema import DataConfig, EvaluationConfig, GuidanceConfig, PromptSource
 from qd.data.prompt_files import PromptFile
-from qd.data.prompt_lengths import length_problems, prompt_report, too_long
+from qd.data.prompt_lengths import length_problems, prompt_lists, prompt_report, too_long
 
 LIMIT = 6
 
@@ -70,8 +70,9 @@ def test_a_tokenizer_without_a_limit_refuses_nothing(file):
 
 
 def test_the_report_has_a_line_for_each_list(file):
-    lines = prompt_report(config(PromptSource("generic"), PromptSource("text", file), evaluation=file)).splitlines()
+    both = config(PromptSource("generic"), PromptSource("text", file), evaluation=file)
+    lines = prompt_report(prompt_lists(both)).splitlines()
     assert lines[0] == "data.prompts[0]: the generic prompts: 104 prompts"
     assert lines[1].endswith(": 4 prompts; 1 empty (line 3); 1 skipped that repeat an earlier one (line 4)")
     assert lines[2].startswith("evaluation.prompts: prompt file")
-    assert prompt_report(config(PromptSource())) == ""
+    assert prompt_report(prompt_lists(config(PromptSource()))) == ""

@@ -51,15 +51,16 @@ def test_a_noted_scorer_is_the_scorer(tiny_clap):
     assert (noted.name, noted.version, noted.sample_rate) == (scorer.name, scorer.version, scorer.sample_rate)
 
 
-def test_clips_with_and_without_guidance_are_scored(tiny_model, tiny_clap, tmp_path, monkeypatch):
+def test_clips_with_and_without_guidance_are_scored(tiny_model, tiny_clap, tmp_path, monkeypatch, capsys):
     asked = []
     measure = module.Evaluator.measure
     monkeypatch.setattr(
         module.Evaluator, "measure", lambda self, lm, sampling: asked.append(sampling) or measure(self, lm, sampling)
     )
-    (tmp_path / "prompts.txt").write_text("a waltz\nfast drums\ntechno\n")
+    (tmp_path / "prompts.txt").write_text("a waltz\n\nfast drums\ntechno\n")
     given = {"adherence": f"clap:{tiny_clap}", "prompts": str(tmp_path / "prompts.txt"), "n": 2, "seconds": 0.32}
     report = scorer_ranges(str(tiny_model), **given, guidance=4.0, negative_prompt="", device="cpu", seed=3)
+    assert "2 prompts; 1 empty (line 2)" in capsys.readouterr().err
     assert [(s.guidance_scale, s.negative, s.seconds, s.seed) for s in asked] == [
         (1, None, 0.32, 3),
         (4, None, 0.32, 3),
@@ -71,12 +72,14 @@ def test_clips_with_and_without_guidance_are_scored(tiny_model, tiny_clap, tmp_p
     assert omega_of(report) == pytest.approx(rows["preference", "both"][2] / rows["adherence", "both"][2], rel=0.05)
 
 
-def test_bad_input_is_told_before_anything_is_sampled(tiny_model, monkeypatch):
+def test_bad_input_is_told_before_anything_is_sampled(tiny_model, monkeypatch, tmp_path):
+    (tmp_path / "long.txt").write_text(f"a waltz\n{'piano ' * 600}\n")
     monkeypatch.setattr(MusicGen, "condition", None)
     for given, named in (
         ({"n": 1}, "n_prompts is 1"),
         ({"adherence": "clip"}, "adherence scorer 'clip': expected builtin, clap:"),
         ({"preference": "mos"}, "preference scorer 'mos': expected builtin, audiobox:"),
+        ({"prompts": str(tmp_path / "long.txt")}, r"1 too long for the model's text encoder, .*: line 2 \("),
         ({"prompts": "/no/such.txt"}, "'/no/such.txt' cannot be read"),
     ):
         with pytest.raises(ValueError, match=named):
