@@ -14,6 +14,7 @@ from qd.evaluation.points import FILE, METRICS, Point, PointsFile
 from qd.evaluation.results import NotMeasuredError, Results
 from qd.logged import read_scalars
 from qd.metrics.bootstrap import Interval, bootstrap_interval
+from qd.models.resolver import step_folder
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ class ReportData:
 
 
 def _setting(point: Point) -> tuple:
-    return point.model, point.step, point.guidance_scale, point.negative, point.temperature, point.lam
+    """What the seeds of a setting have in common; a point of an earlier version names a run without its step folder."""
+    model = point.model.removesuffix(f"/{step_folder(Path(), point.step)}")
+    return model, point.step, point.guidance_scale, point.negative, point.temperature, point.lam
 
 
 def _order(point: Point) -> tuple[float, ...]:

@@ -38,6 +38,15 @@ def test_figures_and_tables_of_a_whole_results_file(whole: Path, tmp_path: Path)
     assert all(f"({name}.png)" in text for name in drawn)
 
 
+def test_a_run_named_without_its_step_is_the_same_setting(synthetic: Synthetic) -> None:
+    """Points of earlier versions are; another step is another setting."""
+    synthetic.add("betas", "runs/x", 1.0, 0.3, step=2000, seed=0)
+    synthetic.add("betas", "runs/x/step-002000", 1.2, 0.3, step=2000, seed=1)
+    synthetic.add("betas", "runs/x/step-001000", 0.5, 0.3, step=1000, seed=0)
+    found = ReportData(synthetic.results.points.path).series("betas")
+    assert sorted([point.seed for point in one.points] for one in found) == [[0], [0, 1]]
+
+
 def test_the_tables_have_the_known_values(whole: Path) -> None:
     data = ReportData(whole)
     diverse, *_ = TABLES["table-1"].make(data).rows
