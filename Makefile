@@ -56,7 +56,7 @@ TAKES_test-slow := ARGS
 GOALS := $(or $(MAKECMDGOALS),help)
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 TAKEN := $(foreach goal,$(GOALS),$(TAKES_$(goal)))
-UNKNOWN := $(foreach name,$(filter-out $(TAKEN) PYTHON SHELL,$(GIVEN)),$(if $(findstring _,$(name)),,$(name)))
+UNKNOWN := $(foreach name,$(filter-out $(TAKEN) PYTHON VENV SHELL,$(GIVEN)),$(if $(findstring _,$(name)),,$(name)))
 ifneq ($(strip $(UNKNOWN)),)
   $(error make $(GOALS) does not know $(strip $(UNKNOWN)); it takes $(or $(TAKEN),no variable))
 endif
