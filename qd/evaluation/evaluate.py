@@ -98,7 +98,8 @@ def evaluate_policy(
             f"{len(prompts)} prompts × {n_samples} samples, {batch_rows} rows at once: expected 2 prompts, 2 samples "
             "and 1 row or more"
         )
-    start, sampling_seconds = StepRecord.now(music.device), 0.0
+    record = StepRecord()
+    start = record.now(music.device)
     condition = music.condition(prompts)
     own = _own(len(prompts))
     heard: list[dict[str, Tensor]] = []
@@ -107,9 +108,8 @@ def evaluate_policy(
     for first in range(0, len(rows), batch_rows):
         batch = rows[first : first + batch_rows]
         texts = [prompts[row // n_samples] for row in batch]
-        began = StepRecord.now(music.device)
-        audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
-        sampling_seconds += StepRecord.now(music.device) - began
+        with record.stage("sampling", music.device):
+            audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
         heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts)})
         starts = [i for i in range(len(batch)) if (first + i) % n_samples == 0]
         kept += [audio[i] for i in starts[: audio_prompts - len(kept)]]
@@ -125,8 +125,8 @@ def evaluate_policy(
         audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
         fad=None if windows is None else instruments.fad.distance(windows),
-        seconds=StepRecord.now(music.device) - start,
-        sampling_seconds=sampling_seconds,
+        seconds=record.now(music.device) - start,
+        sampling_seconds=record.seconds["sampling"],
     )
 
 
