@@ -30,7 +30,7 @@ def row(work: str, **values: float) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    cells = [[r["work"], *(f"{r[column]:.3g}" if column in r else "" for column in COLUMNS)] for r in rows]
+    cells = [[r["work"], *(_cell(column, r.get(column)) for column in COLUMNS)] for r in rows]
     return markdown_table(["seconds of", *COLUMNS], cells)
 
 
@@ -54,6 +54,13 @@ def into_page(path: Path, measured: str) -> None:
     text = path.read_text()
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     path.write_text(f"{before}{BEGIN}\n\n{measured.strip()}\n\n{after}")
+
+
+def _cell(column: str, value: float | None) -> str:
+    """Three digits, but of hundreds and more all."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 or column.endswith("MiB") else f"{value:.3g}"
 
 
 def _find(rows: Sequence[Mapping[str, Any]], start: str, end: str = "") -> Mapping[str, Any] | None:

@@ -50,11 +50,13 @@ def test_what_was_not_measured_is_said_to_be_so(page):
 
 
 def test_a_row_tells_its_ratios(page):
-    row = page.row("work", reference=6.0, ours=2.0, floor=1.0)
+    row = page.row("work", reference=6.0, ours=2.0, floor=1.0) | {"MiB": 4002.85}
     assert (row["times faster"], row["over the floor"]) == (3.0, 2.0)
     header, _, line = page.table([row]).splitlines()
     cells = dict(zip(header.split("|"), line.split("|"), strict=True))
-    assert cells[" times faster "].strip() == "3" and cells[" slope "].strip() == ""
+    assert (
+        cells[" times faster "].strip() == "3" and cells[" MiB "].strip() == "4,003" and cells[" slope "].strip() == ""
+    )
 
 
 def test_the_page_keeps_what_stands_around_the_marks(page, tmp_path):
