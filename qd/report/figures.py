@@ -26,6 +26,7 @@ from qd.report.drawing import (
 from qd.report.labels import model_label, series_label
 
 STRATEGIES = ("lerp-", "soup", "guidance-", "temperature-", "betas")
+MAIN = ("lerp-beta0-beta15", "lerp-beta0-base", "soup", "guidance-base", "temperature-", "betas")
 SLIDERS = ("lerp-", "guidance-base")
 HEADLINE = ("betas", "guidance-base", "lerp-beta0-beta15", "soup")
 """How the names of the series begin that several figures show; the last, what :func:`headline` takes models from."""
@@ -102,7 +103,10 @@ def _smoothed(run: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 3: every strategy on one plane."""
     figure = Figure(figsize=SQUARE, layout="constrained")
-    draw_plane(figure.add_subplot(), data, data.starting(*STRATEGIES), bound=True)
+    shown = data.starting(*STRATEGIES)
+    if len(shown) > len(STYLES):  # more cannot be told apart
+        shown = {name: settings for name, settings in shown.items() if name.startswith(MAIN)}
+    draw_plane(figure.add_subplot(), data, shown, bound=True)
     return figure
 
 
