@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qd import commands
-from qd.cli_command import MODELS, add_command
+from qd.cli_command import MODELS, add_command, add_sampling
 from qd.cli_evaluation import add_evaluate, add_pick, add_report, add_sweep
 from qd.cli_judging import add_fad, add_scorer_ranges, add_train_preference
 
@@ -171,15 +171,7 @@ def _add_sample(parsers: Any) -> None:
     parser.add_argument("--prompt", required=True, help="what to play")
     parser.add_argument("--n", type=int, default=4, help="clips (default: 4)")
     parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale; 1 is no guidance (default: 1)")
-    parser.add_argument(
-        "--negative-prompt",
-        default="Bad audio quality.",
-        help="of the guidance; '' is unconditional (default: %(default)r)",
-    )
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
-    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
-    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    add_sampling(parser)
     parser.add_argument(
         "--dtype",
         default="float32",

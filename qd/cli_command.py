@@ -28,3 +28,20 @@ def add_command(parsers: Any, name: str, run: Any, summary: str, example: str) -
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def add_negative_prompt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--negative-prompt",
+        default="Bad audio quality.",
+        help="of the guidance; '' is unconditional (default: %(default)r)",
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How a command samples, beside its guidance scale, and where."""
+    add_negative_prompt(parser)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
+    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
+    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qd import commands
-from qd.cli_command import MODELS, add_command
+from qd.cli_command import MODELS, add_command, add_negative_prompt, add_sampling
 
 
 def add_scorer_ranges(parsers: Any) -> None:
@@ -22,15 +22,7 @@ def add_scorer_ranges(parsers: Any) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="as for train (default: built-in development prompts)")
     parser.add_argument("--n", type=int, help="prompts, with 4 samples each (default: all of the file, or 32)")
     parser.add_argument("--guidance", type=float, default=3.0, help="scale of the guided half (default: 3)")
-    parser.add_argument(
-        "--negative-prompt",
-        default="Bad audio quality.",
-        help="of the guidance; '' is unconditional (default: %(default)r)",
-    )
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
-    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
-    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    add_sampling(parser)
 
 
 def add_train_preference(parsers: Any) -> None:
@@ -94,11 +86,7 @@ def add_fad(parsers: Any) -> None:
     parser.add_argument("--protocol", default="full", help="prompts and samples of --model (default: %(default)s)")
     parser.add_argument("--prompts", metavar="FILE", help="as for train, instead of the protocol's own")
     parser.add_argument("--guidance", type=float, default=1.0, help="of --model; 1 is no guidance (default: 1)")
-    parser.add_argument(
-        "--negative-prompt",
-        default="Bad audio quality.",
-        help="of the guidance; '' is unconditional (default: %(default)r)",
-    )
+    add_negative_prompt(parser)
     parser.add_argument("--seconds", type=float, help="length of a clip of --model (default: the protocol's, 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn and of FAD∞'s subsets (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
