@@ -66,7 +66,7 @@ def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 
 def training_curves(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 2: KL to the guided teacher, quality and diversity along training."""
+    """Figure 2: KL to the guided teacher (running mean ± 2 standard errors), quality and diversity along training."""
     runs = _need_runs(runs)
     figure, (left, middle, right) = panels(3)
     for run, style in zip(runs, cycle(STYLES), strict=False):
@@ -77,7 +77,7 @@ def training_curves(data: ReportData, runs: Sequence[Training]) -> Figure:
         for axes, name in ((middle, "quality"), (right, "diversity")):
             values = [point.metrics[name] for point in run.points]
             draw_intervals(axes, [point.step for point in run.points], values, style, label)
-    left.set_ylabel("KL to the teacher, nats a token (running mean ± 2 s.e.)")
+    left.set_ylabel("KL to the teacher, nats a token")
     middle.set_ylabel(AXES["quality"])
     right.set_ylabel(AXES["diversity"])
     for axes in (left, middle, right):
@@ -187,7 +187,10 @@ FIGURES: Mapping[str, Drawing] = {
         trained=True,
     ),
     "figure-2": Drawing(
-        "KL to the guided teacher, quality and diversity along training.", training_curves, ("betas",), trained=True
+        "KL to the guided teacher (running mean ± 2 s.e.), quality and diversity along training.",
+        training_curves,
+        ("betas",),
+        trained=True,
     ),
     "figure-3": Drawing("Quality against diversity of every strategy.", fronts, STRATEGIES),
     "figure-4": Drawing(
