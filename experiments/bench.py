@@ -3,11 +3,11 @@
     python experiments/bench.py [--batches 4 32 128] [--repeats 3] [--threads 2] [--no-memory] [--out DIR] [--page FILE]
 
 All in one process, the rivals in turn (A B A B …); a row is the median of the repeats after one that is not counted.
-The floor of a row is the larger of its multiplications over the measured rate of a 2048² float32 product, and of its
-bytes over the measured bandwidth of a copy. Peak memory of KL and log-probabilities at the shape of musicgen-small, 32
-clips of 10 s, is measured in a process of its own for each form (a minute or two, 5 GiB; ``--no-memory`` leaves it
-out). The time of a default run is a sum: nothing here runs for so long. Writes ``bench.json`` and ``performance.md``
-into DIR, and the latter into the page FILE too, between its marks.
+The floor of a row is the larger of its multiplications over the rate of a 2048² float32 product, and of its bytes over
+the bandwidth of a copy, both measured in the same rounds as the row. Peak memory of KL and log-probabilities at the
+shape of musicgen-small, 32 clips of 10 s, is measured in a process of its own for each form (a minute or two, 5 GiB;
+``--no-memory`` leaves it out). The time of a default run is a sum: nothing here runs for so long. Writes ``bench.json``
+and ``performance.md`` into DIR, and the latter into the page FILE too, between its marks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from types import SimpleNamespace
 import torch
 import transformers
 from bench_page import RUN, WHOLE, bars, check_page, into_page, row, table
-from bench_timing import alternate, flops_of, machine_rates
+from bench_timing import MachineRates, alternate, alternate_with_rates, flops_of
 from profile_step import PROMPTS, build_module
 from scoring_memory import memory_row
 from transformers import EncodecConfig, EncodecModel, MusicgenForCausalLM, MusicgenForConditionalGeneration
@@ -98,21 +98,21 @@ def conditions(music: MusicGen, batch: int) -> Condition:
     return music.condition(prompts).repeat_interleave(samples)
 
 
-def loop_floor(music: MusicGen, batch: int, frames: int, guided: bool, rates: dict[str, float]) -> float:
+def loop_floor(music: MusicGen, batch: int, frames: int, guided: bool, rates: MachineRates) -> float:
     """Seconds of the token loop's weight products, or of reading weights and caches once a step."""
     lm, config = music.lm, music.lm.decoder.config
     weights, steps = sum(p.numel() for p in lm.parameters()), delayed_steps(lm.codebooks, frames, lm.channels)
     shape = (config.num_hidden_layers, config.hidden_size, lm.codebooks, lm.codebook_size)
     size = RunSize(*shape, weights, rows=batch, steps=steps)
-    return rollout_seconds(size, Rates(rates["flops"], rates["bytes"]), guided)
+    return rollout_seconds(size, Rates(rates.flops, rates.bandwidth), guided)
 
 
-def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int, rates: dict[str, float]) -> list[dict]:
+def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int) -> list[dict]:
     frames, generate, rows = music.frames(SECONDS), library_tokens(music), []
     for batch in batches:
         ours, condition = sampling(music, batch, frames), conditions(music, batch)
         for scale in (1.0, GUIDANCE):
-            times = alternate(
+            times, rates = alternate_with_rates(
                 {
                     "reference": lambda c=condition, s=scale: generate(c, frames, s),
                     "ours": lambda f=ours, s=scale: f(s),
@@ -120,7 +120,8 @@ def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int, rates
                 repeats,
             )
             floor = loop_floor(music, batch, frames, scale != 1, rates)
-            rows.append(row(f"token loop, {batch} × {SECONDS:g} s, guidance {scale:g}", **times, floor=floor))
+            name = f"token loop, {batch} × {SECONDS:g} s, guidance {scale:g}"
+            rows.append(row(name, **times, floor=floor, gflops=rates.flops / 1e9))
     return rows
 
 
@@ -145,21 +146,20 @@ def growth_rows(music: MusicGen, repeats: int) -> list[dict]:
     return rows
 
 
-def listening_rows(music: MusicGen, repeats: int, rates: dict[str, float]) -> list[dict]:
+def listening_rows(music: MusicGen, repeats: int) -> list[dict]:
     codes = sampling(music, 32, music.frames(SECONDS))(1.0).codes
     audio, embedder = music.decode(codes), load_embedder("builtin")
     parts = {"codec, decode": lambda: music.decode(codes), "codec, encode": lambda: music.codec.encode(audio)}
     parts["embedder"] = lambda: embedder(audio)
     with torch.no_grad():
-        times = alternate(parts, repeats)
-        return [
-            row(f"{name}, 32 × {SECONDS:g} s", ours=times[name], floor=flops_of(work) / rates["flops"])
-            for name, work in parts.items()
-        ]
+        times, rates = alternate_with_rates(parts, repeats)
+        floors = {name: flops_of(work) / rates.flops for name, work in parts.items()}
+    gflops = rates.flops / 1e9
+    return [row(f"{name}, 32 × {SECONDS:g} s", ours=times[name], floor=floors[name], gflops=gflops) for name in parts]
 
 
-def step_rows(module: DiversityDistillation, repeats: int, rates: dict[str, float]) -> list[dict]:
-    """One default step, and its stages as the module itself measures them."""
+def step_rows(module: DiversityDistillation, repeats: int) -> tuple[list[dict], MachineRates]:
+    """One default step, and its stages as the module itself measures them; and the rates of the machine meanwhile."""
     config = module.config
     prompts = [PROMPTS[i % 2] for i in range(config.data.batch_size // config.rollout.samples_per_prompt)]
     seconds: list[dict[str, float]] = []
@@ -173,13 +173,17 @@ def step_rows(module: DiversityDistillation, repeats: int, rates: dict[str, floa
         optimizer.zero_grad()
         seconds.append({**module.record.seconds, WHOLE: time.perf_counter() - start})
 
-    alternate({"step": step}, repeats)
+    _, rates = alternate_with_rates({"step": step}, repeats)
     stages = {name: median(one[name] for one in seconds[1:]) for name in seconds[0]}
     loop = loop_floor(module.music, config.data.batch_size, module.music.frames(SECONDS), False, rates)
-    fastest = max(rates["flops"], rates["bfloat16 flops"])
-    floors = {WHOLE: {"floor": loop + flops_of(step) / fastest}}  # torch does not see the products of the loop in C++
-    name = f"training step of {config.data.batch_size} sequences: "
-    return [row(name + stage, ours=median_, **floors.get(stage, {})) for stage, median_ in stages.items()]
+    fastest = max(rates.flops, rates.half_flops)
+    whole = {"floor": loop + flops_of(step) / fastest}  # torch does not see the products of the loop in C++
+    name, gflops = f"training step of {config.data.batch_size} sequences: ", rates.flops / 1e9
+    rows = [
+        row(name + stage, ours=median_, gflops=gflops, **(whole if stage == WHOLE else {}))
+        for stage, median_ in stages.items()
+    ]
+    return rows, rates
 
 
 def run_rows(module: DiversityDistillation, step_seconds: float) -> list[dict]:
@@ -221,22 +225,23 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     quieten_libraries()
     load, music = os.getloadavg()[0], MusicGen.load("base")
-    rates, repeats = machine_rates(options.repeats), options.repeats
-    rows = token_loop_rows(music, options.batches, repeats, rates) + listening_rows(music, repeats, rates)
+    repeats = options.repeats
+    rows = token_loop_rows(music, options.batches, repeats) + listening_rows(music, repeats)
     module = build_module(load_config(TrainConfig, "train", overrides=["trainer.device=cpu"]))
-    rows += step_rows(module, repeats, rates)
+    steps, rates = step_rows(module, repeats)
+    rows += steps
     rows += run_rows(module, next(r["ours"] for r in rows if r["work"].endswith(WHOLE)))
     rows += growth_rows(music, repeats) + ([] if options.no_memory else [memory_row()])
     about = (
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, load before {load:.1f}; "
-        f"torch {torch.__version__}, transformers {transformers.__version__}; a 2048² float32 product at "
-        f"{rates['flops'] / 1e9:.0f} GFLOP/s, in bfloat16 at {rates['bfloat16 flops'] / 1e9:.0f}, a copy at "
-        f"{rates['bytes'] / 1e9:.1f} GB/s; medians of {repeats}, in turn."
+        f"torch {torch.__version__}, transformers {transformers.__version__}; beside the training step, a 2048² "
+        f"float32 product at {rates.flops / 1e9:.0f} GFLOP/s, in bfloat16 at {rates.half_flops / 1e9:.0f}, a copy at "
+        f"{rates.bandwidth / 1e9:.1f} GB/s; medians of {repeats}, in turn."
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bench.json").write_text(json.dumps({"machine": about, "rates": rates, "rows": rows}, indent=2))
+    (options.out / "bench.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=2))
     command = " ".join(["python experiments/bench.py", *sys.argv[1:]])
-    measured = f"`{command}`\n\n{about}\n\n{table(rows)}\n\n{bars(rows, rates)}\n"
+    measured = f"`{command}`\n\n{about}\n\n{table(rows)}\n\n{bars(rows)}\n"
     (options.out / "performance.md").write_text(f"# Speed\n\n{measured}")
     if options.page:
         into_page(options.page, measured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,15 +26,32 @@ def alternate(
     return {name: median(values[1:]) for name, values in times.items()}
 
 
-def machine_rates(repeats: int) -> dict[str, float]:
-    """Multiply-adds a second, times two, of a 2048² product, and bytes a second read and written by a copy."""
+class MachineRates(NamedTuple):
+    """What the machine reached while something was timed on it.
+
+    Attributes:
+        flops: of a 2048² float32 product, a second (multiply-adds, times two). half_flops: the same in bfloat16.
+        bandwidth: of a copy, bytes read and written a second.
+    """
+
+    flops: float
+    half_flops: float
+    bandwidth: float
+
+
+def alternate_with_rates(rivals: dict[str, Work], repeats: int) -> tuple[dict[str, float], MachineRates]:
+    """:func:`alternate`, and the rates of the machine taken in the same rounds: other work on it slows both alike."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     half_a, half_b = a.bfloat16(), b.bfloat16()
     source, target = torch.randn(2**25), torch.empty(2**25)
-    rivals = {"product": lambda: a @ b, "half": lambda: half_a @ half_b, "copy": lambda: target.copy_(source)}
-    times = alternate(rivals, repeats + 4)
-    flops, half = (2 * 2048**3 / times[name] for name in ("product", "half"))
-    return {"flops": flops, "bfloat16 flops": half, "bytes": 2 * 4 * 2**25 / times["copy"]}
+    probes = {
+        "float32 product": lambda: a @ b,
+        "bfloat16 product": lambda: half_a @ half_b,
+        "copy": lambda: target.copy_(source),
+    }
+    times = alternate({**rivals, **probes}, repeats)
+    product, half, copy = (times.pop(name) for name in probes)
+    return times, MachineRates(2 * 2048**3 / product, 2 * 2048**3 / half, 2 * 4 * 2**25 / copy)
 
 
 def flops_of(work: Work) -> int:

@@ -108,7 +108,7 @@ def codec_operations() -> float:
 
 def check(repeats: int) -> str:
     """Seconds of the built-in model's default step in float32, and the formula's at the rates of this machine."""
-    from bench import machine_rates, step_rows
+    from bench import step_rows
     from profile_step import build_module
 
     from qd.config import load_config
@@ -117,11 +117,11 @@ def check(repeats: int) -> str:
 
     quieten_libraries()
     config = load_config(TrainConfig, "train", overrides=["trainer.precision=32-true", "trainer.device=cpu"])
-    rates = machine_rates(repeats)
-    took = {row["work"].rpartition(": ")[2]: row["ours"] for row in step_rows(config, repeats)}
-    after = machine_rates(repeats)
-    rates = Rates(*(min(rates[name], after[name]) for name in ("flops", "bytes")))
-    formula = step_seconds(run_size(build_module(config), config), rates)
+    module = build_module(config)
+    rows, measured = step_rows(module, repeats)
+    took = {row["work"].rpartition(": ")[2]: row["ours"] for row in rows}
+    rates = Rates(measured.flops, measured.bandwidth)
+    formula = step_seconds(run_size(module, config), rates)
     parts = {
         "rollout": (took["rollout"], formula["rollout"]),
         "teacher": (took["teacher"], formula["teacher"]),

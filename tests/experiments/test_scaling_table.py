@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 
-from experiments.scaling_table import SHAPES, WAYS, codec_operations, memory_table, musicgen, time_table
+from experiments.scaling_table import SHAPES, WAYS, check, codec_operations, memory_table, musicgen, time_table
 from qd.memory import needed_bytes
 from qd.step_time import Rates
 
@@ -32,3 +35,10 @@ def test_the_tables_have_a_row_for_each_model_and_clip():
 def test_the_codec_needs_less_than_a_tenth_of_the_small_models_update():
     """6 operations a weight and token; the tokens of a second are 50."""
     assert 0 < codec_operations() < 0.1 * 6 * musicgen(*SHAPES["small"], 10, 1).student * 50
+
+
+@pytest.mark.slow
+def test_the_formula_is_held_against_real_steps(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "experiments"))
+    ratios = [float(found) for found in re.findall(r"ratio ([\d.]+)", check(repeats=1))]
+    assert len(ratios) == 4 and all(0 < ratio < 100 for ratio in ratios)
