@@ -7,6 +7,7 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import Point
@@ -18,9 +19,15 @@ WIDE = (12.0, 4.2)
 SQUARE = (8.4, 6.2)
 """Inches."""
 
+MARGIN = 0.2
+"""Around the points of an enlarged panel, of their range."""
+
 
 def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
-    """Lines of settings on the quality–diversity plane, with light intervals."""
+    """Lines of settings on the quality–diversity plane, with light intervals.
+
+    The ends of lines are labelled, but not where they are trained models, which are labelled themselves.
+    """
     drawn = [(name, settings) for name, settings in series.items() if settings]
     for (name, settings), style in zip(drawn, cycle(STYLES), strict=False):
         x, y = ([setting.metrics[metric] for setting in settings] for metric in ("quality", "diversity"))
@@ -32,6 +39,8 @@ def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]]
         )
         if slides:
             for setting in (settings[0], settings[-1]):
+                if "betas" in series and setting.point.lam in (0, 1):
+                    continue
                 axes.annotate(
                     _slid(name, setting.point), setting.place, xytext=(4, 3), textcoords="offset points", fontsize=6
                 )
@@ -57,6 +66,24 @@ def _slid(series: str, point: Point) -> str:
     if point.lam is not None:
         return f"λ={point.lam:g}"
     return f"T={point.temperature:g}" if series.startswith("temperature") else f"γ={point.guidance_scale:g}"
+
+
+def enlarge(whole: Axes, near: Axes, x: Sequence[float], y: Sequence[float]) -> None:
+    """Shows in ``near`` the surroundings of those points, and frames them in ``whole``."""
+    (left, right), (bottom, top) = (_around(values) for values in (x, y))
+    near.set_xlim(left, right)
+    near.set_ylim(bottom, top)
+    frame = Rectangle((left, bottom), right - left, top - bottom, fill=False, linestyle="--", linewidth=0.9, zorder=4)
+    whole.add_patch(frame)
+    for text in whole.texts:  # those in the frame are read in the other panel
+        text.set_visible(not (left <= text.xy[0] <= right and bottom <= text.xy[1] <= top))
+    near.set_title("the framed part, enlarged", fontsize=9)
+    near.get_legend().remove()
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    margin = MARGIN * (max(values) - min(values)) or 0.1
+    return min(values) - margin, max(values) + margin
 
 
 def panels(count: int) -> tuple[Figure, Sequence[Axes]]:

@@ -19,6 +19,7 @@ from qd.report.drawing import (
     draw_line,
     draw_plane,
     draw_spread,
+    enlarge,
     finish,
     name_axes,
     panels,
@@ -27,8 +28,9 @@ from qd.report.labels import model_label, series_label
 
 STRATEGIES = ("lerp-", "soup", "guidance-", "temperature-", "betas")
 MAIN = ("lerp-beta0-beta15", "lerp-beta0-base", "soup", "guidance-base", "temperature-", "betas")
-SLIDERS = ("lerp-", "guidance-base")
+SLIDERS = ("lerp-beta0-beta15", "lerp-beta0-base", "guidance-base")
 HEADLINE = ("betas", "guidance-base", "lerp-beta0-beta15", "soup")
+FINETUNED = ("lerp-beta0-beta15", "soup")
 """How the names of the series begin that several figures show; the last, what :func:`headline` takes models from."""
 
 
@@ -47,21 +49,25 @@ class Drawing(NamedTuple):
 
 
 def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 1, right: training trajectories, and beside them (another protocol) interpolation and guidance."""
+    """Figure 1, right: training trajectories, whole and enlarged; beside them (another protocol) the sliders."""
     runs = _need_runs(runs)
-    figure, (left, right) = panels(2)
-    for run, style in zip(runs, cycle(STYLES), strict=False):
-        x, y = ([point.metrics[name] for point in run.points] for name in ("quality", "diversity"))
-        draw_spread(left, x, y)
-        draw_line(left, [v.mean for v in x], [v.mean for v in y], style, f"{run.name} (β = {run.beta:g})")
-        for point, *place in zip(run.points, [v.mean for v in x], [v.mean for v in y], strict=True):
-            left.annotate(str(point.step), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
-    left.set_title(f"training, labelled by the step; protocol {runs[0].points[0].protocol}", fontsize=9)
+    figure, (whole, near, right) = panels(3)
+    for axes in (whole, near):
+        for run, style in zip(runs, cycle(STYLES), strict=False):
+            x, y = ([point.metrics[name] for point in run.points] for name in ("quality", "diversity"))
+            means = [v.mean for v in x], [v.mean for v in y]
+            draw_spread(axes, x, y)
+            draw_line(axes, *means, style, f"{run.name} (β = {run.beta:g})")
+            for point, *place in zip(run.points, *means, strict=True):
+                axes.annotate(str(point.step), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
+        name_axes(axes, "quality", "diversity")
+    whole.set_title(f"training, labelled by the step; protocol {runs[0].points[0].protocol}", fontsize=9)
+    if later := [point.metrics for run in runs for point in run.points if point.step]:
+        enlarge(whole, near, [m["quality"].mean for m in later], [m["diversity"].mean for m in later])
     try:
         draw_plane(right, data, data.starting(*SLIDERS))
     except NotMeasuredError:
         right.set_visible(False)
-    name_axes(left, "quality", "diversity")
     return figure
 
 
@@ -101,12 +107,24 @@ def _smoothed(run: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 3: every strategy on one plane."""
-    figure = Figure(figsize=SQUARE, layout="constrained")
+    """Figure 3: every strategy on one plane; and the surroundings of the finetuned models, enlarged."""
     shown = data.starting(*STRATEGIES)
     if len(shown) > len(STYLES):  # more cannot be told apart
         shown = {name: settings for name, settings in shown.items() if name.startswith(MAIN)}
-    draw_plane(figure.add_subplot(), data, shown, bound=True)
+    finetuned = [
+        setting.place
+        for name, settings in shown.items()
+        for setting in settings
+        if setting.point.beta is not None and name == "betas" or name.startswith(FINETUNED)
+    ]
+    if not finetuned:
+        figure = Figure(figsize=SQUARE, layout="constrained")
+        draw_plane(figure.add_subplot(), data, shown, bound=True)
+        return figure
+    figure, (whole, near) = panels(2)
+    draw_plane(whole, data, shown, bound=True)
+    draw_plane(near, data, shown)
+    enlarge(whole, near, *zip(*finetuned, strict=True))
     return figure
 
 
