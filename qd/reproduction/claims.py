@@ -33,7 +33,10 @@ CLAIMS: tuple[Callable[[Measured], list[Part]], ...] = (
 """In the order of their numbers; the docstring of each is the claim."""
 
 RULES = """Intervals are 95 % bootstrap intervals over the prompts, all models of a statistic on the same resamples (of
-the KL: over logged steps, of FAD: the range over the seeds of sampling). A statement **holds** if the whole interval is
+the KL: over logged steps, of FAD: the range over the seeds of sampling). In claims 1, 3 to 5, 12 to 14 and 16, and for
+the adherence of claim 15, a model is the mean of all seeds of sampling, and where it was trained with several seeds
+these are resampled too; two seeds tell little of such a spread, but more than one does. Lines and fronts (6 to 11) are
+of the first seeds alone. A statement **holds** if the whole interval is
 where its rule asks, **does not** if the whole interval is elsewhere, and is **not resolved** otherwise. "Matches",
 "near" and "as good" allow a tenth of what guidance (γ = 3, negative prompt) changes in that metric; in claim 15, a
 fifth of the standard deviation over prompts. "Beats" is more quality at equal diversity, over those points of the other

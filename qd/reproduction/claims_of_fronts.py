@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
-from qd.reproduction.claims_of_training import BETAS, CFG, MARGIN, difference, margin, values_of
+from qd.reproduction.claims_of_training import BETAS, CFG, MARGIN, margin, values_of
 from qd.reproduction.measured import BASE, Measured
 from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity
 from qd.reproduction.verdicts import Part, Rule, Verdict, above, below, part, within
@@ -36,7 +36,8 @@ def line_bends_upwards(m: Measured) -> list[Part]:
         return bootstrap(above_the_diagonal, rows)
 
     def near() -> Rule:
-        return within(MARGIN * abs(difference(m, "diversity", *LINE).mean))
+        first, *_, last = m.stack([point for _, point in m.line(*LINE)], "diversity").mean(1)
+        return within(MARGIN * abs(last - first))
 
     text = "{} of LERP(0, 15) over the straight line between its ends, mean over 0 < λ < 1"
     return [
@@ -112,7 +113,7 @@ def distances_as_in_the_tables(m: Measured) -> list[Part]:
             if name == "LERP" and other is None:
                 raise NotMeasuredError("LERP(0, 15) at λ = 0.5")
             mine = values_of(m, name, "adherence") if other is None else other
-            return bootstrap(lambda v: v[0] - v[1], np.stack([mine, values_of(m, CFG, "adherence")]))
+            return bootstrap(lambda v: v[0] - v[1], [mine, values_of(m, CFG, "adherence")])
 
         return part(
             f"adherence, in place of CLAP: {name} − CFG",

@@ -28,20 +28,23 @@ LAST_SHARE = 0.25
 
 
 def values_of(measured: Measured, name: str, metric: str) -> NDArray[np.float64]:
-    """``(prompts,)`` of a model by itself, or of ``CFG``."""
-    point = measured.guided(BASE) if name == CFG else measured.model(name)
-    return measured.values(point)[metric]
+    """``(training runs, prompts)`` of a model by itself, or of ``CFG``; means over the seeds of sampling."""
+    if name == CFG:
+        return measured.pooled(lambda seed: measured.guided(BASE, seed=seed), metric)[None]
+    rows = [
+        measured.pooled(lambda seed, one=run: measured.model(one, seed), metric) for run in measured.training_runs(name)
+    ]
+    return np.stack(rows)
 
 
 def difference(measured: Measured, metric: str, one: str, other: str) -> Interval:
     """Paired by prompt: one − other."""
-    rows = np.stack([values_of(measured, name, metric) for name in (one, other)])
-    return bootstrap(lambda means: means[0] - means[1], rows)
+    return bootstrap(lambda means: means[0] - means[1], [values_of(measured, name, metric) for name in (one, other)])
 
 
 def margin(measured: Measured, metric: str) -> float:
     """A tenth of what guidance changes."""
-    return MARGIN * abs((values_of(measured, CFG, metric) - values_of(measured, BASE, metric)).mean())
+    return MARGIN * abs(values_of(measured, CFG, metric).mean() - values_of(measured, BASE, metric).mean())
 
 
 def _compare(
@@ -93,7 +96,11 @@ def distillation_loses_diversity(m: Measured) -> list[Part]:
 def diversity_rises_with_beta(m: Measured) -> list[Part]:
     """4. Diversity rises with β; β=15 near or above base."""
     steps = [_compare(m, "diversity", one, other, above) for one, other in zip(BETAS[1:], BETAS, strict=False)]
-    return [*steps, _compare(m, "diversity", "beta15", BASE, above, -1)]
+    return [
+        *steps,
+        _compare(m, "diversity", "beta15", "beta0", above),
+        _compare(m, "diversity", "beta15", BASE, above, -1),
+    ]
 
 
 def beta_costs_adherence(m: Measured) -> list[Part]:
@@ -102,7 +109,7 @@ def beta_costs_adherence(m: Measured) -> list[Part]:
     def shares() -> Interval:
         rows = [values_of(m, name, metric) for metric in ("quality", "preference") for name in ("beta0", "beta15")]
         # Quality is ω · adherence + preference, so what is no preference is ω · adherence.
-        return bootstrap(lambda v: (v[0] - v[1]) - 2 * (v[2] - v[3]), np.stack(rows))
+        return bootstrap(lambda v: (v[0] - v[1]) - 2 * (v[2] - v[3]), rows)
 
     return [
         _compare(m, "quality", "beta15", "beta0", below),
@@ -127,7 +134,7 @@ def vendi_ranks_alike(m: Measured) -> list[Part]:
         if len(names) < 4:
             raise NotMeasuredError("four models or more")
         rows = [values_of(m, name, metric) for metric in ("diversity", "vendi") for name in names]
-        return bootstrap(lambda v: rank_agreement(v[: len(names)], v[len(names) :]), np.stack(rows))
+        return bootstrap(lambda v: rank_agreement(v[: len(names)], v[len(names) :]), rows)
 
     return [part("Kendall's τ of both orders of base, CFG and every β", tau, above(0.8))]
 
@@ -137,7 +144,7 @@ def entropy_does_not_follow(m: Measured) -> list[Part]:
 
     def positions() -> Interval:
         names = (BASE, CFG, "beta15")
-        rows = np.stack([values_of(m, name, metric) for metric in ("diversity", "entropy") for name in names])
+        rows = [values_of(m, name, metric) for metric in ("diversity", "entropy") for name in names]
 
         def gap(v: NDArray) -> float:
             (base, cfg, beta), (base_e, cfg_e, beta_e) = v[:3], v[3:]
@@ -155,7 +162,7 @@ def gain_is_not_gamed(m: Measured) -> list[Part]:
     def gamed() -> Interval:
         names = (BASE, CFG, "beta0", "beta15")
         metrics = ("diversity", "diversity_heldout")
-        rows = np.stack([values_of(m, name, metric) for metric in metrics for name in names])
+        rows = [values_of(m, name, metric) for metric in metrics for name in names]
 
         def share(v: NDArray) -> float:
             # Embedders differ in scale: a gain counts in parts of the distance between CFG and base.

@@ -7,8 +7,9 @@ A model is known by its role: the name of its run or shipped model, ``beta15`` i
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ class Measured:
             raise ValueError("\n".join([f"{self.file} holds points that do not compare; split it:", *kinds]))
         self._refuse_two_models_of_a_role()
         self.temperature = Counter(p.temperature for p in self.points if p.guidance_scale == 1).most_common(1)[0][0]
-        self.seed = min(point.seed for point in self.points)
+        self.seeds = sorted({point.seed for point in self.points})
+        self.seed = self.seeds[0]
 
     def model(self, role: str, seed: int | None = None) -> Point:
         """The model by itself, without guidance, at the temperature of most points."""
@@ -95,6 +97,27 @@ class Measured:
     def values(self, point: Point) -> Mapping[str, NDArray[np.float64]]:
         """One value for each prompt, by metric. Raises :class:`NotMeasuredError` if their file has gone."""
         return self._measurement(point).per_prompt
+
+    def pooled(self, find: Callable[[int], Point], metric: str) -> NDArray[np.float64]:
+        """``(prompts,)``: mean over the seeds of sampling with which a model was measured.
+
+        Args:
+            find: the model's point of a seed, as ``lambda seed: measured.model("beta0", seed)``.
+        """
+        found, missing = [], None
+        for seed in self.seeds:
+            try:
+                found.append(find(seed))
+            except NotMeasuredError as error:
+                missing = missing or error
+        if missing and not found:
+            raise missing
+        return self.stack(found, metric).mean(0)
+
+    def training_runs(self, role: str) -> list[str]:
+        """The role itself, and those of its further training seeds that were measured: ``beta15-seed1``."""
+        measured = {name for point in self.points for name in roles(point.model)}
+        return [role, *sorted(name for name in measured if re.fullmatch(rf"{re.escape(role)}-seed\d+", name))]
 
     def sampling_seconds(self, point: Point) -> float:
         """Until the audio of a measurement was there. Raises :class:`NotMeasuredError` if that was not kept."""

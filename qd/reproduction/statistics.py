@@ -5,7 +5,7 @@ All models of a statistic share each resample: a hard prompt is hard for all, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,15 @@ LEVEL = 0.95
 RESAMPLES = 1000
 
 
-def bootstrap(statistic: Callable[[NDArray], float], values: NDArray, seed: int = 0) -> Interval:
+def bootstrap(statistic: Callable[[NDArray], float], values: Sequence[NDArray] | NDArray, seed: int = 0) -> Interval:
     """A statistic of means, and the interval that holds 95 % of its values over resamples of the prompts.
+
+    Where a row has several training runs, these are resampled too, the same ones for all rows that have as many: what
+    chance in training does to a model is then in the interval, as far as so few runs can tell.
 
     Args:
         statistic: of the means ``(rows,)``; NaN where it is undefined. Undefined resamples are left out.
-        values: ``(rows, prompts)``: a row for each model and metric.
+        values: for each row (a model and a metric) ``(prompts,)``, or ``(runs, prompts)``.
         seed: of the resampling.
 
     Returns:
@@ -33,11 +36,15 @@ def bootstrap(statistic: Callable[[NDArray], float], values: NDArray, seed: int 
         >>> bootstrap(lambda means: means[0] - means[1], np.array([[1.0, 2.0], [0.5, 1.5]]))
         Interval(mean=0.5, lo=0.5, hi=0.5)
     """
-    rows = np.asarray(values, dtype=np.float64)
-    prompts = rows.shape[-1]
-    drawn = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
-    whole = float(statistic(rows.mean(-1)))
-    resampled = np.array([statistic(rows[:, draw].mean(-1)) for draw in drawn])
+    rows = [np.atleast_2d(np.asarray(row, dtype=np.float64)) for row in values]
+    prompts = rows[0].shape[-1]
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(prompts, size=(RESAMPLES, prompts))
+    runs = {count: generator.integers(count, size=(RESAMPLES, count)) for count in sorted({len(row) for row in rows})}
+    whole = float(statistic(np.array([row.mean() for row in rows])))
+    resampled = np.array(
+        [statistic(np.array([row[runs[len(row)][i]][:, draw].mean() for row in rows])) for i, draw in enumerate(drawn)]
+    )
     defined = resampled[np.isfinite(resampled)]
     if not np.isfinite(whole) or len(defined) == 0:
         return Interval(np.nan, np.nan, np.nan)

@@ -9,10 +9,11 @@ import pytest
 
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.reproduction.claims import CLAIMS, claims_table, judge
+from qd.reproduction.claims_of_training import values_of
 from qd.reproduction.measured import Measured, NotMeasuredError, role_of, roles
 from qd.reproduction.statistics import bootstrap, gain_at_equal_diversity
 from qd.reproduction.verdicts import Part, Verdict, above, below, overall, part, within
-from tests.reproduction.conftest import PAPER
+from tests.reproduction.conftest import PAPER, PROMPTS
 
 KL = {"beta0": 0.03, "beta5": 0.05, "beta10": 0.07, "beta15": 0.09}
 
@@ -116,6 +117,25 @@ def test_the_table_has_a_verdict_for_each_attempt(world):
     table = claims_table({"first": rows, "second": rows}).splitlines()
     assert table[0] == "| claim | first | second |"
     assert len([line for line in table if line.count("**not measured**") == 2]) == len(CLAIMS)
+
+
+def test_all_seeds_of_a_model_count(world):
+    world.fill(PAPER)
+    for seed in (0, 1):
+        world.add("runs/x/beta15-seed1", PAPER["beta5"], seed=seed)
+    measured = Measured(world.file, world.runs)
+    points = {run: [measured.model(run, seed) for seed in (0, 1)] for run in ("beta15", "beta15-seed1")}
+    expected = [measured.stack(both, "diversity").mean(0) for both in points.values()]
+    np.testing.assert_allclose(values_of(measured, "beta15", "diversity"), expected)
+    assert values_of(measured, "beta5", "diversity").shape == (1, PROMPTS)
+    assert {part.text: part.verdict for part in judge(measured)[3].parts}["diversity: beta15 − beta10"] is Verdict.OPEN
+
+
+def test_the_bootstrap_resamples_training_runs():
+    """With prompts that are all alike, only the runs differ: two runs give their means with 1/4, 1/2, 1/4."""
+    runs, other = np.array([[0.0] * 5, [1.0] * 5]), np.zeros(5)
+    assert bootstrap(lambda means: means[0] - means[1], [runs, other]) == (0.5, 0.0, 1.0)
+    assert bootstrap(lambda means: means[0] - means[1], [runs, runs]) == (0.0, 0.0, 0.0)  # the same runs of both
 
 
 def test_the_bootstrap_pairs_prompts():
