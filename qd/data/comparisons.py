@@ -86,15 +86,17 @@ def split_recordings(ratings: Ratings, share: float, seed: int = 0) -> Split:
     rng, count = np.random.default_rng(seed), len(ratings.paths)
     shuffled = rng.permutation(count)
     graph = _compared(ratings, shuffled)
-    unit = connected_components(graph, directed=False)[1][shuffled]
-    if np.bincount(unit).max() <= count / 2:
-        sizes = np.bincount(unit)
+    component = connected_components(graph, directed=False)[1]  # by the new names
+    sizes = np.bincount(component)
+    if sizes.max() <= count / 2:
+        unit = component[shuffled]
         order = rng.permutation(len(sizes))
         enough = 1 + int(np.searchsorted(np.cumsum(sizes[order]), share * count))
         held_out = np.isin(unit, order[: min(enough, len(order) - 1)])
     else:
         unit = np.arange(count)
-        reached = breadth_first_order(graph, 0, directed=False, return_predecessors=False)
+        start = np.flatnonzero(component == sizes.argmax())[0]  # where most hang together, or too few are reached
+        reached = breadth_first_order(graph, start, directed=False, return_predecessors=False)
         order = reached if ratings.kind == "pairwise" else unit
         chosen = np.argsort(shuffled)[order[: math.ceil(share * count)]]
         held_out = np.isin(unit, chosen[: count - 1])

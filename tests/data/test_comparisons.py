@@ -77,6 +77,14 @@ def test_few_comparisons_are_lost_between_the_sides():
     assert kept == 98
 
 
+@given(st.integers(0, 50))
+def test_the_held_out_ones_hang_together_where_most_do(seed):
+    """A ring of sixty and twenty pairs that nothing joins to it."""
+    ring = [{number: 1.0, (number + 1) % 60: 0.0} for number in range(60)]
+    split = split_recordings(ratings(*ring, *({60 + 2 * i: 1.0, 61 + 2 * i: 0.0} for i in range(20))), 0.2, seed)
+    assert split.held_out.sum() == 20 and not split.held_out[60:].any()
+
+
 def test_of_one_long_list_of_ratings_any_are_held_out():
     """Not neighbours in the file, which may be samples of one model."""
     data = replace(ratings({number: float(number) for number in range(100)}), kind="absolute")
