@@ -81,7 +81,7 @@ def measure_heldout(evaluator: Evaluator, runs: Sequence[Path], guidance: tuple[
         **{run.name: (MusicGen.load(str(run)).lm, evaluator.sampling()) for run in runs},
     }
     return {
-        name: evaluator.recall(folder, lm, sampling)
+        name: evaluator.recall(folder, evaluator.key(lm, sampling), lm, sampling)
         for name, (lm, sampling) in track(policies.items(), evaluator.protocol.id, console=Console(stderr=True))
     }
 
@@ -89,12 +89,12 @@ def measure_heldout(evaluator: Evaluator, runs: Sequence[Path], guidance: tuple[
 def draw(runs: Sequence[Path], evaluator: Evaluator, guidance: tuple[float, str | None], path: Path) -> None:
     """The Pareto figure of the development points, the last run in front."""
     folder, lm, points = runs[0].parent / REFERENCES, evaluator.music.lm, {}
-    for sampling in (evaluator.sampling(), evaluator.sampling(*guidance)):
-        measured = evaluator.recall(folder, lm, sampling)
-        points[sampling.guidance_scale] = evaluator.point(
-            measured, evaluator.key(lm, sampling), sampling, run="base", model="base"
-        )
-    bound = evaluator.recall(folder, lm, evaluator.sampling()).cross_prompt_bound
+    plain = evaluator.sampling()
+    for sampling in (plain, evaluator.sampling(*guidance)):
+        key = evaluator.key(lm, sampling)
+        measured = evaluator.recall(folder, key, lm, sampling)
+        points[sampling.guidance_scale] = evaluator.point(measured, key, sampling, run="base", model="base")
+    bound = evaluator.recall(folder, evaluator.key(lm, plain), lm, plain).cross_prompt_bound
     *siblings, front = [(run.name, PointsFile(run / FILE).read()) for run in runs]
     landmarks = Landmarks(points[1.0], points[guidance[0]], bound)
     pareto_figure(front[1], dict(siblings), landmarks).savefig(path, dpi=150)
