@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from qd.builtin import world
 from qd.data.prompt_files import PromptFile
@@ -46,9 +48,14 @@ class Protocol:
         return "-".join(parts)
 
     def prompts(self) -> list[str]:
-        """The P prompts, in a fixed order. Raises ``ValueError`` when the file cannot give as many."""
+        """The P prompts, in a fixed order; a file is read once. Raises ``ValueError`` when it cannot give as many."""
+        return list(self._texts)
+
+    @cached_property
+    def _texts(self) -> Sequence[str]:
+        # Once: a long run goes on, and under the same id, though the file be edited or removed meanwhile.
         if self.prompts_file is None:
-            return list(world.prompt_set(self.split, self.n_prompts))
+            return world.prompt_set(self.split, self.n_prompts)
         texts = PromptFile.parse(self.prompts_file).read().texts
         if len(texts) < self.n_prompts:
             raise ValueError(

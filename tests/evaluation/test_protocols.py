@@ -27,6 +27,18 @@ def test_all_that_differs_is_in_the_id(tmp_path):
     assert a.id != b.id and a.id.startswith("quick-3x4-")
 
 
+def test_a_file_that_is_edited_or_removed_meanwhile_changes_nothing(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("one\ntwo\n", encoding="utf-8")
+    protocol = build_protocol("quick", prompts_file=str(file))
+    name, prompts = protocol.id, protocol.prompts()
+    prompts.append("the caller's own")
+    file.write_text("three\n", encoding="utf-8")
+    assert (protocol.id, protocol.prompts()) == (name, ["one", "two"])
+    file.unlink()
+    assert (protocol.id, protocol.prompts()) == (name, ["one", "two"])
+
+
 def test_prompts_are_distinct_and_of_the_split():
     prompts = build_protocol("quick", n_prompts=6).prompts()
     assert len(set(prompts)) == 6 and prompts == list(world.prompt_set("development", 6))
