@@ -13,25 +13,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
 from qd.builtin import world
-from qd.config import load_config
+from qd.config import ConfigError, load_config
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.evaluation.model_spec import ModelSpec
 from qd.evaluation.weights_in_place import WeightsInPlace
 from qd.markdown import markdown_table
+from qd.merging.weights import Weighted
+from qd.metrics.diversity import diversity
 from qd.models.embedder import load_embedder
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import score_tokens
-from qd.objectives.diversity import pairwise_dissimilarity
 from qd.quiet import quieten_libraries
 
+BASE = "base"
 PROMPTS_AT_ONCE = 4
 CPU = torch.device("cpu")
 
@@ -47,10 +50,18 @@ def score(module: DiversityDistillation, prompts: list[str], label: str) -> torc
         teacher = module.teacher_states(rollout), module.teacher.heads
         kl, _ = score_tokens(student, teacher, rollout.delayed, rollout.mask, module.config.rollout.temperature)
         embeddings = module.embed(module.decode(rollout)).unflatten(0, (len(texts), -1))
-        n = embeddings.shape[1]
-        diversity = pairwise_dissimilarity(embeddings).sum(dim=(1, 2)) / (n * (n - 1))
-        found.append(torch.stack([kl.sum(dim=(1, 2)).view(len(texts), n).mean(dim=1), diversity], dim=1))
+        summed = kl.sum(dim=(1, 2)).view(len(texts), -1)
+        found.append(torch.stack([summed.mean(dim=1), diversity(embeddings)], dim=1))
     return torch.cat(found)
+
+
+def problems(specs: Sequence[ModelSpec], weights: WeightsInPlace) -> list[str]:
+    """Why some of the models cannot be scored where the base model lies, beside its own frozen self as the teacher."""
+    found = []
+    for spec in specs:
+        beside_base = ModelSpec((Weighted(BASE, 1.0), *spec.weights))
+        found += spec.problems() or weights.problems(beside_base)
+    return found
 
 
 def row(name: str, values: torch.Tensor, first: torch.Tensor, beta: float) -> list[str]:
@@ -74,8 +85,10 @@ def main() -> int:
             raise ValueError(f"prompts is {options.prompts}; expected 2 or more")
         specs = [ModelSpec.parse(text) for text in options.model]
         weights = WeightsInPlace()
+        if found := problems(specs, weights):
+            raise ConfigError(found)
         module = DiversityDistillation(
-            weights.take(ModelSpec.of("base"), CPU),
+            weights.take(ModelSpec.of(BASE), CPU),
             load_embedder("builtin"),
             Baseline(),
             load_config(TrainConfig, "train", None, ["rollout.samples_per_prompt=8", "trainer.device=cpu"]),
