@@ -25,7 +25,7 @@ clips that do not overlap.
 - Time: {minutes:.1f} min of training
 
 ## Held-out quality
-{validation_pairs} recordings of {held_out}, never trained on: the first clip of each looks for the second among all
+{heard} recordings of {held_out}, never trained on: the first clip of each looks for the second among all
 second clips.
 
 | clips | recall@1 | recall@5 | ROC-AUC same/different |
@@ -41,6 +41,7 @@ second clips.
 def write_card(
     folder: Path,
     config: EmbedderTrainConfig,
+    heard: int,
     parameters: int,
     best_step: int,
     seconds: float,
@@ -51,12 +52,13 @@ def write_card(
     Args:
         folder: of the finished embedder.
         config: of the run.
+        heard: held-out recordings that it was measured on.
         parameters: of the model.
         best_step: the step whose weights these are.
         seconds: spent in training.
         metrics: as validation logs them, ``validation/<raw or codec>/<metric>``.
     """
-    measured = {"step": best_step, "train_seconds": round(seconds, 1), "validation_pairs": config.data.validation_pairs}
+    measured = {"step": best_step, "train_seconds": round(seconds, 1), "validation_pairs": heard}
     measured |= {key.removeprefix("validation/"): round(float(value), 4) for key, value in metrics.items()}
     (folder / "metrics.json").write_text(json.dumps(measured, indent=2) + "\n")
     variants = ("raw", "codec") if config.codec.model else ("raw",)
@@ -66,6 +68,7 @@ def write_card(
     learned, held_out = _recordings(config)
     values |= {
         "learned": learned,
+        "heard": heard,
         "held_out": held_out,
         "name": config.name or folder.parent.name,
         "pairs": config.data.batch_pairs * config.trainer.max_steps,

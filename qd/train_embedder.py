@@ -68,11 +68,12 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
     seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
     best = folder / "best.ckpt"
+    trainer.limit_val_batches = 1.0  # all again, after Ctrl-C in the last step has kept the fit from validating
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     if first_process():
         module.model.save_pretrained(folder / ASSET, half=True)
         parameters = sum(weight.numel() for weight in module.model.parameters())
-        write_card(folder / ASSET, config, parameters, _step_of(best), seconds, metrics)
+        write_card(folder / ASSET, config, data.held_out, parameters, _step_of(best), seconds, metrics)
     return folder / ASSET
 
 
@@ -97,7 +98,7 @@ def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsD
             validation_pairs=config.data.validation_pairs,
             workers=config.data.workers,
         )
-        _check_ranks(config, data.validation.size)
+        _check_ranks(config, data.held_out)
         return data
     except ValueError:
         if first_process() and not any(folder.iterdir()):
@@ -105,14 +106,13 @@ def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsD
         raise
 
 
-def _check_ranks(config: EmbedderTrainConfig, held_out: int | None) -> None:
+def _check_ranks(config: EmbedderTrainConfig, held_out: int) -> None:
     """Refuses held-out recordings of which a rank would get none, and the others wait for its embeddings for ever."""
     pairs, devices = config.data.batch_pairs, config.trainer.devices
-    present = min(config.data.validation_pairs, held_out or config.data.validation_pairs)
     others = pairs // devices * (devices - 1)
-    if present <= others:
+    if held_out <= others:
         raise ValueError(
-            f"{present} held-out recordings, and trainer.devices={devices} take turns of {pairs // devices}; expected "
+            f"{held_out} held-out recordings, and trainer.devices={devices} take turns of {pairs // devices}; expected "
             f"more than {others}: raise data.validation_pairs or data.validation_share, or lower trainer.devices"
         )
 

@@ -171,7 +171,7 @@ class RecordingsDataModule(pl.LightningDataModule):
         train: recordings for training.
         validation: other recordings.
         batch_pairs: pairs an optimiser step, over all ranks.
-        validation_pairs: size of the held-out set; if there are fewer held-out recordings, all of them.
+        validation_pairs: held-out pairs at most; if there are fewer held-out recordings, one of each.
         workers: loader processes; 0 loads in the training process.
     """
 
@@ -191,10 +191,14 @@ class RecordingsDataModule(pl.LightningDataModule):
         """Lightning asks for it after it has restored the checkpoint, so the step is the one to do next."""
         return self._loader(self.train, self.trainer.global_step, None)
 
+    @property
+    def held_out(self) -> int:
+        """Size of the held-out set."""
+        return min(self.validation_pairs, self.validation.size or self.validation_pairs)
+
     def val_dataloader(self) -> DataLoader[PairBatch]:
         """The same pairs at every call."""
-        size = self.validation.size
-        return self._loader(self.validation, 0, min(self.validation_pairs, size or self.validation_pairs))
+        return self._loader(self.validation, 0, self.held_out)
 
     def _loader(
         self, recordings: Recordings | SequentialRecordings, first_step: int, total: int | None

@@ -121,6 +121,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, ste
     assert metrics[0] == metrics[1]
 
 
+def test_ctrl_c_in_a_last_step_without_validation_ends_the_run_as_any_other(tmp_path, monkeypatch):
+    def interrupt(self, batch, batch_index):
+        if self.global_step + 1 == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(EmbedderModule, "on_train_batch_start", interrupt)
+    folder = train_embedder(tiny_config(tmp_path, "last", "trainer.max_steps=5", "trainer.validations=2"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["step"] in (2, 4) and 0 <= metrics["raw/recall@1"] <= 1
+    assert steps_of(tmp_path / "last", "validation/recall@1")[:2] == [2, 4]  # none on the way out
+
+
 def test_a_run_that_was_killed_shows_each_step_once(tmp_path, monkeypatch):
     """Killed at step 5: step 4 is in the events, and the checkpoint is of step 3."""
     settings = ["trainer.max_steps=6", "trainer.validations=2", "trainer.checkpoint_every=3", "trainer.log_every=1"]
@@ -300,6 +312,11 @@ def test_a_folder_of_files_is_a_source(tmp_path):
     folder = train_embedder(tiny_config(tmp_path, "library", *source))
     assert (folder / "model.safetensors").is_file()
     assert json.loads((tmp_path / "library" / "skipped.jsonl").read_text())["path"].endswith("broken.wav")
+    # Fewer than 99 are held out: the card tells of those that were heard, as the projector shows two clips of each.
+    (metadata,) = (tmp_path / "library").glob("*/raw/metadata.tsv")
+    heard = (len(metadata.read_text().splitlines()) - 1) // 2
+    assert 2 <= heard < 30 and f"\n{heard} recordings of the 40% held out of" in (folder / "README.md").read_text()
+    assert json.loads((folder / "metrics.json").read_text())["validation_pairs"] == heard
 
 
 @pytest.mark.slow
