@@ -12,7 +12,7 @@ from qd.callbacks.progress import clock
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.evaluation.protocols import build_protocol
-from qd.modules.distillation import DiversityDistillation
+from qd.modules.distillation import DIAGNOSTICS_EVERY, DiversityDistillation
 from qd.objectives.baselines import Baseline
 from qd.runs import FLOAT32_BYTES, disk_needed
 
@@ -65,8 +65,10 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
         with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
             loss = module.training_step(batch, 0)
         loss.backward()
-    step_seconds = (module.record.now(device) - start) * accumulation
-    rollout_seconds = module.record.seconds["rollout"] / config.data.micro_batch_size
+    took, stages = module.record.now(device) - start, module.record.seconds
+    # As the first of a run, this micro-batch has measured what one step in DIAGNOSTICS_EVERY does.
+    step_seconds = (took - stages["diagnostics"] * (1 - 1 / DIAGNOSTICS_EVERY)) * accumulation
+    rollout_seconds = stages["rollout"] / config.data.micro_batch_size
     module.zero_grad(set_to_none=True)
     module.forget()
     module.baseline = baseline

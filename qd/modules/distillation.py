@@ -110,9 +110,9 @@ class DiversityDistillation(TrainedPart):
 
         self._note(rollout, loss, kl, rewards, baseline, advantages)
         if self.global_step % DIAGNOSTICS_EVERY == 0:
-            self.record.add(
-                **compare_gradients(self.music.lm, student[0], rollout, teacher, advantages, temperature, self.beta)
-            )
+            with self.record.stage("diagnostics", self.device):
+                compared = (self.music.lm, student[0], rollout, teacher, advantages, temperature, self.beta)
+                self.record.add(**compare_gradients(*compared))
         return loss
 
     @timed("rollout")
