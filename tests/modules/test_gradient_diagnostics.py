@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from qd.data.prompts import PromptBatch
+from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
-from qd.modules.gradient_diagnostics import head_gradients, signal_and_noise
+from qd.modules.distillation import DiversityDistillation
+from qd.modules.gradient_diagnostics import compare_gradients, head_gradients, signal_and_noise
+from qd.objectives.baselines import Baseline
 
 
 def test_signal_and_noise_are_unbiased() -> None:
@@ -48,3 +52,35 @@ def test_head_gradients_are_those_of_each_prompts_loss(tiny_model: Path) -> None
         loss(lm.heads(hidden[rows]), rows).backward()
         slow = torch.cat([head.weight.grad.flatten() for head in lm.decoder.lm_heads])
         torch.testing.assert_close(fast[prompt], slow)
+
+
+def test_the_lengths_compared_are_those_of_the_whole_batchs_gradients(tiny_config) -> None:
+    """Of both terms of the loss, from log-softmaxes written out, on the heads alone."""
+    config, beta, temperature = tiny_config("rollout.temperature=0.9"), 15.0, 0.9
+    module = DiversityDistillation(
+        MusicGen.load(config.model.name), load_embedder(config.reward.embedder), Baseline(), config
+    )
+    rollout = module.rollout(PromptBatch(["a calm piano piece", "fast drums", "strings"], [0, 1, 2]))
+    hidden, teacher = module.student_states(rollout), (module.teacher_states(rollout), module.teacher.heads)
+    advantages = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    lm = module.music.lm
+    found = compare_gradients(lm, hidden, rollout, teacher, advantages, temperature, beta)
+
+    student = (lm.heads(hidden.detach()) / temperature).log_softmax(dim=-1)  # (12, codebooks, steps, tokens)
+    guided = (module.teacher.heads(teacher[0]) / temperature).log_softmax(dim=-1).detach()
+    chosen = rollout.delayed.clamp(max=student.shape[-1] - 1)[..., None]  # no pad token is in the mask
+    log_p = (student.gather(-1, chosen)[..., 0] * rollout.mask).sum(dim=(1, 2))
+    kl = ((student.exp() * (student - guided)).sum(dim=-1) * rollout.mask).sum()
+    assert rollout.tokens == rollout.mask.sum()
+    weights = list(lm.decoder.lm_heads.parameters())
+    lengths = []
+    for term in ((log_p * advantages.flatten()).mean() / rollout.tokens, kl / (12 * rollout.tokens)):
+        gradients = torch.autograd.grad(term, weights, retain_graph=True)
+        lengths.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+    policy, distillation = lengths
+    assert found["policy_gradient_to_kl"].item() == pytest.approx((beta * policy / distillation).item(), rel=1e-3)
+    # By their definitions, signal + noise = |ḡ|².
+    both = found["policy_gradient_signal"] + found["policy_gradient_noise"]
+    assert both.item() == pytest.approx(policy.square().item(), rel=1e-3)
+    ratio = found["policy_gradient_signal"] / found["policy_gradient_noise"]
+    assert found["policy_gradient_snr"].item() == pytest.approx(ratio.item())
