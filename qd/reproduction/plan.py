@@ -41,7 +41,7 @@ class ReproductionConfig:
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
         found = [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
 
-        found += [f"runs: a name is {name!r}; expected letters, digits and -" for name in names if not _plain(name)]
+        found += [f"runs: a name is {name!r}; expected letters, digits, - and _" for name in names if not _plain(name)]
         return found or [text for run in self.runs for text in self._run_problems(run)]
 
     def settings(self, run: RunConfig) -> list[str]:
@@ -146,4 +146,5 @@ def trained(plan: ReproductionConfig) -> list[Path]:
 
 
 def _plain(name: str) -> bool:
-    return bool(name) and all(letter.isalnum() or letter in "-_." for letter in name)
+    """Fit for a folder, and for a part of the dotted key by which the sweep is told where the run lies."""
+    return bool(name) and all(letter.isalnum() or letter in "-_" for letter in name)

@@ -102,6 +102,8 @@ def test_problems_are_told_at_once(tmp_path):
     assert "run a: beta" in str(error.value) and "run b: " in str(error.value)
     with pytest.raises(ConfigError, match="'a' is there twice"):
         load("quick", "runs=[{name: a},{name: a}]")
+    with pytest.raises(ConfigError, match="a name is 'beta0.5'; expected letters, digits, - and _"):
+        load("quick", "runs=[{name: beta0_5},{name: beta0.5}]")
     with pytest.raises(ConfigError, match="there is no run 'beta3'; expected some of beta0"):
         planned_runs(load("quick", f"folder={tmp_path}"), ["beta3"])
 
