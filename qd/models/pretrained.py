@@ -16,10 +16,10 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionN
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from qd.models.resolver import HUB_NAME
+from qd.models.resolver import HUB_NAME, WEIGHTS
 
-_FILES = ["config.json", "model.safetensors", "pytorch_model.bin"]
-"""What a hub repository of a model outside the transformers library consists of."""
+_FILES = ["config.json", WEIGHTS]
+"""What is read of a hub repository of a model outside the transformers library."""
 _NO_NETWORK = (
     " — without a network, fetch it elsewhere with `hf download <owner/name> --local-dir <folder>` and name that "
     "folder instead"
@@ -165,16 +165,20 @@ def load_hub_mixin(kind: Any, source: str) -> Any:
     without a word where they are missing; frozen and in eval mode.
 
     Raises:
-        ValueError: it cannot be had, or a weight is missing.
+        ValueError: it cannot be had, or a weight or the file of them is missing.
     """
     folder = Path(check_source(source))
     with _explained(source):
         if not folder.is_dir():
             folder = Path(snapshot_download(source, allow_patterns=_FILES))
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(
+            f"{source!r} lacks {WEIGHTS}; expected what save_pretrained wrote: pickled weights are not read"
+        )
+    with _explained(source):
         model = kind.from_pretrained(str(folder))
-    if (weights := folder / "model.safetensors").is_file():
-        with safe_open(weights, framework="pt") as file:
-            _refuse_missing(model.state_dict().keys() - set(file.keys()), source)
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        _refuse_missing(model.state_dict().keys() - set(file.keys()), source)
     return model.float().eval().requires_grad_(False)
 
 

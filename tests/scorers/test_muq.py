@@ -74,8 +74,21 @@ def test_missing_weights_and_models_are_told(published, monkeypatch):
     save_file(weights, published / "muq/model.safetensors")
     with pytest.raises(ValueError, match="lacks 1 weights of this model, linear.bias"):
         load_embedder(f"muq:{published / 'muq'}")
+    (published / "muq/model.safetensors").rename(published / "muq/pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"muq' lacks model.safetensors; expected .* pickled weights are not read"):
+        load_embedder(f"muq:{published / 'muq'}")
     with pytest.raises(ValueError, match="does not exist; expected a folder or a hub name"):
         load_embedder("muq:no-such-folder")
+
+
+def test_of_a_hub_name_nothing_is_downloaded_that_is_not_read(published, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "qd.models.pretrained.snapshot_download",
+        lambda name, allow_patterns: asked.append((name, set(allow_patterns))) or str(published / "muq"),
+    )
+    load_embedder("muq:owner/name")
+    assert asked == [("owner/name", {"config.json", "model.safetensors"})]
 
 
 def test_the_missing_extra_is_named(no_packages, tmp_path):
