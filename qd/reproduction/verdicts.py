@@ -72,11 +72,12 @@ def part(text: str, measure: Callable[[], Interval], rule: Callable[[], Rule] | 
         rule: when it holds; a function where the rule itself needs measurements. None: the number is only told.
     """
     try:
-        interval, judged = measure(), rule() if callable(rule) and not isinstance(rule, Rule) else rule
+        interval, judged = measure(), rule() if callable(rule) else rule
     except NotMeasuredError as missing:
         return Part(text, "", None, Verdict.MISSING, f"not measured: {missing}")
     if not all(map(math.isfinite, interval)):
-        return Part(text, judged.text if judged else "", None, Verdict.OPEN, "outside the range of the line")
+        verdict = Verdict.OPEN if judged else None
+        return Part(text, judged.text if judged else "", None, verdict, "outside the range of the line")
     return Part(text, judged.text if judged else "", interval, judged.judge(interval) if judged else None)
 
 
