@@ -83,8 +83,8 @@ def told(found: Setting, front: Sequence[Setting], wish: str, least: float) -> s
     for name in ("quality", "diversity"):
         best = max(front, key=lambda one, name=name: one.metrics[name].mean)
         mean, lo, hi = found.metrics[name]
-        cost = mean - best.metrics[name].mean
-        lines.append(f"- {name} {mean:.3f} [{lo:.3f}, {hi:.3f}]; the best of the front less {-cost:.3f}")
+        less = best.metrics[name].mean - mean
+        lines.append(f"- {name} {mean:.3f} [{lo:.3f}, {hi:.3f}]; the best of the front less {less:.3f}")
     point = found.point
     lines.append(f"- sample at T = {point.temperature:g}, guidance γ = {point.guidance_scale:g}{_against(point)}")
     lines.append(f"- measured on {point.n_prompts} prompts × {point.n_samples} samples ({point.protocol})")

@@ -76,6 +76,8 @@ def test_the_most_diverse_that_is_good_enough(points: Path, models, tmp_path: Pa
     setting, folder = pick(points, quality=1.35, out=tmp_path / "picked")
     assert setting.point.lam == 0.0
     assert (folder / DECODER).read_bytes() == (models[0] / DECODER).read_bytes()
+    card = (folder / "README.md").read_text()  # of an end of the front
+    assert "- quality 1.400 [" in card and "the best of the front less 0.000" in card and "-0.000" not in card
 
 
 def generation(folder: Path) -> dict:
