@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from qd.config import load_config, to_yaml
 from qd.disk import free_space
 from qd.logged import read_scalars
@@ -100,6 +102,11 @@ def newest_checkpoint(run: Path) -> Path:
             f"run {str(run)!r} has no {CHECKPOINT} yet, so it cannot be resumed; start it under another name"
         )
     return checkpoint
+
+
+def checkpoint_step(file: Path) -> int:
+    """Optimiser steps that a checkpoint has behind it; its tensors are not read."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"]
 
 
 def resumed_config(

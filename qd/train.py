@@ -33,7 +33,7 @@ from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
 from qd.ranks import check_nodes, first_process, local_device, new_folder, trainer_devices
-from qd.runs import check_disk, newest_checkpoint, save_config, taken
+from qd.runs import check_disk, checkpoint_step, newest_checkpoint, save_config, taken
 
 
 def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool = False) -> Path | None:
@@ -82,7 +82,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         seed=config.seed,
     )
     if checkpoint:
-        _check_points(folder, _step_of(checkpoint), evaluator)
+        _check_points(folder, checkpoint_step(checkpoint), evaluator)
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
@@ -142,10 +142,6 @@ def _check_points(folder: Path, step: int, evaluator: Evaluator) -> None:
         )
 
 
-def _step_of(checkpoint: Path) -> int:
-    return torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
-
-
 def _pinned(config: TrainConfig, folder: Path, revision: str | None) -> TrainConfig:
     """The config with what its names stand for now: the teacher stays the same when a run it names goes on."""
     resolved = config.model.name if config.model.name in SHIPPED else resolve_model(config.model.name)
@@ -196,7 +192,7 @@ def _callbacks(evaluator: Evaluator, config: TrainConfig, folder: Path) -> list[
 def _trainer(
     config: TrainConfig, folder: Path, callbacks: list[pl.Callback], checkpoint: Path | None, accumulation: int
 ) -> pl.Trainer:
-    resumed_at = _step_of(checkpoint) if checkpoint else None
+    resumed_at = checkpoint_step(checkpoint) if checkpoint else None
     settings = config.trainer
     return pl.Trainer(
         **trainer_devices(resolve_device(settings.device), settings.devices, settings.num_nodes, settings.sharded),

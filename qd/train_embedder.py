@@ -24,7 +24,7 @@ from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
 from qd.quiet import quieten_libraries
 from qd.ranks import first_process, new_folder, trainer_devices
-from qd.runs import newest_checkpoint, save_config, taken
+from qd.runs import checkpoint_step, newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
 """Folder inside the run's that holds the finished embedder."""
@@ -63,7 +63,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         print(f"run folder: {folder}", flush=True)
 
     interrupt, timer = GracefulInterrupt(), Timer()
-    resumed_at = _step_of(checkpoint) if checkpoint else None
+    resumed_at = checkpoint_step(checkpoint) if checkpoint else None
     trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)], resumed_at)
     fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
     seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
@@ -73,7 +73,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     if first_process():
         module.model.save_pretrained(folder / ASSET, half=True)
         parameters = sum(weight.numel() for weight in module.model.parameters())
-        write_card(folder / ASSET, config, data.held_out, parameters, _step_of(best), seconds, metrics)
+        write_card(folder / ASSET, config, data.held_out, parameters, checkpoint_step(best), seconds, metrics)
     return folder / ASSET
 
 
@@ -166,7 +166,3 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _step_of(checkpoint: Path) -> int:
-    return torch.load(checkpoint, weights_only=True)["global_step"]

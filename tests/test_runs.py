@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import pytest
+import torch
 
 from qd import runs
 from qd.config import ConfigError, load_config
@@ -128,6 +129,11 @@ def test_the_checkpoint_is_found_or_asked_for(tmp_path):
         runs.newest_checkpoint(tmp_path)
     (tmp_path / "last.ckpt").write_bytes(b"")
     assert runs.newest_checkpoint(tmp_path) == tmp_path / "last.ckpt"
+
+
+def test_the_step_of_a_checkpoint(tmp_path):
+    torch.save({"global_step": 7, "state_dict": {"weight": torch.ones(3)}}, tmp_path / "last.ckpt")
+    assert runs.checkpoint_step(tmp_path / "last.ckpt") == 7
 
 
 def test_disk_needed_counts_every_copy_of_the_weights():

@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from qd.builtin.styles import ARPEGGIO_STYLES, BASS_STYLES, CHORD_STYLES, RHYTHM
 MINIMUM_SECONDS = 16.0
 PARTS = ("lead", "chords", "bass")
 LEAD_CENTRE, CHORD_CENTRE, BASS_CENTRE = 72, 58, 38  # MIDI pitches about which the parts lie
+STRONG, SOFT = 1.0, 0.45  # velocities of the marks "x" and "o" of a drum pattern
 KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 
 # Which parts play in the sections of a piece. The lead rests in at most one section out of four.
@@ -121,6 +123,16 @@ def onset(genre: Genre, tempo: int, bar: int, step: float) -> float:
     return bar * (genre.steps_per_bar * step_seconds) + swung * step_seconds
 
 
+def bar_hits(genre: Genre, tempo: int, bar: int, drums: Mapping[str, str]) -> list[Hit]:
+    """The hits of one bar, in the time of the genre: a pattern of a mark a sixteenth for each of the drums."""
+    return [
+        Hit(onset(genre, tempo, bar, step), drum, STRONG if mark == "x" else SOFT)
+        for drum, pattern in drums.items()
+        for step, mark in enumerate(pattern)
+        if mark != "."
+    ]
+
+
 def _pick(rng: np.random.Generator, options: tuple):
     return options[int(rng.integers(len(options)))]
 
@@ -177,11 +189,8 @@ class _Score:
             if "bass" in playing:
                 notes += self._bass(bar, root)
             if "drums" in playing and self.has_drums:
-                hits += self._drums(bar)
+                hits += bar_hits(self.genre, self.tempo, bar, self.genre.drums)
         return notes, hits
-
-    def _time(self, bar: int, step: float) -> float:
-        return onset(self.genre, self.tempo, bar, step)
 
     def _pitch(self, degree: int, centre: int) -> int:
         """MIDI pitch of a scale degree, the tonic being the one nearest below ``centre``."""
@@ -189,7 +198,7 @@ class _Score:
         return tonic + SCALES[self.mode][degree % 7] + 12 * (degree // 7)
 
     def _note(self, part: str, bar: int, step: float, length: float, pitch: int, velocity: float = 0.8) -> Note:
-        return Note(part, self._time(bar, step), length * self.step_seconds, pitch, velocity)
+        return Note(part, onset(self.genre, self.tempo, bar, step), length * self.step_seconds, pitch, velocity)
 
     def _motif(self) -> list[tuple[int, int, int | None]]:
         """One bar of melody as (step, length, degree above the chord's root or None for a rest)."""
@@ -235,13 +244,4 @@ class _Score:
             self._note("bass", bar, step, length * 0.9, self._pitch(root + degree, BASS_CENTRE))
             for step, length, degree in line
             if step < self.genre.steps_per_bar
-        ]
-
-    def _drums(self, bar: int) -> list[Hit]:
-        velocity = {"x": 1.0, "o": 0.45}
-        return [
-            Hit(self._time(bar, step), drum, velocity[mark])
-            for drum, pattern in self.genre.drums.items()
-            for step, mark in enumerate(pattern)
-            if mark != "."
         ]

@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from qd.builtin.composer import Hit, Piece, onset
+from qd.builtin.composer import Piece, bar_hits, onset
 from qd.builtin.genres import GENRES, Genre
-
-STRONG, SOFT = 1.0, 0.45  # velocities of the marks "x" and "o"
 
 
 def without_drums(piece: Piece) -> Piece:
@@ -27,13 +25,8 @@ def with_drums(piece: Piece, rng: np.random.Generator) -> Piece:
     genre = GENRES[piece.genre]
     lender = genre if genre.drums else _lender(genre, rng)
     bar_seconds = onset(genre, piece.tempo, 1, 0)
-    hits = tuple(
-        Hit(onset(genre, piece.tempo, bar, step), drum, STRONG if mark == "x" else SOFT)
-        for bar in range(round(piece.seconds / bar_seconds))
-        for drum, pattern in lender.drums.items()
-        for step, mark in enumerate(pattern)
-        if mark != "."
-    )
+    bars = range(round(piece.seconds / bar_seconds))
+    hits = tuple(hit for bar in bars for hit in bar_hits(genre, piece.tempo, bar, lender.drums))
     return replace(piece, kit=lender.kit, hits=hits)
 
 

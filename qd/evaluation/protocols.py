@@ -67,8 +67,8 @@ class Protocol:
 
 PROTOCOLS = {
     "quick": Protocol("quick", "development", n_prompts=32, n_samples=4),
-    "full": Protocol("full", "heldout", n_prompts=101, n_samples=4),
-    "paper": Protocol("paper", "heldout", n_prompts=101, n_samples=8),
+    "full": Protocol("full", "heldout", n_prompts=world.QUALITY_PROMPTS, n_samples=4),
+    "paper": Protocol("paper", "heldout", n_prompts=world.QUALITY_PROMPTS, n_samples=8),
     # What the paper's listeners to diversity heard: 50 prompts, pairs of clips.
     "two-samples": Protocol("two-samples", "heldout", n_prompts=50, n_samples=2),
 }

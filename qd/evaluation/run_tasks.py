@@ -15,6 +15,7 @@ from qd.disk import free_space
 from qd.evaluation.bench import Bench
 from qd.evaluation.points import Point
 from qd.evaluation.task import Planned, State, Task
+from qd.metrics.frechet import LEAST
 from qd.models.condition import text_too_long
 from qd.modules.collective import rank
 
@@ -42,8 +43,8 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
     planned = bench.plan(tasks)
     rows = _rows(bench, tasks)
     problems = _length_problems(bench, tasks)
-    if bench.reference and rows < 10:
-        problems.append(f"fad is asked for of {rows} clips; expected 10 or more: use a larger protocol")
+    if bench.reference and rows < LEAST:
+        problems.append(f"fad is asked for of {rows} clips; expected {LEAST} or more: use a larger protocol")
     if problems:
         raise ConfigError(problems)
     left = [one for one in planned if one.state is not State.THERE]

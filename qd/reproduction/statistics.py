@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from qd.metrics.bootstrap import Interval
-from qd.pareto import non_dominated
+from qd.pareto import front, non_dominated
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -63,9 +63,7 @@ def gain_at_equal_diversity(line: NDArray, targets: NDArray) -> float:
     Returns:
         NaN if all targets are more diverse than the line.
     """
-    front = _front(line)
-    order = np.argsort(front[:, 1])
-    quality, diversity = front[order].T
+    quality, diversity = front(line)[::-1].T  # diversity rising
     reached = targets[targets[:, 1] <= diversity[-1]]
     return float((np.interp(reached[:, 1], diversity, quality) - reached[:, 0]).mean()) if len(reached) else np.nan
 
@@ -78,8 +76,3 @@ def front_of(quality: NDArray, diversity: NDArray) -> NDArray[np.int64]:
 def rank_agreement(a: NDArray, b: NDArray) -> float:
     """Kendall's τ-b of two orders of the same models: 1 = the same order."""
     return float(kendalltau(a, b).statistic)
-
-
-def _front(points: NDArray) -> NDArray:
-    """The distinct non-dominated points."""
-    return np.unique(points[front_of(points[:, 0], points[:, 1])], axis=0)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
 from qd.devices import fast_precision, resolve_device, trainer_device
-from qd.runs import CHECKPOINT
+from qd.runs import CHECKPOINT, checkpoint_step
 
 Example = dict[str, np.ndarray]
 
@@ -134,7 +134,7 @@ def fit_stage(
         callbacks=[clock, interrupt, LastCheckpoint(folder, checkpoint_every), TQDMProgressBar(refresh_rate=log_every)],
         log_every_n_steps=log_every,
     )
-    first_step = _steps_done(last)
+    first_step = checkpoint_step(last) if last.is_file() else 0
     data = _Stream(make_loader(first_step))
     fit_until_stopped(trainer, module, data, last if first_step else None, interrupt, GO_ON)
     if interrupt.requested:  # at the last step: what the stage does next would take no notice of it
@@ -174,13 +174,6 @@ def _trainer(folder: Path, max_steps: int, device: torch.device, precision: str,
         use_distributed_sampler=False,
         **options,
     )
-
-
-def _steps_done(checkpoint: Path) -> int:
-    """Optimiser steps that the checkpoint holds, 0 where there is none."""
-    if not checkpoint.is_file():
-        return 0
-    return torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
 
 
 def _readable(value: Any) -> str:
