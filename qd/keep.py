@@ -27,7 +27,7 @@ restores it.
 
 | | |
 |---|---|
-| command | {command} |
+| command | `make train CONFIG=<the config below>` |
 | run | {run}, step {step} of {max_steps} |
 | seed | {seed} |
 | data | {data}; {batch_size} sequences of {seconds:g} s a step |
@@ -116,7 +116,6 @@ def _card(recipe: Mapping[str, Any], name: str, error: float, measured: str, sec
         name=name,
         beta=config["beta"],
         error=error,
-        command="`make train CONFIG=<the config below>`",
         run=recipe["run"],
         step=step,
         max_steps=config["trainer"]["max_steps"],

@@ -115,7 +115,7 @@ class EmbedderTrainerConfig:
     """Of each: ``{wandb: {project: music}}``."""
     log_every: int = 10
     validations: int = 4
-    """Evenly spread over the run, the last one at its end; the best step by held-out recall@1 is kept."""
+    """One every ``max_steps // validations`` steps; the best step by held-out recall@1 is kept."""
     checkpoint_every: int = 30
     runs: str = "runs"
 

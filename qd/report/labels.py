@@ -1,4 +1,4 @@
-"""What points are called, and how lines look: told apart without colour."""
+"""What points, and the lines through them, are called."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from qd.evaluation.points import Point
 
 def short(name: str) -> str:
     """``runs/reproduction/beta0`` → ``β = 0``; another name keeps its last part."""
-    last = Path(name).name if not name.startswith("step-") else name
-    if last.startswith("step-"):
-        last = Path(name).parent.name
+    path = Path(name)
+    last = (path.parent if path.name.startswith("step-") else path).name
     found = re.fullmatch(r"beta([0-9.]+)", last)
     return f"β = {found[1]}" if found else last
 
