@@ -119,10 +119,10 @@ fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base PROTOCOL PR
 MEASURING_OPTIONS = $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
 	$(call option,REFERENCE,reference) $(call option,DEVICE,device) $(call option,OUT,out)
 
-evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT DEVICE ARGS
+evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS REFERENCE OUT DEVICE ARGS
 	@$(BIN)/qd evaluate $(MEASURING_OPTIONS) $(call option,MODEL,model) $(call option,GUIDANCE,guidance) $(ARGS)
 
-sweep: $(STAMP) ## measure all points that a config names: CONFIG SEEDS="0 1" PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
+sweep: $(STAMP) ## measure all points that a config names: CONFIG SEEDS="0 1" PROTOCOL PROMPTS REFERENCE DEVICE OUT ARGS="--dry-run"
 	@$(BIN)/qd sweep $(MEASURING_OPTIONS) $(call option,CONFIG,config) $(ARGS)
 
 report: $(STAMP) ## the paper's figures and tables of what was measured: POINTS=file RUNS="runs/beta0 …" PROTOCOL OUT ARGS="--only figure-3"
