@@ -16,8 +16,8 @@ PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENO
 # The shell reads these from its environment (as QD_BETA, …: bash has a SECONDS of its own), so that a value may hold
 # spaces, quotes and dollar signs. Only ARGS is split at spaces; quote what belongs together:
 #   ARGS="trainer.max_steps=200 'guidance.negative_prompt=Low quality.'"
-VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS OUT STAGE DATA CLAP \
-	A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE POINTS RUNS DIVERSITY QUALITY PROTOCOL SEEDS
+VARIABLES := BETA CONFIG NAME RESUME EMBEDDER SEED PROMPTS DEVICE MODEL PROMPT N GUIDANCE SECONDS TOPK TOPP OUT STAGE DATA \
+	CLAP A B LAMBDA MODELS ADHERENCE PREFERENCE AUDIO REFERENCE POINTS RUNS DIVERSITY QUALITY PROTOCOL SEEDS
 ifneq ($(origin NAME),command line)
   override NAME := # the environment of some systems has a NAME, of the machine
 endif
@@ -37,7 +37,7 @@ TAKES_train := BETA EMBEDDER PROMPTS $(RUN)
 TAKES_train-preference := DATA EMBEDDER OUT SEED DEVICE ARGS
 TAKES_tensorboard := ARGS
 TAKES_scorer-ranges := MODEL ADHERENCE PREFERENCE PROMPTS N GUIDANCE SECONDS SEED DEVICE ARGS
-TAKES_sample := MODEL PROMPT N GUIDANCE SECONDS OUT SEED DEVICE ARGS
+TAKES_sample := MODEL PROMPT N GUIDANCE SECONDS TOPK TOPP OUT SEED DEVICE ARGS
 TAKES_merge := A B LAMBDA MODELS EXTRAPOLATE OUT ARGS
 TAKES_fad := AUDIO MODEL REFERENCE EMBEDDER PROTOCOL PROMPTS SECONDS GUIDANCE OUT SEED DEVICE ARGS
 TAKES_evaluate := MODEL GUIDANCE $(MEASURING)
@@ -100,10 +100,10 @@ scorer-ranges: $(STAMP) ## how far two scorers range, and the ω they need: ADHE
 		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,SEED,seed) \
 		$(call option,DEVICE,device) $(ARGS)
 
-sample: $(STAMP) ## sample WAV files and a spectrogram: MODEL=base PROMPT="…" N GUIDANCE SECONDS OUT SEED DEVICE ARGS
+sample: $(STAMP) ## sample WAV files and a spectrogram: MODEL=base PROMPT="…" N GUIDANCE SECONDS TOPK TOPP OUT SEED DEVICE ARGS
 	@$(BIN)/qd sample $(call option,MODEL,model) $(call option,PROMPT,prompt) $(call option,N,n) \
-		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,OUT,out) \
-		$(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
+		$(call option,GUIDANCE,guidance) $(call option,SECONDS,seconds) $(call option,TOPK,top-k) \
+		$(call option,TOPP,top-p) $(call option,OUT,out) $(call option,SEED,seed) $(call option,DEVICE,device) $(ARGS)
 
 merge: $(STAMP) ## average weights: A=<quality> B=<diverse> LAMBDA=0.5, or MODELS="<name>:<weight> …"; EXTRAPOLATE=1 OUT
 	@$(BIN)/qd merge $(call option,A,a) $(call option,B,b) $(call option,LAMBDA,lambda) \
@@ -119,10 +119,10 @@ fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL=base PROTOCOL PR
 MEASURING_OPTIONS = $${QD_SEEDS:+--seeds $$QD_SEEDS} $(call option,PROTOCOL,protocol) $(call option,PROMPTS,prompts) \
 	$(call option,REFERENCE,reference) $(call option,DEVICE,device) $(call option,OUT,out)
 
-evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS OUT DEVICE ARGS
+evaluate: $(STAMP) ## measure models: MODEL=base or MODEL="<a>:0.5 <b>:0.5", PROTOCOL SEEDS="0 1" GUIDANCE PROMPTS REFERENCE OUT DEVICE ARGS
 	@$(BIN)/qd evaluate $(MEASURING_OPTIONS) $(call option,MODEL,model) $(call option,GUIDANCE,guidance) $(ARGS)
 
-sweep: $(STAMP) ## measure all points that a config names: CONFIG SEEDS="0 1" PROTOCOL PROMPTS DEVICE OUT ARGS="--dry-run"
+sweep: $(STAMP) ## measure all points that a config names: CONFIG SEEDS="0 1" PROTOCOL PROMPTS REFERENCE DEVICE OUT ARGS="--dry-run"
 	@$(BIN)/qd sweep $(MEASURING_OPTIONS) $(call option,CONFIG,config) $(ARGS)
 
 report: $(STAMP) ## the paper's figures and tables of what was measured: POINTS=file RUNS="runs/beta0 …" PROTOCOL OUT ARGS="--only figure-3"

@@ -59,9 +59,14 @@ def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
         "--reference",
         dest="fad_reference",
         metavar="FOLDER",
-        help="of the distance: a folder, a manifest, or builtin, clean held-out pieces (default: builtin)",
+        help="of the distance, which it asks for: a folder, a manifest, or builtin, clean held-out pieces (default: "
+        "builtin)",
     )
-    parser.add_argument("--fad-embedder", metavar="NAME", help="as for fad --embedder (default: builtin)")
+    parser.add_argument(
+        "--fad-embedder",
+        metavar="NAME",
+        help="of the distance, as for fad --embedder; asks for it too (default: builtin)",
+    )
     parser.add_argument("--batch-rows", type=int, help="sequences sampled and heard at once (default: 32)")
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
     parser.add_argument("--out", metavar="FILE", help="results file (default: runs/results/points.jsonl)")

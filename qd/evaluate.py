@@ -21,6 +21,6 @@ def evaluate(config: EvaluateConfig, dry_run: bool = False) -> None:
     quieten_libraries()
     specs = [ModelSpec.parse(text) for text in config.models]
     asked = (config.temperature, config.guidance_scale, config.negative_prompt)
-    tasks = [Task(spec, seed, *asked, fad=config.fad) for spec in specs for seed in config.seeds]
+    tasks = [Task(spec, seed, *asked, fad=config.asks_fad) for spec in specs for seed in config.seeds]
     with process_group(resolve_device(config.device)) as device:
         run_tasks(config, tasks, device, dry_run)

@@ -24,15 +24,7 @@ Finetuned from {base} by diversity-rewarded distillation of classifier-free guid
 base model under guidance γ = {scale:g} ({negative}) was distilled into its own weights, on its own samples{reward}. It
 is to be sampled **without** guidance, at temperature {temperature:g}, from all tokens.
 
-## Use
-
-In this folder, with the transformers library alone:
-
-```python
-{code}```
-
-{more}
-
+{use}
 ## Measured
 
 {measured}
@@ -47,6 +39,16 @@ In this folder, with the transformers library alone:
 ## Licence
 
 {licence} {heard}
+"""
+
+_USE = """## Use
+
+In this folder, with the transformers library alone:
+
+```python
+{code}```
+
+{more}
 """
 
 _PIPELINE = """from transformers import pipeline
@@ -112,7 +114,6 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
     """
     config, step = recipe["config"], recipe["step"]
     guidance, base = config["guidance"], config["model"]["name"]
-    parts = (folder / "decoder").is_dir()
     negative, beta = guidance["negative_prompt"], config["beta"]
     text = _CARD.format(
         run=recipe["run"],
@@ -124,8 +125,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
         if beta
         else "",
         temperature=config["rollout"]["temperature"],
-        code=_PARTS if parts else _PIPELINE,
-        more=_PARTS_MORE if parts else _PIPELINE_MORE,
+        use=usage(folder),
         measured=_measured(step, points),
         max_steps=config["trainer"]["max_steps"],
         batch_size=config["data"]["batch_size"],
@@ -135,6 +135,13 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
         heard=_HEARD,
     )
     (folder / README).write_text(front_matter([origin(base)]) + text, encoding="utf-8")
+
+
+def usage(folder: Path) -> str:
+    """The section of a card that shows how the folder loads without this project, by its layout."""
+    parts = (folder / "decoder").is_dir()
+    code, more = (_PARTS, _PARTS_MORE) if parts else (_PIPELINE, _PIPELINE_MORE)
+    return _USE.format(code=code, more=more)
 
 
 def front_matter(origins: Sequence[Origin]) -> str:

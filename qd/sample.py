@@ -24,6 +24,8 @@ def sample(
     negative_prompt: str | None = "Bad audio quality.",
     seconds: float = 4.0,
     temperature: float = 0.99,
+    top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
@@ -41,6 +43,8 @@ def sample(
         negative_prompt: of the guidance; None or empty is unconditional guidance.
         seconds: length of a clip.
         temperature: T, above 0.
+        top_k: draw from the k likeliest tokens of a step, 1 or more; None from all.
+        top_p: draw from the likeliest tokens that hold this share of the probability, in (0, 1]; None from all.
         seed: of the tokens drawn.
         out: folder for the files; ``runs/samples/<time>`` if None.
         device: see ``qd.devices.resolve_device``.
@@ -70,6 +74,8 @@ def sample(
         uniforms=lambda step: uniforms[..., step],
         guidance_scale=guidance,
         negative=music.condition([negative_prompt]) if negative_prompt else None,
+        top_k=top_k,
+        top_p=top_p,
     )
     folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
     return _write(folder, music.decode_channels(drawn.codes), music.sample_rate, prompt)

@@ -26,9 +26,8 @@ def sweep_tasks(config: SweepConfig) -> list[Task]:
     """The points in the order of the series; a series with its first seed, then with the next."""
     tasks = []
     for series in config.chosen:
-        fad = config.fad if series.fad is None else series.fad
+        common = {"temperature": config.temperature, "series": series.name, "fad": config.hears_fad(series)}
         for seed in config.seeds if series.seeds is None else series.seeds:
             for spec, own in series.points(config.models):
-                settings = {"temperature": config.temperature, "series": series.name, "fad": fad} | own
-                tasks.append(Task(spec, seed, **settings))
+                tasks.append(Task(spec, seed, **common | own))
     return tasks

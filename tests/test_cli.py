@@ -186,8 +186,10 @@ def test_processes_of_other_ranks_find_the_run_folder_made(calls, tmp_path, monk
 
 
 def test_sample_passes_what_was_given(calls):
-    assert cli.main(["sample", "--prompt", 'it\'s a "waltz"', "--n", "2", "--guidance=3", "--negative-prompt", ""]) == 0
+    arguments = ["--n", "2", "--guidance=3", "--negative-prompt", "", "--top-k=250", "--top-p", "0.9"]
+    assert cli.main(["sample", "--prompt", 'it\'s a "waltz"', *arguments]) == 0
     ((_, _, given),) = calls
+    assert (given["top_k"], given["top_p"]) == (250, 0.9)
     assert given.items() >= {"prompt": 'it\'s a "waltz"', "n": 2, "guidance": 3.0, "negative_prompt": ""}.items()
     assert given.keys() == inspect.signature(sample).parameters.keys()
 

@@ -144,6 +144,20 @@ def test_the_distance_is_that_of_the_command_fad(evaluate, points, models, tiny_
     assert points()[1].fad != point.fad
 
 
+def test_a_reference_asks_for_the_distance(evaluate, points, models, tiny_embedder, tmp_path, capsys):
+    folder, generator = tmp_path / "references" / "mine", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for number in range(12):
+        soundfile.write(folder / f"{number}.wav", 0.1 * generator.normal(size=round(CLIP_SECONDS * 16_000)), 16_000)
+    assert evaluate("--model", str(models[0]), "--reference", str(folder), "--fad-embedder", str(tiny_embedder)) == 0
+    assert evaluate("--model", str(models[0]), f"fad_embedder={tiny_embedder}", "fad_pieces=10") == 0
+    assert [point.fad_reference.split("-")[0] for point in points()] == ["mine", "builtin"]
+    assert points()[0].fad > 0 and points()[1].fad > 0
+    capsys.readouterr()
+    assert evaluate("--model", str(models[0]), "--reference", str(tmp_path / "gone")) == 2
+    assert "fad_reference: " in capsys.readouterr().err
+
+
 def test_dry_run_measures_no_point(evaluate, points, models, tmp_path, capsys):
     assert evaluate("--model", str(models[0])) == 0
     assert evaluate("--model", f"{models[0]} {models[1]}", "--dry-run") == 0

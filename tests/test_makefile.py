@@ -126,9 +126,11 @@ def test_values_arrive_as_they_were_written(make, shell):
     if not Path(shell).exists():
         pytest.skip(f"no {shell}")
     given = make(
-        "sample", f"SHELL={shell}", f"PROMPT={AWKWARD}", "MODEL=my runs/x", "N=2", "GUIDANCE=3", "SECONDS=8", "OUT=a b"
-    )
-    expected = ["--model=my runs/x", f"--prompt={AWKWARD}", "--n=2", "--guidance=3", "--seconds=8", "--out=a b"]
+        "sample", f"SHELL={shell}", f"PROMPT={AWKWARD}", "MODEL=my runs/x", "N=2", "GUIDANCE=3", "SECONDS=8",
+        "TOPK=250", "TOPP=0.9", "OUT=a b",
+    )  # fmt: skip
+    expected = ["--model=my runs/x", f"--prompt={AWKWARD}", "--n=2", "--guidance=3", "--seconds=8"]
+    expected += ["--top-k=250", "--top-p=0.9", "--out=a b"]
     assert arguments_of(given) == ["sample", *expected]
     assert arguments_of(make("sample", f"SHELL={shell}", "PROMPT=x")) == ["sample", "--prompt=x"]
 

@@ -48,6 +48,19 @@ def test_guidance_and_its_negative_prompt_change_what_is_heard(tiny_model, tmp_p
     assert (heard[0] != heard[1]).any() and (heard[1] != heard[2]).any()
 
 
+def test_top_k_and_top_p_leave_tokens_out(tiny_model, tmp_path):
+    def clip(name, **settings):
+        out = tmp_path / name
+        return clips_of(sample(str(tiny_model), "calm piano", n=2, seconds=SECONDS, out=out, device="cpu", **settings))
+
+    # Where the likeliest token alone is left, the uniforms decide nothing: the clips are alike, whatever the seed.
+    one, other = clip("k", top_k=1), clip("p", top_p=1e-6, seed=1)
+    assert all(np.abs(first.astype(int) - one[0]).max() <= 1 for first in (one[1], *other))
+    free, bounded, all_kept = clip("free"), clip("bounded", top_k=2), clip("kept", top_k=10**6, top_p=1.0)
+    assert all((a == b).all() for a, b in zip(free, all_kept, strict=True))
+    assert (free[0] != one[0]).any() and (bounded[0] != free[0]).any() and (bounded[0] != one[0]).any()
+
+
 def test_without_a_folder_they_go_to_the_runs(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = sample(str(tiny_model), "calm piano", n=1, seconds=SECONDS, device="cpu")
@@ -67,6 +80,9 @@ def test_without_a_folder_they_go_to_the_runs(tiny_model, tmp_path, monkeypatch)
         ({"seconds": 0.0}, "seconds"),
         ({"temperature": 0.0}, "temperature"),
         ({"guidance": float("nan")}, "guidance_scale"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0; leave it out to keep all tokens"),
+        ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
+        ({"top_p": float("nan")}, "top_p must be in .* got nan"),
         ({"model": "runs/none"}, "no such folder"),
         ({"seed": -1}, "seed"),
     ],

@@ -159,6 +159,21 @@ def test_a_distance_is_wanted_of_one_series_alone(config, measured, tiny_embedde
     assert len(measured) == 2  # the shared point was heard once, for both
 
 
+@pytest.mark.parametrize(
+    ("said", "settings", "heard"),
+    [
+        ((None, None), {}, (False, False)),
+        ((None, False), {"fad_reference": "builtin"}, (True, False)),  # it asks where nothing is said
+        ((None, True), {"fad_reference": "builtin"}, (False, True)),  # it is of the series that asks
+        ((None, True), {"fad_embedder": "builtin", "fad": True}, (True, True)),
+    ],
+)
+def test_a_reference_asks_for_the_distance_where_no_series_does(config, said, settings, heard):
+    series = [{"name": f"s{i}", "models": {"names": ["base"]}, "fad": fad} for i, fad in enumerate(said)]
+    tasks = sweep_tasks(load_config(SweepConfig, "sweep", str(config(series, **settings)), []))
+    assert tuple(task.fad for task in tasks) == heard
+
+
 def test_what_is_missing_is_told_with_what_needs_it(config, models, capsys):
     names = models | {"beta15": "runs/beta15"}
     assert main(["sweep", "--config", str(config(models=names))]) == 2
@@ -208,7 +223,7 @@ def test_lambdas_are_those_that_one_would_type():
     assert InterpolateConfig("a", "b", step=0.3).lambdas == [0.0, 0.3, 0.6, 0.9]
 
 
-@pytest.mark.parametrize(("name", "points"), [("default", 86), ("quick", 23), ("shipped", 77)])
+@pytest.mark.parametrize(("name", "points"), [("default", 93), ("quick", 23), ("shipped", 77)])
 def test_shipped_sweeps(name, points, models):
     """With stand-ins for the models that they name."""
     names = ["base", "beta0", "beta5", "beta10", "beta15"]

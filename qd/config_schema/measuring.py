@@ -23,13 +23,18 @@ class MeasuringConfig(JudgingConfig):
     seconds: float = 4.0  # length of a clip, > 0
     temperature: float = 0.99  # T of sampling, > 0
     seeds: list[int] = field(default_factory=lambda: [0])  # of the tokens drawn, ≥ 0; a point for each
-    fad: bool = False  # measure the Fréchet audio distance too, on the same audio
-    fad_reference: str = BUILTIN  # folder or manifest of recordings, or clean held-out pieces of the built-in world
-    fad_embedder: str = BUILTIN  # vggish:<weights file>, or any name of qd.models.embedder.load_embedder
+    fad: bool = False  # measure the Fréchet audio distance too, on the same audio; so does a reference or its embedder
+    fad_reference: str | None = None  # folder or manifest of recordings, or builtin (null): clean held-out pieces
+    fad_embedder: str | None = None  # vggish:<weights file>, or any name of load_embedder; null = builtin
     fad_pieces: int = 512  # of the built-in reference, ≥ 10
     batch_rows: int = 32  # sequences sampled and heard at once, ≥ 1; a matter of memory
     device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
     out: str = POINTS  # the results file; audio and values for each prompt go into folders beside it
+
+    @property
+    def asks_fad(self) -> bool:
+        """Whether the Fréchet audio distance is asked for, if only by telling what it is to be of."""
+        return self.fad or self.fad_reference is not None or self.fad_embedder is not None
 
     def measuring_problems(self, fad: bool) -> list[str]:
         """One sentence for each bad value; ``fad``: whether any point wants a Fréchet audio distance."""
@@ -40,8 +45,8 @@ class MeasuringConfig(JudgingConfig):
             *positive("seconds", self.seconds),
             *positive("temperature", self.temperature),
             *seed_problems("seeds", self.seeds),
-            *(unavailable("fad_reference", check_reference, self.fad_reference) if fad else []),
-            *(unavailable("fad_embedder", check_listener, self.fad_embedder) if fad else []),
+            *(unavailable("fad_reference", check_reference, self.fad_reference or BUILTIN) if fad else []),
+            *(unavailable("fad_embedder", check_listener, self.fad_embedder or BUILTIN) if fad else []),
             *bounded("fad_pieces", self.fad_pieces, 10),
             *bounded("batch_rows", self.batch_rows, 1),
             *present_device("device", self.device),
@@ -59,7 +64,7 @@ class EvaluateConfig(MeasuringConfig):
     extrapolate: bool = False  # allow weights of a sum outside [0, 1]
 
     def problems(self) -> list[str]:
-        found, weights = self.measuring_problems(self.fad), WeightsInPlace()
+        found, weights = self.measuring_problems(self.asks_fad), WeightsInPlace()
         found += [text for model in self.models for text in self._model_problems(model, weights)]
         found += [] if math.isfinite(self.guidance_scale) else [f"guidance_scale is {self.guidance_scale}"]
         return found + ([] if self.models else ["no model is named; expected MODEL=<name> or MODEL='<a>:0.5 <b>:0.5'"])

@@ -23,14 +23,18 @@ class SweepConfig(MeasuringConfig):
         """The series that are asked for."""
         return [series for series in self.series if self.only is None or series.name in self.only]
 
-    @property
-    def hears_fad(self) -> bool:
-        """Whether any point wants the Fréchet audio distance."""
-        return any(self.fad if series.fad is None else series.fad for series in self.chosen)
+    def hears_fad(self, series: SeriesConfig) -> bool:
+        """Whether its points want the Fréchet audio distance.
+
+        What the series does not say the sweep does. A reference alone asks for it in all of them, unless one wants it
+        anyway: then the reference is that one's.
+        """
+        named = any(one.fad for one in self.chosen)
+        return (self.fad if named else self.asks_fad) if series.fad is None else series.fad
 
     def problems(self) -> list[str]:
         names = [series.name for series in self.series]
-        found = self.measuring_problems(self.hears_fad)
+        found = self.measuring_problems(any(map(self.hears_fad, self.chosen)))
         found += ["only is empty; expected names of series, or null for all"] if self.only == [] else []
         found += [] if names else ["series is empty; expected what to measure, as configs/sweep/default.yaml has it"]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)

@@ -11,7 +11,7 @@ import torch
 from qd.config_schema.measuring import MeasuringConfig
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
-from qd.evaluation.fad_reference import load_reference
+from qd.evaluation.fad_reference import BUILTIN, load_reference
 from qd.evaluation.points import Point
 from qd.evaluation.results import Results
 from qd.evaluation.task import Planned, State, Task
@@ -39,9 +39,8 @@ class Bench:
         embedders = (load_embedder(name).to(device) for name in (config.embedder, config.heldout_embedder))
         self.instruments = Instruments(load_judges(config, device), *embedders)
         cache = self.results.folder / REFERENCES
-        self.reference = (
-            load_reference(config.fad_reference, config.fad_embedder, config.fad_pieces, device, cache) if fad else None
-        )
+        asked = (config.fad_reference or BUILTIN, config.fad_embedder or BUILTIN, config.fad_pieces)
+        self.reference = load_reference(*asked, device, cache) if fad else None
         self._evaluators: dict[bool, Evaluator] = {}
 
     def evaluator(self, music: MusicGen, fad: bool = False) -> Evaluator:

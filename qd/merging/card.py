@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from qd.merging.sources import RECIPE, Source
-from qd.model_card import README, front_matter, origin
+from qd.model_card import README, front_matter, origin, usage
 from qd.models.fingerprint import stored_fingerprint
 from qd.models.safetensors_files import read_header
 
@@ -19,7 +19,10 @@ _CARD = """# {name}: a merged model
 {sum}
 
 The sum was taken in float32, tensor by tensor. Tensors that are equal in all models are copies, among them text encoder
-and codec; so is the whole model where one weight is 1 and all others are 0. It loads as those models do.
+and codec; so is the whole model where one weight is 1 and all others are 0.
+
+{use}
+## How it was made
 
 - Command: `{command}`
 - Weights stored as: {dtypes}
@@ -65,6 +68,7 @@ def write_recipe(folder: Path, name: str, sources: Sequence[Source], lam: float 
         command=_command(sources, lam),
         dtypes=", ".join(_dtypes(folder)),
         rows="\n".join(rows),
+        use=usage(folder),
     )
     head = front_matter([origin(str(source.folder)) for source in sources])
     (folder / README).write_text(head + card, encoding="utf-8")

@@ -22,7 +22,7 @@ class Setting:
     """A model, asked in one way, with one seed or several.
 
     Attributes:
-        points: one for each seed.
+        points: one for each seed, and for each reference of the Fréchet audio distance where there are several.
         prompts: P texts.
         per_prompt: for each metric a value for each prompt, the mean over the seeds, ``(prompts,)``.
         metrics: means over prompts with 95 % bootstrap intervals.
@@ -41,6 +41,10 @@ class Setting:
     def point(self) -> Point:
         """What all seeds have in common stands in the first one."""
         return self.points[0]
+
+    @property
+    def seeds(self) -> set[int]:
+        return {point.seed for point in self.points}
 
     @property
     def place(self) -> tuple[float, float]:
@@ -108,7 +112,7 @@ class ReportData:
 
     def setting(self, points: Sequence[Point]) -> Setting:
         """Of the same model asked in the same way."""
-        kept = [self._measurement(point) for point in points]
+        kept = [self._measurement(point) for point in {point.key: point for point in points}.values()]
         per_prompt = {name: np.mean([one.per_prompt[name] for one in kept], axis=0) for name in METRICS}
         means = {name: [point.metrics[name].mean for point in points] for name in METRICS}
         return Setting(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.markdown import markdown_interval, markdown_table
 from qd.pareto import Strategy, common_reference, dominance, hypervolume
@@ -58,19 +59,28 @@ def adherence_table(data: ReportData) -> Table:
 
 
 def fad_table(data: ReportData) -> Table:
-    """Table 5: Fréchet audio distance, and without the bias of the number of clips."""
+    """Table 5: Fréchet audio distance, and without the bias of the number of clips; two columns for each reference."""
     measured = {
         label: [point for point in setting.points if point.fad is not None] for label, setting in headline(data).items()
     }
-    if not any(measured.values()):
+    references = sorted({point.fad_reference for points in measured.values() for point in points})
+    if not references:
         raise NotMeasuredError("needs fad: true in series betas or guidance-base")
-    references = {point.fad_reference for points in measured.values() for point in points}
     rows = [
-        [label, f"{np.mean([p.fad for p in points]):.3f}", f"{np.mean([p.fad_infinite for p in points]):.3f}"]
+        [label, *(text for reference in references for text in _distances(points, reference))]
         for label, points in measured.items()
         if points
     ]
-    return Table(["Model", f"FAD to {'; '.join(sorted(references))}", "FAD∞"], rows)
+    return Table(["Model", *(title for name in references for title in (f"FAD to {name}", "FAD∞"))], rows)
+
+
+def _distances(points: list[Point], reference: str) -> tuple[str, str]:
+    """Means over the seeds of FAD and FAD∞ to the one reference: distances to another do not compare."""
+    found = [(point.fad, point.fad_infinite) for point in points if point.fad_reference == reference]
+    if not found:
+        return "—", "—"
+    distance, infinite = np.mean(found, axis=0)
+    return f"{distance:.3f}", f"{infinite:.3f}"
 
 
 def front_table(data: ReportData) -> Table:
@@ -112,5 +122,5 @@ def strategy(settings: list[Setting]) -> Strategy:
 
 def interval(setting: Setting, name: str, digits: int = 3) -> str:
     """``0.32 [0.29, 0.35]``, and the spread over seeds where there are several."""
-    spread = f" (seeds apart {setting.spread[name]:.{digits}f})" if len(setting.points) > 1 else ""
+    spread = f" (seeds apart {setting.spread[name]:.{digits}f})" if len(setting.seeds) > 1 else ""
     return markdown_interval(setting.metrics[name], digits) + spread

@@ -46,6 +46,12 @@ class Measured:
         if others:
             kinds = sorted({f"{p.protocol}, {p.scorers}" for p in self.points})
             raise ValueError("\n".join([f"{self.file} holds points that do not compare; split it:", *kinds]))
+        references = sorted({point.fad_reference for point in self.points if point.fad_reference})
+        if len(references) > 1:
+            listed = ", ".join(references)
+            raise ValueError(
+                f"{self.file} holds distances to {listed}, which do not compare; keep those to one of them"
+            )
         self._refuse_two_models_of_a_role()
         self.temperature = Counter(p.temperature for p in self.points if p.guidance_scale == 1).most_common(1)[0][0]
         self.seeds = sorted({point.seed for point in self.points})

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from qd.callbacks.step_folders import StepFolders
+from qd.merging.merge import merge
 from qd.models.musicgen import MusicGen
 from qd.models.sampler import Sampler
 
@@ -67,13 +68,15 @@ def save_step(folder: Path, checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, make_library_model, encodec_checkpoint, tiny_model) -> dict[str, Path]:
-    """Three step folders; in each, what its card shows, and what a test adds, has been run by a process of its own."""
+    """Three step folders and merges; in each, what its card shows, and what a test adds, was run by another process."""
     place = tmp_path_factory.mktemp("export")
     make_library_model(channels=2).save_pretrained(place / "base")
     MusicGen.load(encodec_checkpoint).tokenizer.save_pretrained(place / "base")
     bases = {"mono": encodec_checkpoint, "stereo": place / "base", "parts": tiny_model}
     folders = {name: save_step(place / name, checkpoint) for name, checkpoint in bases.items()}
-    more = {"mono": PIPELINE, "stereo": PIPELINE, "parts": PARTS}
+    for name in ("mono", "parts"):
+        folders[f"merged {name}"] = merge(str(folders[name]), str(bases[name]), lam=0.3, out=place / f"merged {name}")
+    more = {name: PARTS if name.endswith("parts") else PIPELINE for name in folders}
     arguments = [text for name, folder in folders.items() for text in (str(folder), more[name])]
     result = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -87,7 +90,9 @@ def greedy(folder: Path) -> torch.Tensor:
     return music.decode(Sampler(music.lm).sample(music.condition([PROMPT]), FRAMES, greedy=True).codes)[0]
 
 
-@pytest.mark.parametrize(("name", "shape"), [("mono", (FRAMES * 8,)), ("stereo", (2, FRAMES * 8))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mono", (FRAMES * 8,)), ("stereo", (2, FRAMES * 8)), ("merged mono", (FRAMES * 8,))]
+)
 def test_an_encodec_model_runs_in_a_pipeline(name, shape, exported):
     likeliest, sampled = (torch.from_numpy(np.load(exported[name] / f"{kind}.npy")) for kind in ("greedy", "sampled"))
     assert likeliest.shape == sampled.shape == shape
@@ -110,11 +115,12 @@ def test_the_pipeline_samples_as_the_training_did(encodec_checkpoint, tmp_path):
 
 
 @torch.no_grad()
-def test_the_parts_of_a_built_in_model_load(exported):
-    states, logits = torch.load(exported["parts"] / "parts.pt", weights_only=True)
-    music = MusicGen.load(exported["parts"])
+@pytest.mark.parametrize("name", ["parts", "merged parts"])
+def test_the_parts_of_a_built_in_model_load(name, exported):
+    states, logits = torch.load(exported[name] / "parts.pt", weights_only=True)
+    music = MusicGen.load(exported[name])
     torch.testing.assert_close(states, music.condition([PROMPT]).states)
     start = torch.full((music.lm.codebooks, 1), music.lm.pad)
     projected = states @ torch.eye(states.shape[-1], music.lm.decoder.config.hidden_size)
     torch.testing.assert_close(logits, music.lm.decoder(start, encoder_hidden_states=projected).logits)
-    assert load_file(exported["parts"] / "projection.safetensors")["weight"].shape == music.lm.projection.weight.shape
+    assert load_file(exported[name] / "projection.safetensors")["weight"].shape == music.lm.projection.weight.shape

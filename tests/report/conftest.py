@@ -29,6 +29,7 @@ class Synthetic:
         diversity: float,
         *,
         fad: float | None = None,
+        reference: str = "pieces",
         audio: bool = False,
         key: str | None = None,
         **facts,
@@ -47,10 +48,10 @@ class Synthetic:
             audio=np.full((2, 800), 0.1, np.float32) if audio else np.zeros((0, 800), np.float32),
             sample_rate=16_000,
             seconds=1.0,
-            fad=None if fad is None else Fad(fad, fad / 2, "pieces"),
+            fad=None if fad is None else Fad(fad, fad / 2, reference),
         )
         self.results.keep(key, measurement)
-        heard = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": "pieces"}
+        heard = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": reference}
         point = Point(
             key=key, run=Path(model).name, model=model, series=series, n_prompts=len(PROMPTS), n_samples=4,
             metrics=measurement.intervals(), seconds=1.0, **heard, **known,

@@ -58,6 +58,33 @@ def test_the_tables_have_the_known_values(whole: Path) -> None:
     assert fad == {"base": ["0.090", "0.045"], **{f"β = {beta}": ["0.050", "0.025"] for beta in (0, 5, 15)}}
 
 
+def test_distances_to_different_references_stand_apart(synthetic: Synthetic) -> None:
+    for seed in (0, 1):
+        synthetic.add("betas", "base", 0.0, 0.6, fad=0.1 + 0.2 * seed, seed=seed)
+    synthetic.add("betas", "base", 0.0, 0.6, fad=8.0, reference="mine", seed=0)
+    synthetic.add("betas", "runs/beta0", 1.0, 0.3, fad=6.0, reference="mine", beta=0.0)
+    synthetic.add("betas", "runs/beta15", 1.0, 0.4, fad=0.3, beta=15.0)
+    data = ReportData(synthetic.results.points.path)
+    table = TABLES["table-5"].make(data)
+    assert table.header == ["Model", "FAD to mine", "FAD∞", "FAD to pieces", "FAD∞"]
+    assert table.rows == [
+        ["base", "8.000", "4.000", "0.200", "0.100"],
+        ["β = 0", "6.000", "3.000", "—", "—"],
+        ["β = 15", "—", "—", "0.300", "0.150"],
+    ]
+
+
+def test_a_point_of_two_references_counts_once(synthetic: Synthetic) -> None:
+    synthetic.add("betas", "runs/beta0", 1.0, 0.3, fad=0.1, beta=0.0, seed=0)
+    synthetic.add("betas", "runs/beta0", 1.0, 0.3, fad=8.0, beta=0.0, seed=0, reference="mine")
+    synthetic.add("betas", "runs/beta5", 1.0, 0.3, beta=5.0)
+    data = ReportData(synthetic.results.points.path)
+    assert "seeds" not in TABLES["table-1"].make(data).markdown()
+    synthetic.add("betas", "runs/beta0", 1.3, 0.3, beta=0.0, seed=1)
+    again = headline(ReportData(synthetic.results.points.path))["β = 0"]
+    assert again.seeds == {0, 1} and again.metrics["quality"].mean == pytest.approx(1.15)
+
+
 def test_seeds_are_one_setting_and_their_spread_is_told(whole: Path) -> None:
     quality = headline(ReportData(whole))["β = 5"]
     assert len(quality.points) == 2

@@ -111,6 +111,15 @@ def test_results_that_do_not_compare_are_refused(world):
         Measured(world.file.with_name("none.jsonl"), world.runs)
 
 
+def test_distances_to_two_references_are_refused(world):
+    world.add("base", PAPER["base"])
+    world.add("beta0", PAPER["beta0"], fad=None, fad_infinite=None, fad_reference="")
+    assert len(Measured(world.file, world.runs).points) == 2
+    world.add("beta15", PAPER["beta15"], fad_reference="mine")
+    with pytest.raises(ValueError, match="holds distances to mine, r, which do not compare; keep those to one of them"):
+        Measured(world.file, world.runs)
+
+
 def test_the_table_has_a_verdict_for_each_attempt(world):
     world.add("base", PAPER["base"])
     rows = judge(Measured(world.file, world.runs))
