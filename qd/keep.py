@@ -27,7 +27,7 @@ restores it.
 
 | | |
 |---|---|
-| command | `make train CONFIG=<the config below>` |
+| command | `make train CONFIG=<the config below> ARGS="trainer.max_steps={step}"` |
 | run | {run}, step {step} of {max_steps} |
 | seed | {seed} |
 | data | {data}; {batch_size} sequences of {seconds:g} s a step |
@@ -136,14 +136,18 @@ def _prompts(source: Mapping[str, Any]) -> str:
 
 
 def _measured(source: Source, name: str, file: Path) -> str:
-    """The last measurement of the model without guidance, below the base model's where it was measured likewise."""
+    """The last measurement of the model without guidance, of those with the first seed of sampling.
+
+    Below the base model's, where it was measured likewise.
+    """
     points = [point for point in PointsFile(file).read() if point.guidance_scale == 1]
     mine = [point for point in points if _is_of(point, source, name)]
     if not mine:
         return "Not measured."
-    alike = [p for p in points if comparable(p, mine[-1]) and _asked(p) == _asked(mine[-1])]
+    chosen = min(reversed(mine), key=lambda point: point.seed)
+    alike = [p for p in points if comparable(p, chosen) and _asked(p) == _asked(chosen)]
     base = [point for point in alike if point.model == "base"]
-    return measured_table({**({"base": base[-1]} if base else {}), name: mine[-1]})
+    return measured_table({**({"base": base[-1]} if base else {}), name: chosen})
 
 
 def _asked(point: Point) -> tuple[float, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qd.evaluation.points import METRICS, Point
+from qd.evaluation.points import METRICS
 from qd.markdown import markdown_interval, markdown_table
 from qd.report.data import ReportData, read_training
 from qd.report.figures import FIGURES
@@ -32,7 +32,7 @@ make reproduce CONFIG={config}
 {notes}```yaml
 {yaml}```
 
-## How long it took
+{beside}## How long it took
 
 The {points} points of the sweep took {sweep} in all, one after another.{times}
 
@@ -46,9 +46,8 @@ The {points} points of the sweep took {sweep} in all, one after another.{times}
 
 ## Every model
 
-Without guidance, protocol `{protocol}`, instruments `{scorers}`: means over {n_prompts} prompts × {n_samples} samples
-with 95 % bootstrap intervals. Runs of one β and several seeds tell how far chance in training goes; several seeds of
-one model, chance in sampling.
+Without guidance: means over the prompts with 95 % bootstrap intervals. Runs of one β and several seeds tell how far
+chance in training goes; several seeds of one model, chance in sampling.
 
 {models}
 """
@@ -63,35 +62,35 @@ def write_document(
         plan: whose results are told.
         path: of the page.
         name: of the plan.
-        others: further attempts by name, whose claims stand beside.
+        others: further attempts by name, whose claims and models stand beside.
 
     Raises:
         ValueError: there are no results yet, or they do not compare.
     """
-    measured = Measured(plan.results, plan.folder)
-    attempts = {name: judge(measured)}
-    attempts |= {other: judge(Measured(of.results, of.folder)) for other, of in (others or {}).items()}
-    alone = [p for p in measured.points if len(roles(p.model)) == 1 and p.guidance_scale == 1]
-    alone = [point for point in alone if point.temperature == measured.temperature]
-    first, seconds = measured.points[0], sum({p.key: p.seconds for p in measured.points}.values())
+    attempts = {name: plan, **(others or {})}
+    found = {of: Measured(one.results, one.folder) for of, one in attempts.items()}
+    measured = found[name]
+    seconds = sum({p.key: p.seconds for p in measured.points}.values())
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _DOCUMENT.format(
         config=name,
         notes=f"{plan.notes.strip()}\n\n" if plan.notes.strip() else "",
         yaml=OmegaConf.to_yaml({key: value for key, value in asdict(plan).items() if key != "notes"}),
+        beside="".join(map(_beside, others or {}, (others or {}).values())),
         points=len({point.key for point in measured.points}),
         sweep=f"{seconds / 60:.0f} minutes",
         times=_times(plan),
         figures=_figures(plan, path),
-        claims=claims_table(attempts),
-        protocol=first.protocol,
-        scorers=first.scorers,
-        n_prompts=first.n_prompts,
-        n_samples=first.n_samples,
-        models=_models(alone),
+        claims=claims_table({of: judge(one) for of, one in found.items()}),
+        models="\n\n".join(_models(of, one) for of, one in found.items()),
     )
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _beside(name: str, plan: ReproductionConfig) -> str:
+    notes = f"\n\n{plan.notes.strip()}" if plan.notes.strip() else ""
+    return f"### Beside it: {name}\n\n```\nmake reproduce CONFIG={name}\n```{notes}\n\n"
 
 
 def _times(plan: ReproductionConfig) -> str:
@@ -129,10 +128,16 @@ def _figure(folder: str, name: str, text: str) -> str:
     return f"![{title}]({folder}/{name}.png)\n\n*{title.split('. ')[0]}. {text}*"
 
 
-def _models(points: Sequence[Point]) -> str:
-    distinct = {(next(iter(roles(point.model))), point.seed): point for point in reversed(points)}
+def _models(attempt: str, measured: Measured) -> str:
+    alone = [p for p in measured.points if len(roles(p.model)) == 1 and p.guidance_scale == 1]
+    alone = [point for point in alone if point.temperature == measured.temperature]
+    distinct = {(next(iter(roles(point.model))), point.seed): point for point in reversed(alone)}
     rows = []
     for (role, seed), point in sorted(distinct.items(), key=lambda item: item[0]):
         fad = "" if point.fad is None else f"{point.fad:.3f}"
         rows.append([role, str(seed), *(markdown_interval(point.metrics[name]) for name in METRICS), fad])
-    return markdown_table(["model", "sampling seed", *METRICS, "FAD"], rows)
+    table, first = markdown_table(["model", "sampling seed", *METRICS, "FAD"], rows), measured.points[0]
+    return (
+        f"### Of {attempt}\n\nProtocol `{first.protocol}`, {first.n_prompts} prompts × {first.n_samples} samples, "
+        f"instruments `{first.scorers}`:\n\n{table}"
+    )

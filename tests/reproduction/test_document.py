@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from qd.reproduction.document import write_document
 from qd.reproduction.plan import ReproductionConfig, RunConfig
 from tests.reproduction.conftest import PAPER
@@ -12,7 +14,9 @@ def test_the_page_is_made_of_results(world, tmp_path):
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"picture")
     (tmp_path / "beta0" / "step-002000").mkdir(parents=True)
-    page = write_document(plan, tmp_path / "docs" / "reproduction.md", "mine", {"again": plan})
+    page = write_document(
+        plan, tmp_path / "docs" / "reproduction.md", "mine", {"again": replace(plan, notes="Once more.")}
+    )
     text = page.read_text(encoding="utf-8")
     assert "make reproduce CONFIG=mine" in text and "| claim | mine | again |" in text
     assert (
@@ -21,4 +25,5 @@ def test_the_page_is_made_of_results(world, tmp_path):
     assert (page.parent / "reproduction" / "figure-3.png").read_bytes() == b"picture"
     assert "| beta0 | 0 | 0 | 2000 |  |  |" in text and "| beta15 (to do) | 15 |" in text
     rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| beta15 | ")]
-    assert rows == [["| beta15", "0"], ["| beta15", "1"]]
+    assert rows == 2 * [["| beta15", "0"], ["| beta15", "1"]]  # once for each attempt
+    assert "### Beside it: again\n\n```\nmake reproduce CONFIG=again\n```\n\nOnce more.\n\n## How long" in text

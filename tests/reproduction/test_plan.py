@@ -17,7 +17,7 @@ def load(name: str, *overrides: str) -> ReproductionConfig:
     return load_config(ReproductionConfig, "reproduction", name, overrides)
 
 
-@pytest.mark.parametrize("name", [name for name in PLANS if name != "shipped"])
+@pytest.mark.parametrize("name", [name for name in PLANS if load(name).runs])
 def test_every_plan_of_all_runs_is_whole(name, tmp_path):
     plan = load(name, f"folder={tmp_path}")
     runs = {one.run.name: one for one in planned_runs(plan)}
@@ -31,6 +31,15 @@ def test_every_plan_of_all_runs_is_whole(name, tmp_path):
     assert all(f"  {run}: {shipped}/{run}\n" in text for run in runs)
     guided = load_sweep(plan).guided
     assert (len(guided), sum(guided)) == {"default": (114, 25), "quick": (30, 8)}[name]
+
+
+def test_the_averages_are_measured_without_training():
+    plan, default = load("averaged"), load("default")
+    assert planned_runs(plan) == [] and plan.folder != default.folder
+    text = (config_folder() / "sweep" / f"{plan.sweep}.yaml").read_text(encoding="utf-8")
+    trained = [run.name for run in default.runs if run.name.startswith("beta")]
+    assert len(trained) == 6 and all(f"  {run}: {plan.folder}/{run}\n" in text for run in trained)
+    assert len(load_sweep(plan).guided) == 36
 
 
 def test_the_shipped_pair_is_measured_without_training():
