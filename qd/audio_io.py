@@ -1,7 +1,8 @@
-"""Audio to files: WAV or FLAC, and pictures of log-mel spectrograms."""
+"""Audio to files: WAV or FLAC, what a page can play, and pictures of log-mel spectrograms."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ HOP_SECONDS = 0.01
 WINDOW_SECONDS = 0.064
 MEL_BINS = 128
 FLOOR_DB = -80.0
+MP3_RATES = frozenset({8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000})
 
 
 def write_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) -> None:
@@ -31,6 +33,18 @@ def write_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples.clip(-1.0, 1.0), sample_rate, subtype="PCM_16")
+
+
+def playable(path: str | Path) -> tuple[str, bytes]:
+    """MIME type and bytes of an audio file, for a page that is sent: as MP3 of the library's usual rate, of equal
+    length and about a quarter of the size of the FLAC; as it is where MP3 does not know the sample rate."""
+    path = Path(path)
+    audio, sample_rate = soundfile.read(path, dtype="float32")
+    if sample_rate not in MP3_RATES:
+        return f"audio/{path.suffix.removeprefix('.').lower()}", path.read_bytes()
+    packed = io.BytesIO()
+    soundfile.write(packed, audio, sample_rate, format="MP3")
+    return "audio/mpeg", packed.getvalue()
 
 
 def log_mel(audio: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:

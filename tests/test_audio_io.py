@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import librosa
 import matplotlib.image
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from qd.audio_io import FLOOR_DB, log_mel, spectrogram_png, write_audio
+from qd.audio_io import FLOOR_DB, log_mel, playable, spectrogram_png, write_audio
 
 RATE = 16_000
 
@@ -46,6 +48,21 @@ def test_two_channels_stay_two(tmp_path):
 def test_bad_audio_is_named(audio, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         write_audio(tmp_path / "bad.wav", audio, RATE)
+
+
+def test_a_page_plays_a_smaller_file_of_the_same_sound(tmp_path):
+    audio = tone(440, seconds=1.0) + 0.02 * torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    write_audio(tmp_path / "clip.flac", audio, RATE)
+    kind, sound = playable(tmp_path / "clip.flac")
+    assert kind == "audio/mpeg" and len(sound) < 0.5 * (tmp_path / "clip.flac").stat().st_size
+    read, rate = soundfile.read(io.BytesIO(sound))
+    assert rate == RATE and len(read) == RATE
+    assert np.corrcoef(read, audio)[0, 1] > 0.98
+
+
+def test_a_page_plays_a_rate_that_mp3_does_not_know_as_it_is(tmp_path):
+    write_audio(tmp_path / "clip.flac", tone(440), 17_000)
+    assert playable(tmp_path / "clip.flac") == ("audio/flac", (tmp_path / "clip.flac").read_bytes())
 
 
 @pytest.mark.parametrize("hertz", [200.0, 1_000.0, 4_000.0])

@@ -81,7 +81,8 @@ def test_a_point_for_each_model_and_seed(evaluate, points, models, tmp_path, cap
         kept = Measurement.load(tmp_path / "results" / "per_prompt" / f"{point.key}.npz")
         assert kept.intervals() == point.metrics and len(kept.prompts) == 4
         clips = sorted((tmp_path / "results" / "audio" / point.key).iterdir())
-        assert [clip.name for clip in clips] == ["prompt-1.flac", "prompt-2.flac"]
+        kept_names = [f"prompt-{prompt}-sample-{sample}.flac" for prompt in (1, 2) for sample in (1, 2)]
+        assert [clip.name for clip in clips] == kept_names
         assert soundfile.info(clips[0]).duration == pytest.approx(CLIP_SECONDS, rel=0.01)
     assert "of 4 points 0 are there, 4 to measure" in capsys.readouterr().out
 

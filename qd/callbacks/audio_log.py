@@ -10,14 +10,18 @@ from qd.evaluation.measurement import Measurement
 
 
 class AudioLog(MeasurementListener):
-    """Of each measurement, the kept samples as TensorBoard audio and one figure of their spectrograms."""
+    """Of each measurement, the kept samples as TensorBoard audio and one figure of the spectrograms of each prompt's
+    first."""
 
     def on_measurement(self, writer: SummaryWriter | None, step: int, measurement: Measurement) -> None:
         if writer is None or len(measurement.audio) == 0:
             return
         rate = measurement.sample_rate
-        for number, (clip, prompt) in enumerate(zip(measurement.audio, measurement.prompts, strict=False)):
-            writer.add_audio(f"samples/{number} {prompt}", clip[None].clip(-1.0, 1.0), step, sample_rate=rate)
+        for number, (clips, prompt) in enumerate(zip(measurement.audio, measurement.prompts, strict=False)):
+            for sample, clip in enumerate(clips, start=1):
+                tag = f"samples/{number} {prompt}" + (f" ({sample})" if sample > 1 else "")
+                writer.add_audio(tag, clip[None].clip(-1.0, 1.0), step, sample_rate=rate)
         titles = measurement.prompts[: len(measurement.audio)]
-        writer.add_figure("spectrograms", spectrogram_figure(measurement.audio, rate, titles), step, close=False)
+        figure = spectrogram_figure(measurement.audio[:, 0], rate, titles)
+        writer.add_figure("spectrograms", figure, step, close=False)
         writer.flush()

@@ -32,7 +32,7 @@ class JudgingConfig:
     prompts: str | None = None  # a file in any format of qd.data.prompt_files, or "generic"; null = the protocol's own
     n_prompts: int | None = None  # ≥ 2; null = the protocol's own, or all of `prompts`
     n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
-    audio_prompts: int = 4  # prompts whose first sample is kept, to be heard later, ≥ 0
+    audio_prompts: int = 4  # prompts whose first two samples are kept, to be heard side by side, ≥ 0
     adherence: str = "builtin"  # or clap:<hub name or folder>, muq-mulan:<hub name or folder>: how far a prompt is met
     preference: str = "builtin"  # or audiobox:<hub name or folder>, or the folder of a trained preference scorer
     adherence_weight: float = ADHERENCE_WEIGHT  # ω of quality = ω · adherence + preference, ≥ 0; see `qd scorer-ranges`

@@ -30,6 +30,9 @@ from qd.scorers.protocol import Quality
 EVALUATION_STREAM = 2**62
 """The step that evaluation hands to the counter: no training step reaches it, so no training draw is repeated."""
 
+AUDIO_SAMPLES = 2
+"""Samples of a prompt whose audio is kept: as few as let one hear whether they are alike."""
+
 WINDOWS = "windows"
 """What is kept of each clip for the Fréchet audio distance, beside its scores and embeddings."""
 
@@ -88,7 +91,7 @@ def evaluate_policy(
         n_samples: N, at least 2.
         lm: the policy.
         batch_rows: sequences sampled and heard at once; a matter of memory.
-        audio_prompts: of so many prompts, the first ones, the first sample's audio is kept.
+        audio_prompts: of so many prompts, the first ones, the audio of the first :data:`AUDIO_SAMPLES` samples is kept.
 
     Raises:
         ValueError: fewer than 2 prompts or samples, or ``batch_rows`` below 1.
@@ -111,13 +114,13 @@ def evaluate_policy(
         with record.stage("sampling", music.device):
             audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
         heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts)})
-        starts = [i for i in range(len(batch)) if (first + i) % n_samples == 0]
-        kept += [audio[i] for i in starts[: audio_prompts - len(kept)]]
+        kept += [clip for i, clip in enumerate(audio, start=first) if _is_kept(i, n_samples, audio_prompts)]
     samples = _gathered({name: torch.cat([part[name] for part in heard]) for name in heard[0]}, n_samples)
     samples = {name: values[: len(prompts)] for name, values in samples.items()}
     windows = samples.pop(WINDOWS, None)
     # Each rank keeps as many; those of the first prompts come first, however the prompts are shared.
-    clips = gather_rows(torch.stack(kept))[:audio_prompts] if kept else audio[:0]
+    clips = gather_rows(torch.stack(kept)) if kept else audio[:0]
+    clips = clips.reshape(-1, AUDIO_SAMPLES, audio.shape[-1])[:audio_prompts]
     return Measurement(
         prompts=tuple(prompts),
         per_prompt=_per_prompt(samples),
@@ -128,6 +131,13 @@ def evaluate_policy(
         seconds=record.now(music.device) - start,
         sampling_seconds=record.seconds["sampling"],
     )
+
+
+def _is_kept(row: int, n_samples: int, audio_prompts: int) -> bool:
+    """Whether the audio of a rank's row is kept: by the place of its prompt among the rank's, and of it among the
+    prompt's samples."""
+    prompt, sample = divmod(row, n_samples)
+    return prompt < audio_prompts and sample < AUDIO_SAMPLES
 
 
 def _own(prompts: int) -> list[int]:

@@ -30,7 +30,7 @@ class Measurement:
         prompts: P texts.
         per_prompt: for each of :data:`~qd.evaluation.points.METRICS` a value for each prompt, ``(prompts,)``.
         cross_prompt_bound: mean dissimilarity of two generations of different prompts (the upper bound of Fig. 2).
-        audio: the first sample of each of the first prompts, ``(kept, samples)``.
+        audio: the first clips of each of the first prompts, ``(kept prompts, clips, samples)``.
         sample_rate: of the audio, in Hz.
         seconds: wall time of the measurement. sampling_seconds: of it, until the audio was there; NaN if not kept.
         fad: distance of all samples to recordings; None if not asked for.
@@ -69,13 +69,14 @@ class Measurement:
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
-        """Reads what :meth:`save` wrote."""
+        """Reads what :meth:`save` wrote; earlier versions kept one clip a prompt, ``(kept prompts, samples)``."""
         with np.load(path, allow_pickle=False) as file:
+            audio = file["audio"].astype(np.float32)
             return cls(
                 prompts=tuple(file["prompts"].tolist()),
                 per_prompt={name: file[name] for name in METRICS},
                 cross_prompt_bound=float(file["cross_prompt_bound"]),
-                audio=file["audio"].astype(np.float32),
+                audio=audio if audio.ndim == 3 else audio[:, None],
                 sample_rate=int(file["sample_rate"]),
                 seconds=float(file["seconds"]),
                 fad=Fad(*file["fad"].tolist(), str(file["fad_reference"])) if "fad" in file else None,

@@ -1,7 +1,8 @@
-"""A results file and what lies beside it: ``per_prompt/<key>.npz`` and ``audio/<key>/prompt-1.flac`` …"""
+"""A results file and what lies beside it: ``per_prompt/<key>.npz`` and ``audio/<key>/prompt-1-sample-1.flac`` …"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ class NotMeasuredError(Exception):
 
 PER_PROMPT = "per_prompt"
 AUDIO = "audio"
+_CLIP = re.compile(r"prompt-(\d+)(?:-sample-(\d+))?\.flac")
 
 
 class Results:
@@ -38,8 +40,19 @@ class Results:
         return self.folder / PER_PROMPT / f"{key}.npz"
 
     def audio(self, key: str) -> Path:
-        """Folder of the first sample of each of the first prompts."""
+        """Folder of the first samples of each of the first prompts."""
         return self.folder / AUDIO / key
+
+    def clips(self, key: str) -> list[list[Path]]:
+        """Of each of the first prompts the audio of its first samples, in their order; none where none was kept.
+
+        Earlier versions kept one of each, ``prompt-1.flac``.
+        """
+        found: dict[int, dict[int, Path]] = {}
+        for path in self.audio(key).glob("*.flac"):
+            if name := _CLIP.fullmatch(path.name):
+                found.setdefault(int(name[1]), {})[int(name[2] or 1)] = path
+        return [[clips[sample] for sample in sorted(clips)] for _, clips in sorted(found.items())]
 
     def recall(self, key: str, fad_reference: str = "") -> Measurement | None:
         """The measurement of that key; None if there is none, or none with the Fréchet audio distance that is asked."""
@@ -52,8 +65,9 @@ class Results:
         """Writes what lies beside the point."""
         folder, unfinished = self.audio(key), self.audio(f"unfinished-{key}")
         shutil.rmtree(unfinished, ignore_errors=True)
-        for number, clip in enumerate(measurement.audio, start=1):
-            write_audio(unfinished / f"prompt-{number}.flac", clip, measurement.sample_rate)
+        for prompt, clips in enumerate(measurement.audio, start=1):
+            for sample, clip in enumerate(clips, start=1):
+                write_audio(unfinished / f"prompt-{prompt}-sample-{sample}.flac", clip, measurement.sample_rate)
         shutil.rmtree(folder, ignore_errors=True)
         if unfinished.is_dir():
             unfinished.rename(folder)

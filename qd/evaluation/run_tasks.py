@@ -13,6 +13,7 @@ from qd.config_schema.measuring import MeasuringConfig
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.disk import free_space
 from qd.evaluation.bench import Bench
+from qd.evaluation.evaluate import AUDIO_SAMPLES
 from qd.evaluation.points import Point
 from qd.evaluation.task import Planned, State, Task
 from qd.metrics.frechet import LEAST
@@ -115,8 +116,9 @@ def _bytes(bench: Bench, tasks: Sequence[Task]) -> int:
     """Of a point on the disk, at most."""
     music = bench.weights.take(tasks[0].model, bench.device)
     prompts = len(bench.evaluator(music).prompts)
-    clips = min(bench.config.audio_prompts, prompts) * round(bench.config.seconds * music.sample_rate) * 2
-    return LINE_BYTES + clips + prompts * (7 * VALUE_BYTES + PROMPT_BYTES)
+    clips = min(bench.config.audio_prompts, prompts) * AUDIO_SAMPLES
+    audio = clips * round(bench.config.seconds * music.sample_rate) * 2
+    return LINE_BYTES + audio + prompts * (7 * VALUE_BYTES + PROMPT_BYTES)
 
 
 def _estimate(bench: Bench, new: Sequence[Planned], rows: int) -> float:

@@ -124,9 +124,9 @@ class ReportData:
             cross_prompt_bound=float(np.mean([one.cross_prompt_bound for one in kept])),
         )
 
-    def clips(self, setting: Setting) -> list[Path]:
-        """Audio of the first prompts, of the first seed."""
-        return sorted(self.results.audio(setting.point.key).glob("*.flac"))
+    def clips(self, setting: Setting) -> list[list[Path]]:
+        """Audio of the first samples of each of the first prompts, of the first seed."""
+        return self.results.clips(setting.point.key)
 
     def _measurement(self, point: Point) -> Measurement:
         if point.key not in self._kept:

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qd.evaluation.results import NotMeasuredError
-from qd.report.data import ReportData, Setting, Training
-from qd.report.figures import FIGURES, headline
-from qd.report.labels import model_label
+from qd.report.data import ReportData, Training
+from qd.report.figures import FIGURES
+from qd.report.listening import listening
 from qd.report.tables import TABLES, Table
 
 _STYLE = """
@@ -19,8 +18,9 @@ body { font: 16px/1.5 Georgia, serif; max-width: 62rem; margin: 2rem auto; paddi
 h1, h2, th, figcaption { font-family: Helvetica, Arial, sans-serif; }
 figure { margin: 2rem 0; } img { max-width: 100%; } figcaption, .note { font-size: .85rem; color: #444; }
 table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .25rem .7rem; text-align: left; }
+td { vertical-align: top; }
 thead { border-bottom: 2px solid #111; } tbody tr { border-bottom: 1px solid #ddd; }
-audio { width: 15rem; height: 2rem; } .scroll { overflow-x: auto; }
+audio { width: 11rem; height: 2rem; } .prompt { min-width: 14rem; } .scroll { overflow-x: auto; }
 """
 
 
@@ -85,52 +85,12 @@ def page(
     if left_out:
         lines = "".join(f"<li>{_title(name)}: {html.escape(why)}</li>" for name, why in left_out.items())
         parts.append(f"<h2>Not measured</h2><ul>{lines}</ul>")
-    parts.append(_listening(data))
+    parts.append(listening(data))
     body = "\n".join(parts)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Quality and diversity</title><style>{_STYLE}</style><body>{body}</body></html>\n"
     )
-
-
-def _listening(data: ReportData) -> str:
-    """Players: of the models that the tables compare all clips that were kept, of every other point the first.
-
-    A page with all of all points could not be sent.
-    """
-    compared = _compared(data)
-    rows, heard = [], set()
-    for name in data.names:
-        for setting in data.series(name):
-            if setting.point.key in heard or not (clips := data.clips(setting)):
-                continue
-            heard.add(setting.point.key)
-            rows.append(_row(setting, clips if setting.point.key in compared else clips[:1]))
-    if not rows:
-        return "<h2>Listen</h2><p>No audio was kept beside the results file.</p>"
-    header = "<tr><th>model</th><th>quality</th><th>diversity</th><th>first sample of the first prompts</th></tr>"
-    return f'<h2 id="listen">Listen</h2><div class=scroll><table><thead>{header}</thead>{"".join(rows)}</table></div>'
-
-
-def _compared(data: ReportData) -> set[str]:
-    """Keys of the models of the tables; none where there are no such series."""
-    try:
-        return {setting.point.key for setting in headline(data).values()}
-    except NotMeasuredError:
-        return set()
-
-
-def _row(setting: Setting, clips: Sequence[Path]) -> str:
-    quality, diversity = setting.place
-    point = setting.point
-    label = f"{model_label(point)}, T = {point.temperature:g}" + (
-        "" if point.guidance_scale == 1 else ", negative prompt" if point.negative else ", unconditional"
-    )
-    players = "".join(
-        f'<audio controls preload="none" title="{html.escape(prompt)}" src="{_inlined(clip, "audio/flac")}"></audio> '
-        for prompt, clip in zip(setting.prompts, clips, strict=False)
-    )
-    return f"<tr><td>{html.escape(label)}</td><td>{quality:.2f}</td><td>{diversity:.2f}</td><td>{players}</td></tr>"
 
 
 def _table(table: Table) -> str:

@@ -149,7 +149,7 @@ def test_tensorboard_holds_scalars_figure_audio_layout_and_hyperparameters(fit, 
             last = events.Scalars(f"eval/{name}{suffix}")[-1]
             assert last.step == 2 and last.value == pytest.approx(value, rel=1e-5)
     assert [image.step for image in events.Images("pareto")] == [0, 1, 2] and "spectrograms" in tags["images"]
-    assert len(tags["audio"]) == 1
+    assert tags["audio"] == ["samples/0 a calm piano piece", "samples/0 a calm piano piece (2)"]
     assert "custom_scalars__config__" in tags["tensors"]
     assert any("hparams" in tag for tag in events.summary_metadata)
 

@@ -87,13 +87,13 @@ def test_values_against_a_loop_over_prompts(music, instruments, measured):
         assert 1.0 <= measured.per_prompt["vendi"][p] <= 3.0
         all_embeddings.append(embeddings)
         if p < 2:
-            np.testing.assert_allclose(measured.audio[p], audio[0], atol=1e-5)
+            np.testing.assert_allclose(measured.audio[p], torch.stack(audio[:2]), atol=1e-5)
     across = [
         1 - float(all_embeddings[p][n] @ all_embeddings[q][n])
         for p in range(3) for q in range(3) if p != q for n in range(3)
     ]  # fmt: skip
     assert measured.cross_prompt_bound == pytest.approx(np.mean(across), rel=1e-3)
-    assert measured.audio.shape == (2, 8 * music.codec.samples_per_frame)
+    assert measured.audio.shape == (2, 2, 8 * music.codec.samples_per_frame)
 
 
 def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, instruments, measured, monkeypatch):
@@ -143,6 +143,12 @@ def test_a_saved_measurement_is_the_same(measured, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["m.npz"]
 
 
+def test_a_measurement_with_one_clip_a_prompt_is_read(measured, tmp_path):
+    """As earlier versions kept it."""
+    replace(measured, audio=measured.audio[:, 0]).save(tmp_path / "m.npz")
+    np.testing.assert_allclose(Measurement.load(tmp_path / "m.npz").audio, measured.audio[:, :1], atol=2e-3)
+
+
 def test_too_little_to_measure(music, instruments):
     with pytest.raises(ValueError, match="1 prompts × 4 samples"):
         evaluate_policy(music, ["a"], instruments, SAMPLING)
@@ -181,7 +187,7 @@ class TestEvaluator:
         key = evaluator.key(music.lm, sampling)
         for wanted in (0, 2, 1):
             evaluator.audio_prompts = wanted
-            assert len(evaluator.recall(tmp_path, key, music.lm, sampling).audio) == wanted
+            assert evaluator.recall(tmp_path, key, music.lm, sampling).audio.shape[:2] == (wanted, 2)
 
     def test_point(self, evaluator, music):
         sampling = evaluator.sampling(2.0)

@@ -14,6 +14,11 @@ PROMPTS = tuple(f"prompt {i}" for i in range(12))
 SCORERS = "adherence@1 preference@1"
 
 
+def tone(hertz: float) -> np.ndarray:
+    """A twentieth of a second, ``(800,)``."""
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(800) / 16_000, dtype=np.float32)
+
+
 class Synthetic:
     """A results file whose values are known: a metric's mean, and for each prompt an offset, which add up to 0."""
 
@@ -45,7 +50,7 @@ class Synthetic:
             prompts=PROMPTS,
             per_prompt={name: values[name] + self.offsets for name in METRICS},
             cross_prompt_bound=0.9,
-            audio=np.full((2, 800), 0.1, np.float32) if audio else np.zeros((0, 800), np.float32),
+            audio=np.stack([tone(hertz) for hertz in (300, 450, 600, 900)]).reshape(2, 2, -1)[: 2 * audio],
             sample_rate=16_000,
             seconds=1.0,
             fad=None if fad is None else Fad(fad, fad / 2, reference),
