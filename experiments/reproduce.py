@@ -19,7 +19,7 @@ from pathlib import Path
 from qd.config import load_config
 from qd.reproduction.document import write_document
 from qd.reproduction.estimate import estimate
-from qd.reproduction.plan import ReproductionConfig, State, planned_runs
+from qd.reproduction.plan import ReproductionConfig
 from qd.reproduction.reproduce import STAGES, reproduce
 
 
@@ -37,10 +37,8 @@ def main() -> int:
         if options.jobs < 1:
             raise ValueError(f"jobs is {options.jobs}; expected 1 or more")
         plan = load_config(ReproductionConfig, "reproduction", options.config)
-        left = "runs" in options.only and any(r.state is not State.DONE for r in planned_runs(plan, options.runs))
-        if options.dry_run or left:
-            print(estimate(plan, options.only, options.runs, options.jobs), flush=True)
         if options.dry_run:
+            print(estimate(plan, options.only, options.runs, options.jobs).text)
             return 0
         stages = [stage for stage in options.only if stage != "document"]
         code = reproduce(plan, stages, options.runs, options.jobs)

@@ -8,41 +8,93 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from qd.callbacks.progress import clock
 from qd.disk import free_space
 from qd.reproduction.plan import QD, ReproductionConfig, State, planned_runs
-from qd.reproduction.sweep_plan import load_sweep
+from qd.reproduction.sweep_plan import load_sweep, sweep_arguments
 
 _TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s a step\))?$", re.MULTILINE)
+_POINTS = re.compile(r": of (\d+) points .*?(\d+) to measure$", re.MULTILINE)
 _DISK = re.compile(r"^disk: ([\d.]+) (GiB|MiB)$", re.MULTILINE)
 
 
-def estimate(plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int) -> str:
-    """What is left, and the time and disk that it needs: one micro-batch and one batch of a point are really made."""
-    lines, seconds, disk = [], 0.0, 0.0
-    if "runs" in stages:
-        runs = planned_runs(plan, list(names))
-        lines += [f"{run.state.value:>10}  {run.run.name}, {run.steps} steps" for run in runs]
-        left = [run for run in runs if run.state is not State.DONE]
-        if left:
-            told = _told(left[0].settings())
-            step = float(_TIME.search(told)[2])
-            disk += len(left) * gibibytes(told)
-            seconds += sum(run.steps for run in left) * step / jobs
-            lines.append(f"runs: {len(left)} left, {step:.2f} s a step by itself, {jobs} at once")
-    if "sweep" in stages:
-        with tempfile.TemporaryDirectory() as empty:
-            sweep = load_sweep(plan)
-            passes = sum(2 if guided else 1 for guided in sweep.guided)
-            out = ["--out", str(Path(empty) / "points.jsonl"), "--protocol", sweep.protocol]
-            told = _told(["evaluate", "--model", "base", *out, *sweep.overrides])
-        point = read_clock(_TIME.search(told)[1])
-        seconds += passes * point / jobs
-        disk += len(sweep.guided) * gibibytes(told)
-        lines.append(f"sweep: {len(sweep.guided)} points, {point:.0f} s each, guided ones twice as long")
+class Estimate(NamedTuple):
+    """What is to be told before a reproduction starts.
+
+    Attributes:
+        text: what is left, and the time and disk that it needs.
+        left: whether anything is left to train or to measure.
+    """
+
+    text: str
+    left: bool
+
+
+class _Stage(NamedTuple):
+    """Of a stage: what is told of it, how many runs or points are left, seconds on one core, and GiB."""
+
+    lines: list[str]
+    left: int
+    seconds: float
+    disk: float
+
+
+def estimate(
+    plan: ReproductionConfig,
+    stages: Sequence[str],
+    names: Sequence[str],
+    jobs: int,
+    series: Sequence[str] | None = None,
+) -> Estimate:
+    """What is left of the stages to train and to measure: one micro-batch and one batch of a point are really made.
+
+    Args:
+        plan: what to do.
+        stages: of :data:`~qd.reproduction.reproduce.STAGES`; those that draw and write need little.
+        names: of runs; all if empty. jobs: processes at once. series: of the sweep; None = all.
+
+    Raises:
+        ValueError: the plan does not fit what is there, or a command does not tell what it needs.
+    """
+    found = [_runs(plan, names, jobs)] if "runs" in stages else []
+    found += [_sweep(plan, series)] if "sweep" in stages else []
+    lines = [line for stage in found for line in stage.lines]
+    seconds = sum(stage.seconds for stage in found) / jobs
+    disk = sum(stage.disk for stage in found)
     place, free = free_space(plan.folder)
-    return "\n".join([*lines, f"time: {clock(seconds)}", f"disk: {disk:.1f} GiB of {free / 2**30:.1f} in {place}"])
+    lines += [f"time: {clock(seconds)}", f"disk: {disk:.1f} GiB of {free / 2**30:.1f} in {place}"]
+    return Estimate("\n".join(lines), any(stage.left for stage in found))
+
+
+def _runs(plan: ReproductionConfig, names: Sequence[str], jobs: int) -> _Stage:
+    runs = planned_runs(plan, list(names))
+    lines = [f"{run.state.value:>10}  {run.run.name}, {run.steps} steps" for run in runs]
+    left = [run for run in runs if run.state is not State.DONE]
+    if not left:
+        return _Stage(lines, 0, 0.0, 0.0)
+    told = _told(left[0].settings())
+    step = float(_TIME.search(told)[2])
+    lines.append(f"runs: {len(left)} left, {step:.2f} s a step by itself, {jobs} at once")
+    return _Stage(lines, len(left), sum(run.steps for run in left) * step, len(left) * gibibytes(told))
+
+
+def _sweep(plan: ReproductionConfig, series: Sequence[str] | None) -> _Stage:
+    """Of the points that are not there yet; of all points where models are still to be trained."""
+    if all(run.state is State.DONE for run in planned_runs(plan)):
+        told = _told(sweep_arguments(plan, series))
+        points, left = map(int, _POINTS.search(told).groups())
+        lines = [f"sweep: {left} of {points} points left"]
+        return _Stage(lines, left, read_clock(_TIME.search(told)[1]), gibibytes(told))
+    sweep = load_sweep(plan, series)
+    passes = sum(2 if guided else 1 for guided in sweep.guided)
+    with tempfile.TemporaryDirectory() as empty:
+        out = ["--out", str(Path(empty) / "points.jsonl"), "--protocol", sweep.protocol]
+        told = _told(["evaluate", "--model", "base", *out, *sweep.overrides])
+    point, count = read_clock(_TIME.search(told)[1]), len(sweep.guided)
+    lines = [f"sweep: {count} points, {point:.0f} s each, guided ones twice as long"]
+    return _Stage(lines, count, passes * point, count * gibibytes(told))
 
 
 def _told(arguments: Sequence[str]) -> str:

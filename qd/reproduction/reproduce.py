@@ -8,12 +8,12 @@ from pathlib import Path
 
 from qd.callbacks.progress import clock
 from qd.config import ConfigError
-from qd.models.resolver import step_folder
 from qd.report.figures import FIGURES
 from qd.report.tables import TABLES
+from qd.reproduction.estimate import estimate
 from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs, trained
 from qd.reproduction.processes import Job, run_jobs
-from qd.reproduction.sweep_plan import load_sweep
+from qd.reproduction.sweep_plan import load_sweep, sweep_arguments
 
 STAGES = ("runs", "sweep", "report", "document")
 """In their order; the document is written by :func:`qd.reproduction.document.write_document`."""
@@ -22,7 +22,7 @@ STAGES = ("runs", "sweep", "report", "document")
 def reproduce(
     plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, shown: str | None = None
 ) -> int:
-    """Does what is left of the stages.
+    """Does what is left of the stages, and tells first what time and disk that needs.
 
     Args:
         plan: what to do.
@@ -34,9 +34,13 @@ def reproduce(
 
     Raises:
         ConfigError: the plan does not fit what is there.
+        ValueError: what is left does not tell what it needs.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     series = shown and shown_series(plan, shown)
+    needs = estimate(plan, stages, names, jobs, series)
+    if needs.left:
+        print(needs.text, flush=True)
     steps = {
         "runs": lambda: _train(plan, names, jobs),
         "sweep": lambda: _sweep(plan, jobs, series),
@@ -94,10 +98,7 @@ def shown_series(plan: ReproductionConfig, shown: str) -> list[str]:
 def _sweep(plan: ReproductionConfig, jobs: int, series: Sequence[str] | None) -> list[str]:
     """As one process, or as several that share each point's prompts."""
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(jobs), "-m", "qd"]
-    command = [*(QD if jobs == 1 else ranks), "sweep", "--config", plan.sweep, "--out", str(plan.results)]
-    models = [f"models.{run.run.name}={step_folder(run.folder, run.steps)}" for run in planned_runs(plan)]
-    only = ["--only", *series] if series else []
-    return _one("sweep", [*command, *models, "--device", "cpu", *only], plan)
+    return _one("sweep", [*(QD if jobs == 1 else ranks), *sweep_arguments(plan, series)], plan)
 
 
 def _report(plan: ReproductionConfig, shown: str | None) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from qd.config import load_config
 from qd.config_schema.sweep import SweepConfig
 from qd.evaluation.model_spec import ModelSpec
 from qd.merging.weights import Weighted
-from qd.reproduction.plan import ReproductionConfig
+from qd.models.resolver import step_folder
+from qd.reproduction.plan import ReproductionConfig, planned_runs
 from qd.sweep import sweep_tasks
 
 
@@ -33,9 +35,17 @@ class SweepPlan(NamedTuple):
     series: list[str]
 
 
-def load_sweep(plan: ReproductionConfig) -> SweepPlan:
-    """The points that the plan's sweep asks for, each once, however many series it stands in."""
+def sweep_arguments(plan: ReproductionConfig, series: Sequence[str] | None = None) -> list[str]:
+    """Of ``qd``, to measure the plan's sweep, or those series of it, with the models of the plan's runs."""
+    models = [f"models.{run.run.name}={step_folder(run.folder, run.steps)}" for run in planned_runs(plan)]
+    only = ["--only", *series] if series else []
+    return ["sweep", "--config", plan.sweep, "--out", str(plan.results), *models, "--device", "cpu", *only]
+
+
+def load_sweep(plan: ReproductionConfig, series: Sequence[str] | None = None) -> SweepPlan:
+    """The points that the plan's sweep, or those series of it, asks for, each once, in however many series it is."""
     config = load_config(_Untrained, "sweep", plan.sweep)
+    config.only = list(series) if series else config.only
     tasks = {
         (
             _acting(task.model),

@@ -7,6 +7,7 @@ import pytest
 from qd.config import ConfigError, config_folder, load_config
 from qd.reproduction.estimate import estimate, gibibytes, read_clock
 from qd.reproduction.plan import PlannedRun, ReproductionConfig, RunConfig, State, planned_runs
+from qd.reproduction.reproduce import reproduce
 from qd.reproduction.sweep_plan import load_sweep
 from qd.runs import CHECKPOINT, CONFIG
 
@@ -127,11 +128,49 @@ def test_the_estimate_adds_up_what_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr("qd.reproduction.estimate._told", lambda arguments: told[arguments[0]])
     plan = load("quick", f"folder={tmp_path}")
     (tmp_path / "beta0" / "step-000150").mkdir(parents=True)
-    lines = estimate(plan, ["runs"], [], jobs=2).splitlines()
+    needs = estimate(plan, ["runs"], [], jobs=2)
+    assert needs.left
+    lines = needs.text.splitlines()
     assert lines[0].split() == ["done", "beta0,", "150", "steps"] and "to do" in lines[1]
     assert lines[-2] == "time: 18 min"  # 7 runs × 150 steps × 2 s / 2
     assert lines[-1].startswith("disk: 7.0 GiB of")
     sweep = load_sweep(plan)
     seconds = 30 * (len(sweep.guided) + sum(sweep.guided))
-    minutes = read_clock(estimate(plan, ["sweep"], [], jobs=1).splitlines()[-2].removeprefix("time: "))
+    minutes = read_clock(estimate(plan, ["sweep"], [], jobs=1).text.splitlines()[-2].removeprefix("time: "))
     assert minutes == pytest.approx(seconds, abs=31)
+    some = estimate(plan, ["sweep"], [], jobs=1, series=["lerp-beta0-beta15"]).text
+    assert f"sweep: {len(load_sweep(plan, ['lerp-beta0-beta15']).guided)} points, 30 s each" in some
+    assert len(load_sweep(plan, ["lerp-beta0-beta15"]).guided) < len(sweep.guided)
+
+
+@pytest.fixture
+def sweep_of_the_shipped(tmp_path, monkeypatch):
+    """Makes a plan of no runs whose sweep tells that so many points are to be measured; returns what it is asked."""
+    asked = []
+
+    def make(left: int, time: str, disk: str) -> tuple[ReproductionConfig, list[list[str]]]:
+        told = f"101 prompts\nx.jsonl: of 77 points {70 - left} are there, 7 are the same, {left} to measure\n"
+        told += f"time: {time}\ndisk: {disk}\n"
+        monkeypatch.setattr("qd.reproduction.estimate._told", lambda arguments: asked.append(arguments) or told)
+        monkeypatch.setattr("qd.reproduction.reproduce.run_jobs", lambda *_: [])
+        return load("shipped", f"folder={tmp_path}"), asked
+
+    return make
+
+
+def test_a_sweep_alone_tells_what_it_needs_before_it_starts(sweep_of_the_shipped, capsys):
+    """Of the points that are left, by the very command that will measure them."""
+    plan, asked = sweep_of_the_shipped(62, "52 min", "512 MiB")
+    assert reproduce(plan, ["runs", "sweep", "report"], [], jobs=2) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["sweep: 62 of 77 points left", "time: 26 min"] and told[2].startswith("disk: 0.5 GiB of")
+    assert told[3:5] == ["== runs", "0 of 0 runs are done"] and "== sweep" in told
+    assert asked == [["sweep", "--config", "shipped", "--out", str(plan.results), "--device", "cpu"]]
+
+
+def test_nothing_is_told_where_nothing_is_left(sweep_of_the_shipped, capsys):
+    plan, asked = sweep_of_the_shipped(0, "0 s", "0 MiB")
+    assert reproduce(plan, ["runs", "sweep", "report"], [], jobs=2) == 0
+    assert "time:" not in capsys.readouterr().out and len(asked) == 1
+    assert reproduce(plan, ["report"], [], jobs=2) == 0
+    assert "time:" not in capsys.readouterr().out and len(asked) == 1  # what only draws asks nothing

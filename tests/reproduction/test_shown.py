@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from qd.config import ConfigError, load_config
 from qd.report.figures import FIGURES
 from qd.report.tables import TABLES
+from qd.reproduction.estimate import Estimate
 from qd.reproduction.plan import ReproductionConfig
 from qd.reproduction.reproduce import shown_series
 from qd.reproduction.shown import show
@@ -19,8 +22,10 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PAPER = [name for name in (*FIGURES, *TABLES) if name != "fronts"]
 
 
-def plan(name: str, *overrides: str) -> ReproductionConfig:
-    return load_config(ReproductionConfig, "reproduction", name, overrides)
+@cache
+def plan(name: str) -> ReproductionConfig:
+    """Read once: the settings of each of its runs are checked, which takes seconds."""
+    return load_config(ReproductionConfig, "reproduction", name)
 
 
 def test_every_figure_and_table_of_the_paper_has_a_script():
@@ -43,7 +48,11 @@ def test_no_more_is_measured_than_is_shown():
 def test_a_script_asks_for_the_stages_of_its_figure(name, tmp_path, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr("qd.reproduction.reproduce.run_jobs", lambda jobs, *_: [asked.append(job) for job in jobs][:0])
-    monkeypatch.setattr("qd.reproduction.shown.load_config", lambda *_: plan("quick", f"folder={tmp_path}"))
+    monkeypatch.setattr("qd.reproduction.reproduce.estimate", lambda *asked: Estimate(f"asked {asked[1:]}", True))
+    two = [run for run in plan("quick").runs if run.name in ("beta0", "n4-shared")]
+    monkeypatch.setattr(
+        "qd.reproduction.shown.load_config", lambda *_: replace(plan("quick"), folder=str(tmp_path), runs=two)
+    )
     monkeypatch.setattr(sys, "argv", [name, "--jobs", "1"])
     module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
     assert module.show(name, module.__doc__) == 0
@@ -53,7 +62,10 @@ def test_a_script_asks_for_the_stages_of_its_figure(name, tmp_path, monkeypatch,
     assert command[command.index("--only") + 1 :] == shown_series(plan("quick"), name)
     assert f"models.n4-shared={tmp_path}/n4-shared/step-000150" in command  # the plan's runs, whatever the sweep names
     assert report.command()[-2:] == ["--only", name]
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / name / "report.html")
+    told = capsys.readouterr().out.splitlines()
+    stages = [*(["runs"] if runs else []), "sweep", "report"]
+    assert told[0] == f"asked {(stages, [], 1, shown_series(plan('quick'), name))}"  # before anything starts
+    assert told[-1] == str(tmp_path / name / "report.html")
 
 
 def test_bad_jobs_are_told(monkeypatch, capsys):
