@@ -1,7 +1,9 @@
-"""λ from 0 to 1 in place, as ``qd sweep`` measures it, beside doing it naively: merge a folder, load it, measure it.
+"""What ``qd sweep`` spares, beside doing it naively; that both find the same is checked.
 
-Both measure the same prompts; that they find the same is checked. What differs is told by itself: bringing the weights
-of a λ to where they are measured.
+- λ from 0 to 1: weights summed where the one allocated model has them; naively a folder is merged, loaded and removed.
+- The reference rollouts that several series and commands share, of model A without guidance and with it: found again by
+  what made them; naively they are sampled and heard anew.
+- The reference recordings of the Fréchet audio distance: the same.
 
     .venv/bin/python experiments/sweep_speed.py --a base --b runs/beta15
 """
@@ -12,21 +14,28 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from qd.config_schema.measuring import MeasuringConfig
 from qd.config_schema.series import InterpolateConfig
 from qd.devices import resolve_device
 from qd.evaluation.bench import Bench
+from qd.evaluation.fad_reference import BUILTIN, load_reference
 from qd.evaluation.model_spec import ModelSpec
 from qd.evaluation.task import Task
 from qd.evaluation.weights_in_place import WeightsInPlace
 from qd.merging.merge import merge
+from qd.metrics.bootstrap import Interval
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
 from qd.quiet import quieten_libraries
+
+GUIDANCE = 3.0
+"""γ of the guided reference."""
 
 
 def in_place(a: str, b: str, lambdas: list[float], device: torch.device) -> list[str]:
@@ -49,12 +58,47 @@ def naively(a: str, b: str, lambdas: list[float], device: torch.device) -> list[
     return found
 
 
-def seconds_of_a_point(a: str, n_prompts: int, device: torch.device) -> float:
-    """Of the measurement alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(MeasuringConfig(n_prompts=n_prompts, out=f"{folder}/points.jsonl"), device, fad=False)
-        (planned,) = bench.plan([Task(ModelSpec.of(a))])
-        return bench.measure(planned).seconds
+def rollouts(a: str, out: Path, n_prompts: int, device: torch.device) -> tuple[float, list[Mapping[str, Interval]]]:
+    """Seconds and metrics of model A's two points for one series more: found again, if they lie beside ``out``."""
+    bench = Bench(MeasuringConfig(n_prompts=n_prompts, out=str(out)), device, fad=False)
+    asked = {"negative": "Bad audio quality.", "series": f"series {len(bench.results.points.read())}"}
+    planned = bench.plan([Task(ModelSpec.of(a), guidance_scale=scale, **asked) for scale in (1.0, GUIDANCE)])
+    began = time.perf_counter()
+    points = [bench.measure(one) for one in planned]
+    return time.perf_counter() - began, [point.metrics for point in points]
+
+
+def recordings(pieces: int, cache: Path, device: torch.device) -> tuple[float, Tensor]:
+    """Seconds and embeddings of the built-in reference: found again, if it was heard into ``cache`` before."""
+    began = time.perf_counter()
+    found = load_reference(BUILTIN, BUILTIN, pieces, device, cache)
+    return time.perf_counter() - began, found.embeddings
+
+
+def tell_weights(a: str, b: str, lambdas: list[float], device: torch.device) -> None:
+    """What the weights of all λ take, each way."""
+    found = {}
+    for name, way in {"in place": in_place, "naively": naively}.items():
+        began = time.perf_counter()
+        found[name] = way(a, b, lambdas, device)
+        seconds = time.perf_counter() - began
+        print(f"{name}: {len(lambdas)} λ in {seconds:.1f} s, {seconds / len(lambdas):.3f} s each", flush=True)
+    print(f"the same weights, bit for bit: {found['in place'] == found['naively']}", flush=True)
+
+
+def tell_references(a: str, n_prompts: int, pieces: int, folder: Path, device: torch.device) -> None:
+    """What a results file keeps, found again and anew; before that, untimed, it is filled and all is warm."""
+    kept, empty = folder / "kept", folder / "empty"
+    rollouts(a, kept / "points.jsonl", n_prompts, device)
+    cached, found = rollouts(a, kept / "points.jsonl", n_prompts, device)
+    anew, measured = rollouts(a, empty / "points.jsonl", n_prompts, device)
+    print(f"reference rollouts, 2 points of {n_prompts} prompts × 4 samples: found again in {cached:.3f} s, ", end="")
+    print(f"anew in {anew:.3f} s\nthe same values: {found == measured}", flush=True)
+    recordings(pieces, kept, device)
+    cached, found = recordings(pieces, kept, device)
+    anew, heard = recordings(pieces, empty, device)
+    print(f"reference recordings, {pieces} pieces: found again in {cached:.3f} s, anew in {anew:.3f} s")
+    print(f"the same embeddings: {torch.equal(found, heard)}")
 
 
 def main() -> None:
@@ -62,21 +106,15 @@ def main() -> None:
     parser.add_argument("--a", default="base", help="λ = 0 (default: base)")
     parser.add_argument("--b", required=True, help="λ = 1")
     parser.add_argument("--step", type=float, default=0.05, help="of λ (default: 0.05, 21 points)")
-    parser.add_argument("--n-prompts", type=int, default=8, help="of the measured point, of 4 samples (default: 8)")
+    parser.add_argument("--n-prompts", type=int, default=8, help="of the reference rollouts, of 4 samples (default: 8)")
+    parser.add_argument("--pieces", type=int, default=64, help="of the reference recordings, ≥ 10 (default: 64)")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     quieten_libraries()
     device = resolve_device(options.device)
-    lambdas = InterpolateConfig(options.a, options.b, step=options.step).lambdas
-    found = {}
-    for name, way in {"in place": in_place, "naively": naively}.items():
-        began = time.perf_counter()
-        found[name] = way(options.a, options.b, lambdas, device)
-        seconds = time.perf_counter() - began
-        print(f"{name}: {len(lambdas)} λ in {seconds:.1f} s, {seconds / len(lambdas):.3f} s each", flush=True)
-    print(f"the same weights, bit for bit: {found['in place'] == found['naively']}")
-    point = seconds_of_a_point(options.a, options.n_prompts, device)
-    print(f"to measure a point of {options.n_prompts} prompts × 4 samples: {point:.1f} s")
+    tell_weights(options.a, options.b, InterpolateConfig(options.a, options.b, step=options.step).lambdas, device)
+    with tempfile.TemporaryDirectory() as folder:
+        tell_references(options.a, options.n_prompts, options.pieces, Path(folder), device)
 
 
 if __name__ == "__main__":
