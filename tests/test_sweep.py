@@ -166,6 +166,7 @@ def test_a_distance_is_wanted_of_one_series_alone(config, measured, tiny_embedde
         ((None, False), {"fad_reference": "builtin"}, (True, False)),  # it asks where nothing is said
         ((None, True), {"fad_reference": "builtin"}, (False, True)),  # it is of the series that asks
         ((None, True), {"fad_embedder": "builtin", "fad": True}, (True, True)),
+        ((None, False), {"fad_pieces": 12}, (True, False)),
     ],
 )
 def test_a_reference_asks_for_the_distance_where_no_series_does(config, said, settings, heard):

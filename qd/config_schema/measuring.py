@@ -23,7 +23,7 @@ class MeasuringConfig(JudgingConfig):
     seconds: float = 4.0  # length of a clip, > 0
     temperature: float = 0.99  # T of sampling, > 0
     seeds: list[int] = field(default_factory=lambda: [0])  # of the tokens drawn, ≥ 0; a point for each
-    fad: bool = False  # measure the Fréchet audio distance too, on the same audio; so does a reference or its embedder
+    fad: bool = False  # measure the Fréchet audio distance too, on the same audio; so does any of the next three
     fad_reference: str | None = None  # folder or manifest of recordings, or builtin (null): clean held-out pieces
     fad_embedder: str | None = None  # vggish:<weights file>, or any name of load_embedder; null = builtin
     fad_pieces: int = 512  # of the built-in reference, ≥ 10
@@ -34,7 +34,8 @@ class MeasuringConfig(JudgingConfig):
     @property
     def asks_fad(self) -> bool:
         """Whether the Fréchet audio distance is asked for, if only by telling what it is to be of."""
-        return self.fad or self.fad_reference is not None or self.fad_embedder is not None
+        told = (self.fad_reference, self.fad_embedder, self.fad_pieces)
+        return self.fad or told != (None, None, MeasuringConfig.fad_pieces)
 
     def measuring_problems(self, fad: bool) -> list[str]:
         """One sentence for each bad value; ``fad``: whether any point wants a Fréchet audio distance."""
