@@ -1,19 +1,23 @@
-"""Whether a run fits into the memory of its device, by formula, before anything is put there."""
+"""Whether training or sampling fits into the memory of its device, by formula, before anything is put there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from qd.config_schema import TrainConfig
 from qd.models.delay import delayed_steps
 from qd.models.lora import AdaptedLanguageModel
-from qd.modules.distillation import DiversityDistillation
+from qd.models.musicgen import MusicGen
 from qd.objectives.distillation import rows_at_once
+
+if TYPE_CHECKING:
+    from qd.config_schema import TrainConfig
+    from qd.modules.distillation import DiversityDistillation
 
 KEPT_BYTES = {"32-true": 80, "bf16-mixed": 50}
 """What a decoder layer keeps for the backward pass, a token and a value of the model's width, where the feed-forward
@@ -32,7 +36,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class RunSize:
-    """The numbers that a training run's memory and time follow from.
+    """The numbers that the memory and time of a training run, or of sampling alone, follow from.
 
     Attributes:
         layers, width: of the decoder.
@@ -43,7 +47,7 @@ class RunSize:
         adapted: weights that a LoRA's adapters are merged into for each rollout; 0 is no LoRA.
         teacher_bytes: 0 where the frozen base is the teacher itself.
         frozen_bytes: of text encoder, codec and embedder.
-        precision: of the products, as ``trainer.precision`` names it.
+        precision: of the products, as ``trainer.precision`` names it; ``bf16-true`` where all is stored in 16 bits.
         shards: ranks that share the weights out among them (FSDP); 1 where each has all.
         checkpointing: whether activations are computed again instead of being kept.
     """
@@ -66,7 +70,7 @@ class RunSize:
     @property
     def product_bytes(self) -> int:
         """Of a number in a product of matrices."""
-        return 2 if self.precision == "bf16-mixed" else 4
+        return 2 if self.precision in ("bf16-mixed", "bf16-true") else 4
 
     @property
     def head_weights(self) -> int:
@@ -152,29 +156,72 @@ def check_memory(module: DiversityDistillation, config: TrainConfig, device: tor
     Raises:
         ValueError: what is needed by formula beside what is free, part by part, and what to lower.
     """
-    free = free_bytes(device)
-    if free is None:
-        return
-    parts = needed_bytes(run_size(module, config))
-    if device.type == "cpu":
-        parts.pop("weights")  # they are there already
-    if sum(parts.values()) > free:
-        listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
-        raise ValueError(
-            f"{device} has {free / GIB:.1f} GiB free, and the run needs about {sum(parts.values()) / GIB:.1f} GiB "
-            f"({listed}); to need less: {'; '.join(_advice(config))}"
-        )
+    _check(needed_bytes(run_size(module, config)), device, "the run", _advice(config))
+
+
+def sampling_size(music: MusicGen, rows: int, seconds: float, guided: bool) -> RunSize:
+    """Of a batch of ``rows`` clips, each of ``seconds``; guidance decodes a negative row beside each."""
+    lm, decoder = music.lm, music.lm.decoder.config
+    return RunSize(
+        layers=decoder.num_hidden_layers,
+        width=decoder.hidden_size,
+        codebooks=lm.codebooks,
+        vocabulary=lm.codebook_size,
+        student=sum(p.numel() for p in lm.parameters()),
+        rows=2 * rows if guided else rows,
+        steps=delayed_steps(lm.codebooks, music.frames(seconds), lm.channels),
+        precision="32-true" if lm.decoder.dtype.itemsize == 4 else "bf16-true",
+    )
+
+
+def check_sampling_memory(
+    music: MusicGen, device: torch.device, *, rows: int, seconds: float, guided: bool, lower: Sequence[str]
+) -> None:
+    """Refuses sampling that the device cannot hold; where its free memory is unknown, nothing is refused.
+
+    A lower bound: neither the keys and values of the text, nor the sampler's layout of the weights, nor what decodes
+    and hears the audio is counted.
+
+    Args:
+        music: loaded, and not yet put on the device.
+        device: where it is to sample.
+        rows: clips sampled at once. seconds: length of a clip. guided: whether there is guidance.
+        lower: what the command can be told so that it needs less, beside no guidance and a smaller model.
+
+    Raises:
+        ValueError: what is needed by formula beside what is free, part by part, and what to lower; or a clip of that
+            length has no frame.
+    """
+    size = sampling_size(music, rows, seconds, guided)
+    parts = {"weights": _bytes(music.parameters()), "cache of keys and values": rollout_bytes(size)["cache"]}
+    advice = [*lower, *(["no guidance"] if guided else []), "a smaller model"]
+    _check(parts, device, f"sampling {rows} clips of {seconds:g} s at once", advice)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of the device; None where it cannot be told."""
+    """Free memory of the device; None where it cannot be told. What PyTorch holds there and does not use is free."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     meminfo = Path("/proc/meminfo")
     if device.type != "cpu" or not meminfo.is_file():
         return None
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
+
+
+def _check(parts: dict[str, float], device: torch.device, what: str, advice: Sequence[str]) -> None:
+    free = free_bytes(device)
+    if free is None:
+        return
+    if device.type == "cpu":
+        parts = {name: size for name, size in parts.items() if name != "weights"}  # they are there already
+    if sum(parts.values()) > free:
+        listed = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
+        raise ValueError(
+            f"{device} has {free / GIB:.1f} GiB free, and {what} needs about {sum(parts.values()) / GIB:.1f} GiB "
+            f"({listed}); to need less: {'; '.join(advice)}"
+        )
 
 
 def _rounded(size: RunSize) -> int:

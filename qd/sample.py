@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 
 from qd.audio_io import spectrogram_png, write_audio
+from qd.config import ConfigError
+from qd.config_checks import bounded, positive, present_device
 from qd.devices import resolve_device
+from qd.memory import check_sampling_memory
 from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
-from qd.models.sampler import Sampler, counter_uniforms
+from qd.models.sampler import Sampler, counter_uniforms, sampling_problems
 from qd.quiet import quieten_libraries
 
 
@@ -56,14 +59,19 @@ def sample(
         The folder.
 
     Raises:
-        ValueError: the model cannot be loaded, or a number is out of its range.
+        ConfigError: settings are out of range; all are named.
+        ValueError: the model cannot be loaded, or the device cannot hold the clips.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}; expected 1 sample or more")
-    if not prompt.strip():
-        raise ValueError("the prompt is empty; say what the music should be, for example 'calm piano'")
+    problems = [*_problems(n, prompt, seconds, seed, device), *sampling_problems(temperature, guidance, top_k, top_p)]
+    if problems:
+        raise ConfigError(problems)
     quieten_libraries()
-    music = MusicGen.load(model, getattr(torch, dtype), revision, offline).to(resolve_device(device))
+    where = resolve_device(device)
+    music = MusicGen.load(model, getattr(torch, dtype), revision, offline)
+    lower = [*([f"n={n // 2}"] if n > 1 else []), "a shorter seconds"]
+    lower += ["dtype=bfloat16"] if dtype == "float32" else []
+    check_sampling_memory(music, where, rows=n, seconds=seconds, guided=guidance != 1.0, lower=lower)
+    music.to(where)
     frames = music.frames(seconds)
     steps = delayed_steps(music.lm.codebooks, frames, music.lm.channels)
     uniforms = counter_uniforms(seed, 0, range(n), music.lm.codebooks, steps).to(music.device)
@@ -79,6 +87,16 @@ def sample(
     )
     folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
     return _write(folder, music.decode_channels(drawn.codes), music.sample_rate, prompt)
+
+
+def _problems(n: int, prompt: str, seconds: float, seed: int, device: str) -> list[str]:
+    return [
+        *([] if n >= 1 else [f"n is {n}; expected 1 sample or more"]),
+        *([] if prompt.strip() else ["the prompt is empty; say what the music should be, for example 'calm piano'"]),
+        *positive("seconds", seconds),
+        *bounded("seed", seed, 0),
+        *present_device("device", device),
+    ]
 
 
 def _write(folder: Path, audio: torch.Tensor, sample_rate: int, prompt: str) -> Path:

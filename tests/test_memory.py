@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import qd.memory
+from qd.cli import main
 from qd.config_schema import TrainConfig
 from qd.memory import (
     CHECKPOINTED_BYTES,
@@ -19,16 +20,21 @@ from qd.memory import (
     SCORED_COPIES,
     RunSize,
     check_memory,
+    check_sampling_memory,
     free_bytes,
     needed_bytes,
     rollout_bytes,
     run_size,
+    sampling_size,
     update_bytes,
 )
+from qd.models.cached_decoder import CachedDecoder
 from qd.models.condition import Condition
 from qd.models.embedder import load_embedder
 from qd.models.language_model import LanguageModel
+from qd.models.musicgen import MusicGen
 from qd.models.policy import load_policy
+from qd.models.sampler import Sampler
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 
@@ -149,6 +155,76 @@ def test_what_does_not_fit_is_told_beside_what_is_free(tiny_config: Config, monk
     with pytest.raises(ValueError) as caught:
         check_memory(module, config, CPU)
     assert "weights " not in str(caught.value).split("(")[1]  # they are in memory already
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_cache_of_sampling_is_that_of_the_sampler(
+    tiny_model: Path, guided: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    music, caches = MusicGen.load(tiny_model, dtype), []
+
+    class Kept(CachedDecoder):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            caches.append(sum(t.nbytes for layer in self.layers for t in (layer.keys, layer.values)))
+
+    monkeypatch.setattr("qd.models.sampler.CachedDecoder", Kept)
+    monkeypatch.setattr("qd.models.sampler.runs_compiled", lambda lm: False)
+    condition, scale = music.condition(["calm piano"]).repeat_interleave(3), 3.0 if guided else 1.0
+    Sampler(music.lm).sample(condition, music.frames(0.32), greedy=True, guidance_scale=scale)
+    assert caches == [rollout_bytes(sampling_size(music, 3, 0.32, guided))["cache"]]
+
+
+def test_sampling_that_does_not_fit_is_told_by_its_parts(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    music, asked = MusicGen.load(tiny_model), {"rows": 3, "seconds": 0.32, "lower": ["n=1"]}
+    check_sampling_memory(music, CPU, **asked, guided=True)  # what is really free
+    weights = sum(p.numel() * 4 for p in music.parameters())
+    cache = rollout_bytes(sampling_size(music, 3, 0.32, False))["cache"]
+    needed = {(GPU, False): weights + cache, (GPU, True): weights + 2 * cache, (CPU, True): 2 * cache}
+    for (device, guided), least in needed.items():
+        monkeypatch.setattr(qd.memory, "free_bytes", lambda device, free=least: free)
+        check_sampling_memory(music, device, **asked, guided=guided)
+        monkeypatch.setattr(qd.memory, "free_bytes", lambda device, free=least - 1: free)
+        with pytest.raises(ValueError) as caught:
+            check_sampling_memory(music, device, **asked, guided=guided)
+        told = str(caught.value)
+        assert f"{device} has 0.0 GiB free, and sampling 3 clips of 0.32 s at once needs about 0.0 GiB (" in told
+        assert ("weights 0.0" in told) == (device == GPU) and "cache of keys and values 0.0" in told
+        advice = "n=1; no guidance; a smaller model" if guided else "n=1; a smaller model"
+        assert told.endswith(f"to need less: {advice}")
+
+
+@pytest.mark.parametrize(
+    ("command", "lower"),
+    [
+        ("sample --prompt=x --n=6 --guidance=3", "n=3; a shorter seconds; dtype=bfloat16; no guidance"),
+        ("sample --prompt=x --n=1 --dtype=bfloat16", "a shorter seconds; a smaller model"),
+        ("evaluate --guidance=3 batch_rows=4", "batch_rows=2; a shorter seconds; no guidance; a smaller model"),
+        ("evaluate n_prompts=2 n_samples=3 batch_rows=4000", "batch_rows=3; a shorter seconds; a smaller model"),
+        ("sweep", "batch_rows=16; a shorter seconds; no guidance; a smaller model"),
+        ("scorer-ranges", "a shorter seconds; no guidance; a smaller model"),
+        ("fad --guidance=3", "a shorter seconds; no guidance; a smaller model"),
+    ],
+)
+def test_each_command_that_samples_is_refused_before_it_does(
+    command: str,
+    lower: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, *options = command.split()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(qd.memory, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(Sampler, "sample", None)
+    series = f"series: [{{name: guided, guidance: {{model: {tiny_model}, scales: [1, 3]}}}}]"
+    Path("points.yaml").write_text(series)
+    model = ["--config=points.yaml"] if name == "sweep" else [f"--model={tiny_model}"]
+    assert main([name, *model, "--device=cpu", *options]) == 2
+    told = capsys.readouterr().err
+    assert "(cache of keys and values 0.0); to need less: " in told and lower in told
 
 
 def test_this_machine_has_some_memory_free() -> None:

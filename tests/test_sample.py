@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from qd.config import ConfigError
+from qd.models.musicgen import MusicGen
 from qd.sample import sample
 
 SECONDS = 0.32
@@ -99,3 +101,13 @@ def test_bad_input_is_refused_and_writes_nothing(tiny_model, tmp_path, change, n
     with pytest.raises(ValueError, match=named):
         sample(**given)
     assert not (tmp_path / "out").exists()
+
+
+def test_all_numbers_out_of_range_are_told_before_the_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(MusicGen, "load", None)
+    wrong = {"n": 0, "seconds": -1.0, "temperature": 0.0, "guidance": float("inf"), "top_k": 0, "top_p": 2.0}
+    with pytest.raises(ConfigError) as caught:
+        sample("base", " ", **wrong, seed=-1, device="tpu")
+    told = caught.value.problems
+    named = ("n", "the prompt", "seconds", "seed", "device", "temperature", "guidance_scale", "top_k", "top_p")
+    assert [problem.startswith(name) for problem, name in zip(told, named, strict=True)] == [True] * 9

@@ -10,12 +10,13 @@ import torch
 
 from qd.config_schema.measuring import MeasuringConfig
 from qd.evaluation.evaluate import Instruments
-from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges, protocol_of
 from qd.evaluation.fad_reference import BUILTIN, load_reference
 from qd.evaluation.points import Point
 from qd.evaluation.results import Results
 from qd.evaluation.task import Planned, State, Task
 from qd.evaluation.weights_in_place import WeightsInPlace
+from qd.memory import check_sampling_memory
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.collective import gather_objects, rank
@@ -31,10 +32,12 @@ class Bench:
         config: of the command.
         device: of everything.
         fad: whether any task wants the Fréchet audio distance.
+        guided: whether any task has guidance.
     """
 
-    def __init__(self, config: MeasuringConfig, device: torch.device, fad: bool) -> None:
-        self.config, self.device, self.weights = config, device, WeightsInPlace()
+    def __init__(self, config: MeasuringConfig, device: torch.device, fad: bool, guided: bool = False) -> None:
+        self.config, self.device, self.guided = config, device, guided
+        self.weights = WeightsInPlace(self._check_memory)
         self.results = Results(config.out)
         embedders = (load_embedder(name).to(device) for name in (config.embedder, config.heldout_embedder))
         self.instruments = Instruments(load_judges(config, device), *embedders)
@@ -80,6 +83,13 @@ class Bench:
         point = evaluator.point(kept, planned.key, sampling, **facts)
         self.results.points.append(point)
         return point
+
+    def _check_memory(self, music: MusicGen) -> None:
+        protocol = protocol_of(self.config, self.config.seconds)
+        rows = min(self.config.batch_rows, protocol.n_prompts * protocol.n_samples)
+        lower = [*([f"batch_rows={rows // 2}"] if rows > 1 else []), "a shorter seconds"]
+        asked = {"rows": rows, "seconds": self.config.seconds, "guided": self.guided}
+        check_sampling_memory(music, self.device, **asked, lower=lower)
 
     def _key(self, task: Task) -> str:
         music = self.weights.take(task.model, self.device)

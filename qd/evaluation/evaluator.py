@@ -181,14 +181,19 @@ def build_evaluator(
     batch_rows: int = 32,
 ) -> Evaluator:
     """What the settings ask for: their protocol, with clips of ``seconds``."""
-    protocol = build_protocol(
+    protocol = protocol_of(settings, seconds)
+    return Evaluator(music, instruments, protocol, temperature, seed, batch_rows, settings.audio_prompts)
+
+
+def protocol_of(settings: JudgingConfig, seconds: float) -> Protocol:
+    """The protocol that the settings ask for, with clips of ``seconds``."""
+    return build_protocol(
         settings.protocol,
         n_prompts=settings.n_prompts,
         n_samples=settings.n_samples,
         seconds=seconds,
         prompts_file=settings.prompts,
     )
-    return Evaluator(music, instruments, protocol, temperature, seed, batch_rows, settings.audio_prompts)
 
 
 def load_judges(settings: JudgingConfig, device: torch.device) -> Quality:

@@ -30,7 +30,8 @@ from qd.evaluation.fad_reference import (
     load_listener,
     reference_paths,
 )
-from qd.evaluation.protocols import PROTOCOLS, build_protocol
+from qd.evaluation.protocols import PROTOCOLS, Protocol, build_protocol
+from qd.memory import check_sampling_memory
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
 from qd.models.embedder import Embedder
 from qd.models.fingerprint import fingerprint
@@ -59,6 +60,10 @@ class Generations:
     seed: int
     prompts: str | None
     clip_seconds: float | None
+
+    def listed(self) -> Protocol:
+        """The prompts, the samples of each, and the length of a clip."""
+        return build_protocol(self.protocol, seconds=self.clip_seconds, prompts_file=self.prompts)
 
     def problems(self) -> list[str]:
         """Every invalid value, one sentence each."""
@@ -109,7 +114,7 @@ def fad(
 
     Raises:
         ConfigError: settings are out of range or contradict each other; all are named.
-        ValueError: the audio, the model or the embedder cannot be used, or there is too little audio.
+        ValueError: the audio, the model or the embedder cannot be used, or there is too little audio or memory.
     """
     started = time.perf_counter()
     negative = (negative_prompt or None) if guidance != 1.0 else None
@@ -120,7 +125,7 @@ def fad(
     quieten_libraries()
     where = resolve_device(device)
     # Whatever cannot be found is told before anything is heard.
-    source = MusicGen.load(model).to(where) if model else [entry.path for entry in list_recordings(audio)]
+    source = _loaded(model, asked, where) if model else [entry.path for entry in list_recordings(audio)]
     recordings = reference_paths(str(reference))
     hearing = load_listener(embedder).to(where)
     known = hear_recordings(hearing, recordings, n_reference, where)
@@ -159,13 +164,22 @@ def _problems(
     return problems
 
 
+def _loaded(model: str, asked: Generations, device: torch.device) -> MusicGen:
+    """On the device, if that can hold it and what it is asked for."""
+    music, protocol = MusicGen.load(model), asked.listed()
+    rows = min(BATCH, protocol.n_prompts * protocol.n_samples)
+    how = {"rows": rows, "seconds": protocol.seconds, "guided": asked.guidance != 1.0}
+    check_sampling_memory(music, device, **how, lower=["a shorter seconds"])
+    return music.to(device)
+
+
 def _files(embedder: Embedder, paths: list[Path], device: torch.device) -> Tensor:
     return torch.cat(embed_files(paths, partial(embed_windows, embedder), device, "generations"))
 
 
 def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor:
     """The embeddings of what the model plays to the protocol's prompts; no audio is kept."""
-    protocol = build_protocol(asked.protocol, seconds=asked.clip_seconds, prompts_file=asked.prompts)
+    protocol = asked.listed()
     texts = protocol.prompts()
     condition = music.condition(texts)
     sampling = Sampling(

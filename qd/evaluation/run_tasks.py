@@ -37,10 +37,10 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
 
     Raises:
         ConfigError: too few clips for a Fréchet audio distance, or a prompt that the text encoder cannot read.
-        ValueError: the results file is damaged, the disk is too small, or a merged weight is not finite.
+        ValueError: the results file is damaged, memory or disk is too small, or a merged weight is not finite.
         KeyboardInterrupt: Ctrl-C; the message says what is there and how to go on.
     """
-    bench = Bench(config, device, any(task.fad for task in tasks))
+    bench = Bench(config, device, any(task.fad for task in tasks), any(task.passes == 2 for task in tasks))
     planned = bench.plan(tasks)
     rows = _rows(bench, tasks)
     problems = _length_problems(bench, tasks)

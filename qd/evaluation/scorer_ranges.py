@@ -20,6 +20,7 @@ from qd.devices import resolve_device
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.protocols import build_protocol
+from qd.memory import check_sampling_memory
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.quiet import quieten_libraries
@@ -73,11 +74,15 @@ def scorer_ranges(
 
     Raises:
         ConfigError: prompts of the file are longer than the text encoder reads.
-        ValueError: a model or a scorer cannot be loaded, or a scorer says the same of all clips.
+        ValueError: a model or a scorer cannot be loaded, the device cannot hold a batch, or a scorer says the same of
+            all clips.
     """
     quieten_libraries()
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
-    music = MusicGen.load(model).to(resolve_device(device))
+    where, rows = resolve_device(device), min(Evaluator.batch_rows, protocol.n_prompts * protocol.n_samples)
+    music, asked = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}
+    check_sampling_memory(music, where, **asked, lower=["a shorter seconds"])
+    music.to(where)
     lists = named_list(prompts, n)
     if problems := unreadable_lists(lists, music.tokenizer):
         raise ConfigError(problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,9 +25,14 @@ class WeightsInPlace:
 
     Text encoder and codec, which no training changes, stay those of the first model. A model that is no sibling of the
     one that is allocated takes its place.
+
+    Args:
+        check: is called with each model that is allocated, before it is put on the device; raises ``ValueError`` where
+            that one cannot hold it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[MusicGen], None] = lambda music: None) -> None:
+        self._check = check
         self._music: MusicGen | None = None
         self._allocated: Source | None = None
         self._held: ModelSpec | None = None
@@ -50,15 +56,16 @@ class WeightsInPlace:
         """The allocated model, now with these weights; the first call decides the device.
 
         Raises:
-            ValueError: a model cannot be had, or a number of the sum is not finite.
+            ValueError: a model cannot be had, the device cannot hold it, or a number of the sum is not finite.
         """
         if spec == self._held:
             return self._music
         sources = [Source(s.name, weight, s.folder, s.recipe) for s, weight in self._weighted(spec)]
         if self._allocated is None or self._differences(self._allocated, sources[0]):
             self._music = None  # before the next one is allocated
-            self._music = MusicGen.load(sources[0].folder).to(device)
-            self._allocated = sources[0]
+            music = MusicGen.load(sources[0].folder)
+            self._check(music)
+            self._music, self._allocated = music.to(device), sources[0]
         self._held = None  # until all weights are in
         self._write(sources)
         self._held, self._fingerprint = spec, fingerprint(self._music.lm)

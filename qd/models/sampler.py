@@ -94,7 +94,10 @@ class Sampler:
         Raises:
             ValueError: if an argument is out of its range.
         """
-        _check(guidance_scale, top_k, top_p, greedy or uniforms is not None)
+        if problems := sampling_problems(temperature, guidance_scale, top_k, top_p):
+            raise ValueError("\n".join(problems))
+        if not greedy and uniforms is None:
+            raise ValueError("uniforms are needed unless greedy; pass e.g. columns of counter_uniforms.")
         lm, batch, device = self.lm, len(condition), condition.states.device
         mask = delay_mask(lm.codebooks, frames, lm.channels, device)
         guided = guidance_scale != 1.0
@@ -178,6 +181,24 @@ def counter_uniforms(seed: int, step: int, rows: Iterable[int], codebooks: int, 
     return torch.from_numpy(uniforms).reshape(len(rows), codebooks, steps)
 
 
+def sampling_problems(
+    temperature: float | Tensor, guidance_scale: float, top_k: int | None, top_p: float | None
+) -> list[str]:
+    """One sentence for each argument of :meth:`Sampler.sample` that is out of its range, whatever the model."""
+    found = []
+    values = torch.as_tensor(temperature, dtype=torch.float32).flatten()
+    if not bool((values.isfinite() & (values > 0)).all()):
+        shown = temperature if isinstance(temperature, float | int) else values.tolist()
+        found.append(f"temperature must be finite and above 0, got {shown}; for the likeliest use greedy.")
+    if not math.isfinite(guidance_scale):
+        found.append(f"guidance_scale must be finite, got {guidance_scale}; 1 is no guidance.")
+    if top_k is not None and top_k < 1:
+        found.append(f"top_k must be at least 1, got {top_k}; leave it out to keep all tokens.")
+    if top_p is not None and not 0 < top_p <= 1:
+        found.append(f"top_p must be in (0, 1], got {top_p}; leave it out to keep all tokens.")
+    return found
+
+
 def _with_negative(condition: Condition, negative: Condition | None) -> Condition:
     batch, states = len(condition), condition.states
     if negative is None:
@@ -192,20 +213,6 @@ def _with_negative(condition: Condition, negative: Condition | None) -> Conditio
 def _inverse(temperature: float | Tensor, batch: int, device: torch.device) -> Tensor:
     """1 / temperature, ``(1, 1, 1)`` or ``(batch, 1, 1)``."""
     values = torch.as_tensor(temperature, dtype=torch.float32).flatten()
-    if not bool((values.isfinite() & (values > 0)).all()):
-        shown = temperature if isinstance(temperature, float | int) else values.tolist()
-        raise ValueError(f"temperature must be finite and above 0, got {shown}; for the likeliest use greedy.")
     if len(values) not in (1, batch):
         raise ValueError(f"temperature must be one number or one for each of {batch} rows, got {len(values)}.")
     return values.reciprocal()[:, None, None].to(device, non_blocking=True)
-
-
-def _check(guidance_scale: float, top_k: int | None, top_p: float | None, drawable: bool) -> None:
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale must be finite, got {guidance_scale}; 1 is no guidance.")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}; leave it out to keep all tokens.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1], got {top_p}; leave it out to keep all tokens.")
-    if not drawable:
-        raise ValueError("uniforms are needed unless greedy; pass e.g. columns of counter_uniforms.")
