@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,21 +84,15 @@ class RunSize:
 
 def run_size(module: DiversityDistillation, config: TrainConfig) -> RunSize:
     """Of a run whose module is built, its weights not yet shared out."""
-    lm, decoder = module.music.lm, module.music.lm.decoder.config
+    lm = module.music.lm
     policy = _bytes(lm.parameters())
     both = _bytes([*lm.parameters(), *module.teacher.parameters()])
-    return RunSize(
-        layers=decoder.num_hidden_layers,
-        width=decoder.hidden_size,
-        codebooks=lm.codebooks,
-        vocabulary=lm.codebook_size,
-        student=sum(p.numel() for p in lm.parameters()),
+    return replace(
+        sampling_size(module.music, config.data.micro_batch_size, config.rollout.seconds, guided=False),
         trained=sum(p.numel() for p in module.parameters() if p.requires_grad),
         adapted=lm.adapted_weights if isinstance(lm, AdaptedLanguageModel) else 0,
         teacher_bytes=both - policy,
         frozen_bytes=_bytes(module.parameters()) - both,
-        rows=config.data.micro_batch_size,
-        steps=delayed_steps(lm.codebooks, module.music.frames(config.rollout.seconds), lm.channels),
         precision=config.trainer.precision,
         shards=config.trainer.ranks if config.trainer.sharded else 1,
         checkpointing=config.model.gradient_checkpointing,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.results import NotMeasuredError
-from qd.report.data import ReportData, Setting, Training
+from qd.report.data import ReportData, Training
 from qd.report.drawing import (
     SQUARE,
     draw_dots,
@@ -24,14 +24,14 @@ from qd.report.drawing import (
     name_axes,
     panels,
 )
-from qd.report.labels import model_label, series_label
+from qd.report.headline import HEADLINE, headline
+from qd.report.labels import series_label
 
 STRATEGIES = ("lerp-", "soup", "guidance-", "temperature-", "betas")
 MAIN = ("lerp-beta0-beta15", "lerp-beta0-base", "soup", "guidance-base", "temperature-", "betas")
 SLIDERS = ("lerp-beta0-beta15", "lerp-beta0-base", "guidance-base")
-HEADLINE = ("betas", "guidance-base", "lerp-beta0-beta15", "soup")
 FINETUNED = ("lerp-beta0-beta15", "soup")
-"""How the names of the series begin that several figures show; the last, what :func:`headline` takes models from."""
+"""How the names of the series begin that several figures show; the last, of those whose surroundings are enlarged."""
 
 
 class Drawing(NamedTuple):
@@ -226,25 +226,6 @@ FIGURES: Mapping[str, Drawing] = {
     "figure-9": Drawing("Diversity by both embedders, and entropy; no human ratings yet.", diversities, HEADLINE),
     "figure-10": Drawing("Quality and diversity for N samples a prompt, by estimator.", samples_a_prompt, ("samples",)),
 }
-
-
-def headline(data: ReportData) -> dict[str, Setting]:
-    """The models that the tables compare, by label: base, CFG, each β, the middle of the slider, the soup.
-
-    Raises:
-        NotMeasuredError: there is none of them but the base model.
-    """
-    found = [*data.series("betas")]
-    found += [one for one in data.series("guidance-base") if one.point.guidance_scale == 3]
-    found += [one for one in data.series("lerp-beta0-beta15") if abs(one.point.lam - 0.5) < 1e-9]
-    found += data.series("soup")
-    if len(found) < 2:
-        raise NotMeasuredError("needs series betas, and guidance-base, lerp-beta0-beta15 or soup")
-    labels = [model_label(setting.point) for setting in found]
-    return {
-        label if labels.count(label) == 1 else f"{label} ({setting.point.model})": setting
-        for label, setting in zip(labels, found, strict=True)
-    }
 
 
 def _need_runs(runs: Sequence[Training]) -> Sequence[Training]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from qd.audio_io import playable
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Setting
-from qd.report.figures import headline
+from qd.report.headline import headline
 from qd.report.labels import model_label
 
 _NOTE = "The sound in this page is compressed; lossless files lie beside the results file."

@@ -12,7 +12,7 @@ from qd.evaluation.results import NotMeasuredError
 from qd.markdown import markdown_interval, markdown_table
 from qd.pareto import Strategy, common_reference, dominance, hypervolume
 from qd.report.data import ReportData, Setting
-from qd.report.figures import HEADLINE, headline
+from qd.report.headline import HEADLINE, headline
 from qd.report.labels import series_label
 
 FRONTS = ("guidance-", "temperature-", "lerp-", "betas")

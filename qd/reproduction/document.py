@@ -21,7 +21,7 @@ from qd.runs import step_seconds
 
 _DOCUMENT = """# The reproduction
 
-Written by `make reproduce CONFIG={config} ARGS="--only document"` from the results alone.
+Written by `make reproduce CONFIG={config} ARGS="--only document{besides}"` from the results alone.
 
 ## What was run
 
@@ -74,6 +74,7 @@ def write_document(
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _DOCUMENT.format(
         config=name,
+        besides=f" --beside {' '.join(others)}" if others else "",
         notes=f"{plan.notes.strip()}\n\n" if plan.notes.strip() else "",
         yaml=OmegaConf.to_yaml({key: value for key, value in asdict(plan).items() if key != "notes"}),
         beside="".join(map(_beside, others or {}, (others or {}).values())),

@@ -13,7 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, read_training
-from qd.report.figures import FIGURES, headline
+from qd.report.figures import FIGURES
+from qd.report.headline import headline
 from qd.report.report import write_report
 from qd.report.tables import TABLES
 from tests.report.conftest import Synthetic

@@ -18,7 +18,10 @@ def test_the_page_is_made_of_results(world, tmp_path):
         plan, tmp_path / "docs" / "reproduction.md", "mine", {"again": replace(plan, notes="Once more.")}
     )
     text = page.read_text(encoding="utf-8")
-    assert "make reproduce CONFIG=mine" in text and "| claim | mine | again |" in text
+    assert (
+        '`make reproduce CONFIG=mine ARGS="--only document --beside again"`' in text
+        and "| claim | mine | again |" in text
+    )
     assert (
         "](reproduction/figure-3.png)\n\n*Figure 3. Quality against diversity of every strategy. Protocol paper" in text
     )

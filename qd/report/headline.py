@@ -1,0 +1,29 @@
+"""The models that the tables and several figures compare."""
+
+from __future__ import annotations
+
+from qd.evaluation.results import NotMeasuredError
+from qd.report.data import ReportData, Setting
+from qd.report.labels import model_label
+
+HEADLINE = ("betas", "guidance-base", "lerp-beta0-beta15", "soup")
+"""The series that they are taken from."""
+
+
+def headline(data: ReportData) -> dict[str, Setting]:
+    """The models that the tables compare, by label: base, CFG, each β, the middle of the slider, the soup.
+
+    Raises:
+        NotMeasuredError: there is none of them but the base model.
+    """
+    found = [*data.series("betas")]
+    found += [one for one in data.series("guidance-base") if one.point.guidance_scale == 3]
+    found += [one for one in data.series("lerp-beta0-beta15") if abs(one.point.lam - 0.5) < 1e-9]
+    found += data.series("soup")
+    if len(found) < 2:
+        raise NotMeasuredError("needs series betas, and guidance-base, lerp-beta0-beta15 or soup")
+    labels = [model_label(setting.point) for setting in found]
+    return {
+        label if labels.count(label) == 1 else f"{label} ({setting.point.model})": setting
+        for label, setting in zip(labels, found, strict=True)
+    }
