@@ -99,7 +99,7 @@ A_MICRO_BATCH = {
     "models/cached_decoder.py shared_rows: nonzero": 1,
     "models/cached_decoder.py shared_rows: tolist": 1,
     # Of a number that the program holds itself: no device is asked.
-    "models/sampler.py _inverse: _local_scalar_dense": 1,
+    "models/sampler.py sampling_problems: _local_scalar_dense": 1,
     # On a CPU alone: the lowest code, the highest, and how they compare with the codebook.
     "models/codec.py decode: _local_scalar_dense": 3,
 }
