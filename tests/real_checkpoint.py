@@ -1,4 +1,4 @@
-"""Checkpoints as the hub has MusicGen's: the library's classes, tokenizer files and config values; random weights.
+"""Checkpoints as the hub has MusicGen's: the library's classes, T5's tokenizer files, config values; random weights.
 
 Only width and depth are smaller: 2,048 codes, 4 codebooks (8 in stereo), EnCodec at 32 kHz and 50 frames a second, a T5
 of another width than the decoder, with its vocabulary of 32,128.
@@ -6,10 +6,10 @@ of another width than the decoder, with its vocabulary of 32,128.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     EncodecConfig,
     EncodecFeatureExtractor,
@@ -19,28 +19,10 @@ from transformers import (
     MusicgenForConditionalGeneration,
     T5Config,
     T5EncoderModel,
-    T5Tokenizer,
 )
 
-TEXTS = [
-    "a slow jazz tune with a trumpet",
-    "fast drums and bright piano",
-    "calm strings, sad and warm",
-    "Bad audio quality.",
-]
+T5_TOKENIZER = Path(__file__).with_name("assets") / "t5"
 TEXT_WIDTH, WIDTH = 24, 32
-
-
-def build_t5_tokenizer() -> T5Tokenizer:
-    """A sentencepiece-like Unigram vocabulary with T5's special tokens and their ids: pad 0, end 1, unknown 2."""
-    trained = Tokenizer(models.Unigram())
-    trained.normalizer = normalizers.NFKC()
-    trained.pre_tokenizer, trained.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
-    trained.train_from_iterator(TEXTS, trainer)
-    vocabulary = sorted(trained.get_vocab().items(), key=lambda item: item[1])
-    return T5Tokenizer(vocab=[(piece, -float(rank)) for piece, rank in vocabulary], model_max_length=512)
 
 
 def _randomize(module: torch.nn.Module) -> None:
@@ -96,6 +78,6 @@ def build_real_model(channels: int = 1, seed: int = 0, layers: int = 2) -> Music
 def save_real_checkpoint(folder: Path, channels: int = 1, shard: str = "10GB") -> Path:
     """The whole folder, with tokenizer and feature extractor."""
     build_real_model(channels).save_pretrained(folder, max_shard_size=shard)
-    build_t5_tokenizer().save_pretrained(folder)
+    shutil.copytree(T5_TOKENIZER, folder, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
     EncodecFeatureExtractor(channels, 32_000, padding_side="left").save_pretrained(folder)
     return folder
