@@ -38,7 +38,7 @@ def add_sweep(parsers: Any) -> None:
         commands.run_sweep,
         "Measure every point that a config names: interpolations, guidance, temperature, soups, lists of models. Adds "
         "lines to a results file, and skips what is there: to go on after a stop, type the same command.",
-        "qd sweep --config quick --only guidance-base lerp-beta0-beta15",
+        "qd sweep --config quick --only guidance-base slider",
     )
     parser.add_argument("--config", help="the name of a file in configs/sweep/, or the path of a YAML file")
     parser.add_argument("--only", nargs="+", metavar="SERIES", help="these series, by name (default: all)")

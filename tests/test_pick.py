@@ -54,7 +54,7 @@ def points(models: tuple[Path, Path], tmp_path: Path) -> Path:
         synthetic.add(series, model, *place, key=key, negative=negative, **facts)
 
     for lam in (0.0, 0.5, 1.0):
-        add("lerp-beta0-beta15", f"{a}:{1 - lam} {b}:{lam}", 1.4 - 0.4 * lam**2, 0.2 + 0.3 * lam, lam=lam)
+        add("slider", f"{a}:{1 - lam} {b}:{lam}", 1.4 - 0.4 * lam**2, 0.2 + 0.3 * lam, lam=lam)
     add("betas", f"{a}:0.9 {b}:0.1", 1.0, 0.25, lam=0.1)  # dominated
     add("guidance", str(a), 1.35, 0.45, guidance_scale=3.0, negative="Bad.")
     return synthetic.results.points.path

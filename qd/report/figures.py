@@ -27,10 +27,10 @@ from qd.report.drawing import (
 from qd.report.headline import HEADLINE, headline
 from qd.report.labels import series_label
 
-STRATEGIES = ("lerp-", "soup", "guidance-", "temperature-", "betas")
-MAIN = ("lerp-beta0-beta15", "lerp-beta0-base", "soup", "guidance-base", "temperature-", "betas")
-SLIDERS = ("lerp-beta0-beta15", "lerp-beta0-base", "guidance-base")
-FINETUNED = ("lerp-beta0-beta15", "soup")
+STRATEGIES = ("slider", "lerp-", "soup", "guidance-", "temperature-", "betas")
+MAIN = ("slider", "lerp-base", "soup", "guidance-base", "temperature-", "betas")
+SLIDERS = ("slider", "lerp-base", "guidance-base")
+FINETUNED = ("slider", "soup")
 """How the names of the series begin that several figures show; the last, of those whose surroundings are enlarged."""
 
 
@@ -130,7 +130,7 @@ def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 def interpolation(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 4: quality and diversity along λ, with the straight line between the ends; and the front beside CFG's."""
-    lerp = data.need("lerp-beta0-beta15")
+    lerp = data.need("slider")
     figure, axes = panels(3)
     for axis, name in zip(axes, ("quality", "diversity"), strict=False):
         lams = [setting.point.lam for setting in lerp]
@@ -141,7 +141,7 @@ def interpolation(data: ReportData, runs: Sequence[Training]) -> Figure:
         axis.set_xlabel("λ: weight of the diverse model")
         axis.set_ylabel(AXES[name])
         finish(axis)
-    draw_plane(axes[2], data, {"lerp-beta0-beta15": lerp, "guidance-base": data.series("guidance-base")})
+    draw_plane(axes[2], data, {"slider": lerp, "guidance-base": data.series("guidance-base")})
     return figure
 
 
@@ -214,7 +214,7 @@ FIGURES: Mapping[str, Drawing] = {
     "figure-4": Drawing(
         "Interpolating the weights of the quality and the diverse model, beside guidance.",
         interpolation,
-        ("lerp-beta0-beta15", "guidance-base"),
+        ("slider", "guidance-base"),
     ),
     "figure-6": Drawing(
         "Quality and diversity against the guidance scale.", guidance(("quality", "diversity")), ("guidance-",)

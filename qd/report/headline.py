@@ -6,7 +6,7 @@ from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Setting
 from qd.report.labels import model_label
 
-HEADLINE = ("betas", "guidance-base", "lerp-beta0-beta15", "soup")
+HEADLINE = ("betas", "guidance-base", "slider", "soup")
 """The series that they are taken from."""
 
 
@@ -18,10 +18,10 @@ def headline(data: ReportData) -> dict[str, Setting]:
     """
     found = [*data.series("betas")]
     found += [one for one in data.series("guidance-base") if one.point.guidance_scale == 3]
-    found += [one for one in data.series("lerp-beta0-beta15") if abs(one.point.lam - 0.5) < 1e-9]
+    found += [one for one in data.series("slider") if abs(one.point.lam - 0.5) < 1e-9]
     found += data.series("soup")
     if len(found) < 2:
-        raise NotMeasuredError("needs series betas, and guidance-base, lerp-beta0-beta15 or soup")
+        raise NotMeasuredError("needs series betas, and guidance-base, slider or soup")
     labels = [model_label(setting.point) for setting in found]
     return {
         label if labels.count(label) == 1 else f"{label} ({setting.point.model})": setting

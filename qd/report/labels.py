@@ -38,7 +38,7 @@ def _finetuned(point: Point) -> str:
 def series_label(name: str, point: Point) -> str:
     """A line's name in a legend: what slides along it, and on which model."""
     words = [short(word.rsplit(":", 1)[0]) for word in point.model.split()]
-    if name.startswith("lerp"):
+    if name.startswith(("slider", "lerp")):
         return f"LERP({', '.join(word.removeprefix('β = ') for word in words)}), λ"
     if name.startswith("guidance"):
         return f"CFG γ on {words[0]}, {'unconditional' if 'unconditional' in name else 'negative prompt'}"

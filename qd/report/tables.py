@@ -85,12 +85,9 @@ def _distances(points: list[Point], reference: str) -> tuple[str, str]:
 
 def front_table(data: ReportData) -> Table:
     """The front of interpolated weights against each other strategy: hypervolumes, and how sure the difference is."""
-    ours = "lerp-beta0-beta15"
-    lerp = data.need(ours)
+    lerp = data.need("slider")
     rows = []
     for name, settings in data.starting(*FRONTS).items():
-        if name == ours:
-            continue
         reference = common_reference(*([setting.place for setting in one] for one in (lerp, settings)))
         found = dominance(strategy(lerp), strategy(settings), reference)
         areas = [hypervolume([setting.place for setting in one], reference) for one in (lerp, settings)]
@@ -101,7 +98,7 @@ def front_table(data: ReportData) -> Table:
              f"{100 * found.coverage.mean:.0f} %", f"({reference[0]:.2f}, {reference[1]:.2f})"]
         )  # fmt: skip
     if not rows:
-        raise NotMeasuredError("needs another strategy beside lerp-beta0-beta15")
+        raise NotMeasuredError("needs another strategy beside slider")
     header = ["Strategy", "LERP's hypervolume", "its hypervolume", "difference [95 % interval]", "P(LERP's is larger)",
               "its points dominated", "reference (quality, diversity)"]  # fmt: skip
     return Table(header, rows)

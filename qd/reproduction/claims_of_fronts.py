@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
-from qd.reproduction.claims_of_training import BETAS, CFG, MARGIN, margin, values_of
+from qd.reproduction.claims_of_training import CFG, MARGIN, margin, values_of
 from qd.reproduction.measured import BASE, Measured
 from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity
 from qd.reproduction.verdicts import Part, Rule, Verdict, above, below, part, within
-
-LINE = ("beta0", "beta15")
 
 SPREAD_SHARE = 0.2
 """Of the standard deviation over prompts: in Table 4 the means differ by a tenth of it, and count as equal."""
@@ -25,7 +23,7 @@ def line_bends_upwards(m: Measured) -> list[Part]:
     """6. Along the LERP path quality lies above the diagonal, diversity near it."""
 
     def excess(metric: str) -> Interval:
-        line = m.line(*LINE)
+        line = m.line(*m.ends)
         lams = np.array([lam for lam, _ in line])
         rows = m.stack([point for _, point in line], metric)
 
@@ -36,10 +34,10 @@ def line_bends_upwards(m: Measured) -> list[Part]:
         return bootstrap(above_the_diagonal, rows)
 
     def near() -> Rule:
-        first, *_, last = m.stack([point for _, point in m.line(*LINE)], "diversity").mean(1)
+        first, *_, last = m.stack([point for _, point in m.line(*m.ends)], "diversity").mean(1)
         return within(MARGIN * abs(last - first))
 
-    text = "{} of LERP(0, 15) over the straight line between its ends, mean over 0 < λ < 1"
+    text = f"{{}} of {_short(m.ends)} over the straight line between its ends, mean over 0 < λ < 1"
     return [
         part(text.format("quality"), lambda: excess("quality"), above()),
         part(text.format("diversity"), lambda: excess("diversity"), near),
@@ -48,33 +46,34 @@ def line_bends_upwards(m: Measured) -> list[Part]:
 
 def line_beats_betas(m: Measured) -> list[Part]:
     """7. LERP(0,15) beats intermediate β."""
-    return [_beats(m, LINE, lambda: [m.model("beta5"), m.model("beta10")], "beta5 and beta10")]
+    between = m.betas[1:-1]
+    return [_beats(m, m.ends, lambda: [m.model(role) for role in between], " and ".join(between) or "other β")]
 
 
 def line_beats_sampling(m: Measured) -> list[Part]:
     """8. It beats the γ sweep and the temperature sweep on base and distilled."""
     return [
-        _beats(m, LINE, lambda: m.scales(BASE), "γ on base"),
-        _beats(m, LINE, lambda: m.scales("beta0"), "γ on beta0"),
-        _beats(m, LINE, lambda: m.temperatures(BASE), "T on base"),
-        _beats(m, LINE, lambda: m.temperatures("beta0"), "T on beta0"),
+        _beats(m, m.ends, lambda: m.scales(BASE), "γ on base"),
+        _beats(m, m.ends, lambda: m.scales(m.betas[0]), f"γ on {m.betas[0]}"),
+        _beats(m, m.ends, lambda: m.temperatures(BASE), "T on base"),
+        _beats(m, m.ends, lambda: m.temperatures(m.betas[0]), f"T on {m.betas[0]}"),
     ]
 
 
 def base_line_beats_guidance(m: Measured) -> list[Part]:
     """9. LERP(0, base) beats CFG on base."""
-    return [_beats(m, ("beta0", BASE), lambda: m.scales(BASE), "γ on base")]
+    return [_beats(m, (m.betas[0], BASE), lambda: m.scales(BASE), "γ on base")]
 
 
 def soup_is_as_good(m: Measured) -> list[Part]:
     """10. The uniform soup of four is at least as good."""
 
     def shortfall() -> Interval:
-        line, soup = [point for _, point in m.line(*LINE)], m.soup(*BETAS)
+        line, soup = [point for _, point in m.line(*m.ends)], m.soup(*m.betas)
         gain = _gain(m, line, [soup])
         return Interval(-gain.mean, -gain.hi, -gain.lo)
 
-    text = "quality of the uniform soup over LERP(0, 15) at equal diversity"
+    text = f"quality of the uniform soup over {_short(m.ends)} at equal diversity"
     return [part(text, shortfall, lambda: above(-margin(m, "quality")))]
 
 
@@ -105,13 +104,14 @@ def negative_beats_unconditional(m: Measured) -> list[Part]:
 
 def distances_as_in_the_tables(m: Measured) -> list[Part]:
     """15. FAD and CLAP patterns of Tables 4–5: all models adhere alike; FAD: base < CFG = β=0 < β=15."""
+    first, last = m.ends
     lerp = [point for lam, point in _middle(m)]
 
     def alike(name: str) -> Part:
         def gap() -> Interval:
             other = m.values(lerp[0])["adherence"] if name == "LERP" and lerp else None
             if name == "LERP" and other is None:
-                raise NotMeasuredError("LERP(0, 15) at λ = 0.5")
+                raise NotMeasuredError(f"{_short(m.ends)} at λ = 0.5")
             mine = values_of(m, name, "adherence") if other is None else other
             return bootstrap(lambda v: v[0] - v[1], [mine, values_of(m, CFG, "adherence")])
 
@@ -122,10 +122,10 @@ def distances_as_in_the_tables(m: Measured) -> list[Part]:
         )
 
     return [
-        *(alike(name) for name in (BASE, "beta0", "LERP", "beta15")),
+        *(alike(name) for name in (BASE, first, "LERP", last)),
         _distance(m, CFG, BASE, positive=True),
-        _distance(m, "beta0", CFG, positive=None),
-        _distance(m, "beta15", "beta0", positive=True),
+        _distance(m, first, CFG, positive=None),
+        _distance(m, last, first, positive=True),
     ]
 
 
@@ -135,8 +135,12 @@ def _beats(m: Measured, ends: tuple[str, str], others: Callable[[], Sequence[Poi
     def gain() -> Interval:
         return _gain(m, [point for _, point in m.line(*ends)], others())
 
-    short = ", ".join(name.removeprefix("beta") for name in ends)
-    return part(f"quality at equal diversity: LERP({short}) − {what}", gain, above())
+    return part(f"quality at equal diversity: {_short(ends)} − {what}", gain, above())
+
+
+def _short(ends: tuple[str, str]) -> str:
+    """``LERP(0, 15)``."""
+    return f"LERP({', '.join(name.removeprefix('beta') for name in ends)})"
 
 
 def _gain(m: Measured, line: Sequence[Point], others: Sequence[Point]) -> Interval:
@@ -159,7 +163,7 @@ def _gain(m: Measured, line: Sequence[Point], others: Sequence[Point]) -> Interv
 
 def _middle(m: Measured) -> list[tuple[float, Point]]:
     try:
-        return [(lam, point) for lam, point in m.line(*LINE) if abs(lam - 0.5) < 1e-6]
+        return [(lam, point) for lam, point in m.line(*m.ends) if abs(lam - 0.5) < 1e-6]
     except NotMeasuredError:
         return []
 

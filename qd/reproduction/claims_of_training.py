@@ -19,7 +19,6 @@ from qd.reproduction.statistics import bootstrap, rank_agreement
 from qd.reproduction.verdicts import Part, Rule, above, below, part
 
 MARGIN = 0.1
-BETAS = ("beta0", "beta5", "beta10", "beta15")
 CFG = "CFG"
 """The base model under the teacher's guidance."""
 
@@ -63,12 +62,13 @@ def guidance_is_distilled(m: Measured) -> list[Part]:
     """1. β=0 matches CFG γ=3 in quality at half the sampling cost."""
 
     def cost() -> Interval:
-        ratio = m.sampling_seconds(m.model("beta0")) / m.sampling_seconds(m.guided(BASE))
+        ratio = m.sampling_seconds(m.model(m.betas[0])) / m.sampling_seconds(m.guided(BASE))
         return Interval(ratio, ratio, ratio)
 
+    text = f"seconds until the audio is there: {m.betas[0]} / CFG; nearer to a half than to the whole"
     return [
-        _compare(m, "quality", "beta0", CFG, above, -1),
-        part("seconds until the audio is there: beta0 / CFG; nearer to a half than to the whole", cost, below(0.75)),
+        _compare(m, "quality", m.betas[0], CFG, above, -1),
+        part(text, cost, below(0.75)),
     ]
 
 
@@ -83,46 +83,46 @@ def kl_rises_with_beta(m: Measured) -> list[Part]:
             raise NotMeasuredError(f"steps that both {one} and {other} have logged")
         return bootstrap(lambda d: d[0] - d[1], np.array([[run[step] for step in steps] for run in (a, b)]))
 
-    pairs = zip(BETAS[1:], BETAS, strict=False)
+    pairs = zip(m.betas[1:], m.betas, strict=False)
     text = "KL a token (nats), last quarter of the logged steps, paired by step: {} − {}"
     return [part(text.format(one, other), partial(last, one, other), above()) for one, other in pairs]
 
 
 def distillation_loses_diversity(m: Measured) -> list[Part]:
     """3. Distillation alone loses diversity, down to CFG's."""
-    return [_compare(m, "diversity", "beta0", BASE, below), _compare(m, "diversity", "beta0", CFG, below, 1)]
+    distilled = m.betas[0]
+    return [_compare(m, "diversity", distilled, BASE, below), _compare(m, "diversity", distilled, CFG, below, 1)]
 
 
 def diversity_rises_with_beta(m: Measured) -> list[Part]:
     """4. Diversity rises with β; β=15 near or above base."""
-    steps = [_compare(m, "diversity", one, other, above) for one, other in zip(BETAS[1:], BETAS, strict=False)]
-    return [
-        *steps,
-        _compare(m, "diversity", "beta15", "beta0", above),
-        _compare(m, "diversity", "beta15", BASE, above, -1),
-    ]
+    first, last = m.ends
+    steps = [_compare(m, "diversity", one, other, above) for one, other in zip(m.betas[1:], m.betas, strict=False)]
+    whole = [] if len(steps) == 1 else [_compare(m, "diversity", last, first, above)]
+    return [*steps, *whole, _compare(m, "diversity", last, BASE, above, -1)]
 
 
 def beta_costs_adherence(m: Measured) -> list[Part]:
     """5. Larger β costs some quality, through adherence more than preference."""
+    first, last = m.ends
 
     def shares() -> Interval:
-        rows = [values_of(m, name, metric) for metric in ("quality", "preference") for name in ("beta0", "beta15")]
+        rows = [values_of(m, name, metric) for metric in ("quality", "preference") for name in m.ends]
         # Quality is ω · adherence + preference, so what is no preference is ω · adherence.
         return bootstrap(lambda v: (v[0] - v[1]) - 2 * (v[2] - v[3]), rows)
 
     return [
-        _compare(m, "quality", "beta15", "beta0", below),
-        part("loss of quality from beta0 to beta15: by ω · adherence − by preference", shares, above()),
-        _compare(m, "adherence", "beta15", "beta0"),
-        _compare(m, "preference", "beta15", "beta0"),
+        _compare(m, "quality", last, first, below),
+        part(f"loss of quality from {first} to {last}: by ω · adherence − by preference", shares, above()),
+        _compare(m, "adherence", last, first),
+        _compare(m, "preference", last, first),
     ]
 
 
 def n_is_a_factor(m: Measured) -> list[Part]:
     """12. N=2 against 4 and 8, by both estimators: is the paper's finding the 1/N factor?"""
     shared = [_compare(m, "diversity", "n2", other, above) for other in ("n4-shared", "n8-shared")]
-    pairs = [_compare(m, "diversity", "n2", other, below, 1) for other in ("n4", "beta15")]
+    pairs = [_compare(m, "diversity", "n2", other, below, 1) for other in ("n4", m.betas[-1])]
     return [*shared, *pairs]
 
 
@@ -130,7 +130,7 @@ def vendi_ranks_alike(m: Measured) -> list[Part]:
     """13. Vendi and 1−mean rank models alike."""
 
     def tau() -> Interval:
-        names = [BASE, CFG, *(name for name in BETAS if _present(m, name))]
+        names = [BASE, CFG, *(name for name in m.betas if _present(m, name))]
         if len(names) < 4:
             raise NotMeasuredError("four models or more")
         rows = [values_of(m, name, metric) for metric in ("diversity", "vendi") for name in names]
@@ -141,9 +141,10 @@ def vendi_ranks_alike(m: Measured) -> list[Part]:
 
 def entropy_does_not_follow(m: Measured) -> list[Part]:
     """14. Entropy does not follow diversity."""
+    diverse = m.betas[-1]
 
     def positions() -> Interval:
-        names = (BASE, CFG, "beta15")
+        names = (BASE, CFG, diverse)
         rows = [values_of(m, name, metric) for metric in ("diversity", "entropy") for name in names]
 
         def gap(v: NDArray) -> float:
@@ -152,28 +153,29 @@ def entropy_does_not_follow(m: Measured) -> list[Part]:
 
         return bootstrap(gap, rows)
 
-    text = "way of beta15 from CFG (0) to base (1): in diversity − in entropy"
-    return [part(text, positions, above()), _compare(m, "entropy", "beta15", CFG)]
+    text = f"way of {diverse} from CFG (0) to base (1): in diversity − in entropy"
+    return [part(text, positions, above()), _compare(m, "entropy", diverse, CFG)]
 
 
 def gain_is_not_gamed(m: Measured) -> list[Part]:
     """16. Held-out diversity: how much of the gain is the reward being gamed?"""
+    first, last = m.ends
 
     def gamed() -> Interval:
-        names = (BASE, CFG, "beta0", "beta15")
+        names = (BASE, CFG, first, last)
         metrics = ("diversity", "diversity_heldout")
         rows = [values_of(m, name, metric) for metric in metrics for name in names]
 
         def share(v: NDArray) -> float:
             # Embedders differ in scale: a gain counts in parts of the distance between CFG and base.
-            gains = [(beta15 - beta0) / (base - cfg) for base, cfg, beta0, beta15 in (v[:4], v[4:])]
+            gains = [(diverse - good) / (base - cfg) for base, cfg, good, diverse in (v[:4], v[4:])]
             return 1 - gains[1] / gains[0]
 
         return bootstrap(share, rows)
 
     return [
-        _compare(m, "diversity_heldout", "beta15", "beta0", above),
-        _compare(m, "diversity", "beta15", "beta0"),
+        _compare(m, "diversity_heldout", last, first, above),
+        _compare(m, "diversity", last, first),
         part("share of the gain that the held-out embedder does not hear (each in parts of base − CFG)", gamed),
     ]
 

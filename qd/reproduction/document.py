@@ -68,7 +68,7 @@ def write_document(
         ValueError: there are no results yet, or they do not compare.
     """
     attempts = {name: plan, **(others or {})}
-    found = {of: Measured(one.results, one.folder) for of, one in attempts.items()}
+    found = {of: Measured(one.results, one.folder, one.betas) for of, one in attempts.items()}
     measured = found[name]
     seconds = sum({p.key: p.seconds for p in measured.points}.values())
     path.parent.mkdir(parents=True, exist_ok=True)

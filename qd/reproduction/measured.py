@@ -22,6 +22,9 @@ from qd.logged import read_scalars
 from qd.merging.weights import soup
 
 BASE = "base"
+BETAS = ("beta0", "beta5", "beta10", "beta15")
+"""The paper's."""
+
 TEACHER_SCALE = 3.0
 _WEIGHT_TOLERANCE = 1e-6
 
@@ -32,13 +35,14 @@ class Measured:
     Args:
         file: results file, with ``per_prompt/<key>.npz`` beside it.
         runs: folder of the training runs, one for each role.
+        betas: roles of the models of rising β, from the quality model to the diverse one.
 
     Raises:
         ValueError: there are no points, or they do not compare with one another.
     """
 
-    def __init__(self, file: str | Path, runs: str | Path) -> None:
-        self.file, self.runs = Path(file), Path(runs)
+    def __init__(self, file: str | Path, runs: str | Path, betas: Sequence[str] = BETAS) -> None:
+        self.file, self.runs, self.betas = Path(file), Path(runs), tuple(betas)
         self.points = PointsFile(self.file).read()
         if not self.points:
             raise ValueError(f"{self.file} holds no points; measure first: make sweep")
@@ -56,6 +60,11 @@ class Measured:
         self.temperature = Counter(p.temperature for p in self.points if p.guidance_scale == 1).most_common(1)[0][0]
         self.seeds = sorted({point.seed for point in self.points})
         self.seed = self.seeds[0]
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The quality model and the diverse one, between which the slider goes."""
+        return self.betas[0], self.betas[-1]
 
     def model(self, role: str, seed: int | None = None) -> Point:
         """The model by itself, without guidance, at the temperature of most points."""
@@ -98,6 +107,8 @@ class Measured:
 
     def soup(self, *names: str) -> Point:
         """The uniform average."""
+        if len(names) < 3:
+            raise NotMeasuredError("uniform average of more than two")
         return self._first(dict.fromkeys(names, 1 / len(names)), f"uniform average of {', '.join(names)}")
 
     def values(self, point: Point) -> Mapping[str, NDArray[np.float64]]:

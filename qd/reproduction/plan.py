@@ -12,6 +12,7 @@ from qd.config import ConfigError, load_config
 from qd.config_schema import TrainConfig
 from qd.evaluation.points import FILE
 from qd.models.resolver import step_folder
+from qd.reproduction.measured import BETAS
 from qd.runs import CHECKPOINT, CONFIG, changes
 
 
@@ -33,6 +34,7 @@ class ReproductionConfig:
     train: str = "default"  # overlay in configs/train/, or the path of a YAML file
     overrides: list[str] = field(default_factory=list)  # of `qd train`, for every run
     runs: list[RunConfig] = field(default_factory=list)  # none: the sweep measures what is shipped
+    betas: list[str] = field(default_factory=lambda: list(BETAS))  # roles by rising β: the first and last are merged
     sweep: str = "reproduction"  # overlay in configs/sweep/, or the path of a YAML file
     notes: str = ""  # what a reader of the document is to know of how it was run, as Markdown
 
@@ -40,7 +42,8 @@ class ReproductionConfig:
         names = [run.name for run in self.runs]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
         found = [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
-
+        if len(set(self.betas)) != len(self.betas) or len(self.betas) < 2:
+            found.append(f"betas is {self.betas}; expected two roles or more, each once, by rising β")
         found += [f"runs: a name is {name!r}; expected letters, digits, - and _" for name in names if not _plain(name)]
         return found or [text for run in self.runs for text in self._run_problems(run)]
 

@@ -81,7 +81,7 @@ def whole(synthetic: Synthetic) -> Callable[[], Path]:
     for lam in np.linspace(0, 1, 5):
         quality, diversity = 1.4 - 0.3 * lam**2, 0.2 + 0.3 * lam
         model = f"runs/beta0:{1 - lam} runs/beta15:{lam}"
-        synthetic.add("lerp-beta0-beta15", model, quality, diversity, lam=float(lam))
+        synthetic.add("slider", model, quality, diversity, lam=float(lam))
     for scale in (1.0, 3.0, 7.0):
         for negative, series in (("Bad.", "guidance-base"), (None, "guidance-unconditional-base")):
             asked = {"guidance_scale": scale, "negative": negative if scale > 1 else None}

@@ -109,7 +109,7 @@ def test_tensorboard_has_the_figures_and_the_sweeps(whole: Path, tmp_path: Path)
     events = EventAccumulator(str(tmp_path / "report"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     assert events.Tags()["images"] == ["report/figure-4"]
-    curve = events.Scalars("sweep_lerp-beta0-beta15/quality")
+    curve = events.Scalars("sweep_slider/quality")
     assert [(event.step, round(event.value, 3)) for event in curve][:2] == [(0, 1.4), (25, 1.381)]
     assert [event.step for event in events.Scalars("sweep_guidance-base/diversity")] == [100, 300, 700]
 

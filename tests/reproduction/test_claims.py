@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -30,6 +31,21 @@ def test_where_the_paper_is_right_every_claim_holds(world, log_kl):
     assert [row.claim.split(".")[0] for row in rows] == [str(n) for n in range(1, 17)]
     wrong = [(row.claim, part) for row in rows for part in row.parts if part.verdict not in (None, Verdict.HOLDS)]
     assert not wrong
+
+
+def test_other_betas_are_judged_alike(world, log_kl):
+    world.fill(PAPER)
+    others = {"beta5": "beta20", "beta10": "beta40", "beta15": "beta60"}
+    text = world.file.read_text()
+    for role, other in others.items():
+        text = re.sub(rf"{role}\b", other, text)
+    world.file.write_text(text)
+    for role, kl in KL.items():
+        log_kl(others.get(role, role), kl)
+    rows = judge(Measured(world.file, world.runs, ["beta0", *others.values()]))
+    assert {row.verdict for row in rows} == {Verdict.HOLDS}
+    told = "\n".join(part.text for row in rows for part in row.parts)
+    assert "LERP(0, 60) − beta20 and beta40" in told and not re.search(r"beta(5|10|15)\b|0, 15", told)
 
 
 def test_where_it_is_wrong_the_claims_do_not_hold(world, log_kl):

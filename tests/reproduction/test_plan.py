@@ -114,6 +114,8 @@ def test_problems_are_told_at_once(tmp_path):
         load("quick", "runs=[{name: a},{name: a}]")
     with pytest.raises(ConfigError, match="a name is 'beta0.5'; expected letters, digits, - and _"):
         load("quick", "runs=[{name: beta0_5},{name: beta0.5}]")
+    with pytest.raises(ConfigError, match="betas is .*; expected two roles or more, each once"):
+        load("quick", "betas=[beta0,beta0]")
     with pytest.raises(ConfigError, match="there is no run 'beta3'; expected some of beta0"):
         planned_runs(load("quick", f"folder={tmp_path}"), ["beta3"])
 
@@ -138,9 +140,9 @@ def test_the_estimate_adds_up_what_is_left(tmp_path, monkeypatch):
     seconds = 30 * (len(sweep.guided) + sum(sweep.guided))
     minutes = read_clock(estimate(plan, ["sweep"], [], jobs=1).text.splitlines()[-2].removeprefix("time: "))
     assert minutes == pytest.approx(seconds, abs=31)
-    some = estimate(plan, ["sweep"], [], jobs=1, series=["lerp-beta0-beta15"]).text
-    assert f"sweep: {len(load_sweep(plan, ['lerp-beta0-beta15']).guided)} points, 30 s each" in some
-    assert len(load_sweep(plan, ["lerp-beta0-beta15"]).guided) < len(sweep.guided)
+    some = estimate(plan, ["sweep"], [], jobs=1, series=["slider"]).text
+    assert f"sweep: {len(load_sweep(plan, ['slider']).guided)} points, 30 s each" in some
+    assert len(load_sweep(plan, ["slider"]).guided) < len(sweep.guided)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_the_full_sweep_has_what_each_shows(name):
 
 
 def test_no_more_is_measured_than_is_shown():
-    assert shown_series(plan("shipped"), "figure-4") == ["guidance-base", "lerp-beta0-beta15"]
+    assert shown_series(plan("shipped"), "figure-4") == ["guidance-base", "slider"]
     with pytest.raises(ConfigError, match=r"sweep shipped has no series for figure-10; expected samples…"):
         shown_series(plan("shipped"), "figure-10")
 
