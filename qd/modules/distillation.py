@@ -34,7 +34,7 @@ from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.guidance import guide
-from qd.objectives.policy_gradient import sample_rewards, surrogate
+from qd.objectives.policy_gradient import placebo, sample_rewards, surrogate
 
 DIAGNOSTICS_EVERY = 50
 """Optimiser steps between two measurements of the policy gradient's signal and noise."""
@@ -103,6 +103,8 @@ class DiversityDistillation(TrainedPart):
         rewards = sample_rewards(pairwise_dissimilarity(embeddings), objective.estimator)  # (P, N)
         baseline = self.baseline(rewards, rollout.prompts, rollout.features, gather_rows)  # (P, N)
         advantages = rewards - baseline.detach()
+        if objective.placebo:
+            advantages = placebo(advantages)
         if self.config.beta > 0:
             sequence_log_probs = log_probs.sum(dim=(1, 2)).view_as(rewards)  # log p(y), (P, N)
             loss = loss - self.beta * surrogate(sequence_log_probs, advantages) / rollout.tokens  # Eq. 4

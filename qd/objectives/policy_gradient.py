@@ -35,6 +35,20 @@ def sample_rewards(dissimilarity: Tensor, estimator: str) -> Tensor:
     raise ValueError(f"estimator is {estimator!r}: expected one of {', '.join(ESTIMATORS)}.")
 
 
+def placebo(advantages: Tensor) -> Tensor:
+    """The advantages of the prompt before, ``(prompts, samples)``: as large as its own, and independent of its samples.
+
+    So the expected gradient of :func:`surrogate` is zero, and its noise is all there. A run with them tells what the
+    noise alone does, to set against a run that is rewarded.
+
+    Raises:
+        ValueError: for fewer than two prompts.
+    """
+    if len(advantages) < 2:
+        raise ValueError("advantages are of one prompt: expected two or more, to take those of another.")
+    return advantages.roll(1, dims=0)
+
+
 def surrogate(log_probs: Tensor, advantages: Tensor) -> Tensor:
     """A scalar whose gradient is ``1/(PN) Σ_ij A_ij ∇log p(y_ij)``, the REINFORCE estimate; to *maximise*.
 

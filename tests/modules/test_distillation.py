@@ -151,6 +151,19 @@ def test_loss_and_gradient_equal_a_slow_reference(tiny_config: Config, estimator
         torch.testing.assert_close(fast[name], gradient, atol=2e-5, rtol=2e-3)
 
 
+def test_a_placebo_gives_each_prompt_anothers_advantages(tiny_config: Config) -> None:
+    losses = []
+    for overrides in ((), ("objective.placebo=true",)):
+        module = build(tiny_config("beta=200", "objective.baseline=none", *overrides))
+        losses.append(module.training_step(BATCH, 0).item())
+        rollout, rewards = module.rollout(BATCH), module.latest.rewards
+        log_probs = (rollout.log_probs * rollout.mask).sum(dim=(1, 2)).view(4, 4)
+        moved = rewards[[3, 0, 1, 2]] if overrides else rewards
+        expected = (module.latest.kl.mean() - 200 * (moved * log_probs).mean()) / rollout.tokens
+        assert losses[-1] == pytest.approx(expected.item(), rel=1e-3)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
 def test_beta_zero_measures_the_reward_but_has_no_policy_gradient(tiny_config: Config) -> None:
     module = build(tiny_config("beta=0"))
     loss = module.training_step(BATCH, 0)

@@ -8,7 +8,7 @@ import torch
 from qd.objectives.baselines import build_baseline
 from qd.objectives.distillation import token_log_probs
 from qd.objectives.diversity import pairwise_dissimilarity
-from qd.objectives.policy_gradient import ESTIMATORS, sample_rewards, surrogate
+from qd.objectives.policy_gradient import ESTIMATORS, placebo, sample_rewards, surrogate
 
 TEMPERATURE = 0.7
 CASES = [pytest.param(e, n, id=f"{e}-N{n}") for e in ESTIMATORS for n in (2, 3, 4)]
@@ -90,6 +90,30 @@ def test_estimators_agree_at_two_samples_and_part_beyond(policy, embeddings):
     shared, pairs = both(4)
     torch.testing.assert_close(shared.mean(1), pairs.mean(1))
     assert (shared - pairs).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_placebo_is_noise_without_signal(policy, embeddings, estimator):
+    """Over all groups of two prompts: no gradient in the mean, and no less of it in the mean square."""
+    tables = torch.stack([policy.table(0), policy.table(0)]).requires_grad_()
+    log_probs = torch.stack([sequence_log_probs(policy, table) for table in tables])
+    probability = policy.naive_log_prob(tables[0], TEMPERATURE).exp().detach()
+    means, squares = [], []
+    for swap in (placebo, lambda advantages: advantages):
+        mean, square = torch.zeros_like(tables), 0.0
+        for group in itertools.product(range(len(embeddings)), repeat=4):
+            rows, prompts = torch.tensor(group).view(2, 2), torch.arange(2)[:, None]
+            advantages = swap(sample_rewards(pairwise_dissimilarity(embeddings[rows]), estimator) - 1.0)
+            loss = surrogate(log_probs[prompts, rows], advantages)
+            (gradient,) = torch.autograd.grad(loss, tables, retain_graph=True)
+            weight = probability[rows].prod()
+            mean, square = mean + weight * gradient, square + weight * gradient.square().sum().item()
+        means.append(mean.norm().item())
+        squares.append(square)
+    assert means[0] < 1e-12 < 1e-3 < means[1]
+    assert squares[0] > squares[1]
+    with pytest.raises(ValueError, match="of one prompt"):
+        placebo(torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
