@@ -48,6 +48,18 @@ def test_other_betas_are_judged_alike(world, log_kl):
     assert "LERP(0, 60) − beta20 and beta40" in told and not re.search(r"beta(5|10|15)\b|0, 15", told)
 
 
+def test_a_model_is_held_against_its_placebo(world):
+    world.fill(PAPER)
+    assert not any("placebo" in part.text for part in judge(Measured(world.file, world.runs))[3].parts)
+    for seed in (0, 1):
+        world.add("runs/x/beta15-placebo", PAPER["beta5"], seed=seed)
+        world.add("runs/x/beta10-placebo", PAPER["beta10"] | {"diversity": 0.5}, seed=seed)
+    parts = judge(Measured(world.file, world.runs))[3].parts[-2:]
+    assert [part.text for part in parts] == [f"diversity: {role} − {role}-placebo" for role in ("beta10", "beta15")]
+    assert [part.verdict for part in parts] == [Verdict.FAILS, Verdict.HOLDS]
+    assert parts[1].interval.mean == pytest.approx(0.32, abs=0.01)
+
+
 def test_where_it_is_wrong_the_claims_do_not_hold(world, log_kl):
     same = {name: "beta15" for name in ("beta0", "beta5", "beta10")} | {"beta15": "beta0", "n2": "n8-shared"}
     truth = PAPER | {name: PAPER[other] for name, other in same.items()}
