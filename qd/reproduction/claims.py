@@ -40,8 +40,10 @@ of the first seeds alone. A statement **holds** if the whole interval is
 where its rule asks, **does not** if the whole interval is elsewhere, and is **not resolved** otherwise. "Matches",
 "near" and "as good" allow a tenth of what guidance (γ = 3, negative prompt) changes in that metric; in claim 15, a
 fifth of the standard deviation over prompts. "Beats" is more quality at equal diversity, over those points of the other
-strategy that are no more diverse than the line's diverse end; what lies beyond it is not compared. A claim holds if all
-its statements do, and does not if one does not. Numbers without a rule are told beside."""
+strategy's front that are no more diverse than the line's diverse end; what lies beyond it is not compared. An
+interpolation stands there as cubics in λ, not as its best points, which chance would favour. Of other betas than the
+paper's the last stands for β = 15. A claim holds if all its statements do, and does not if one does not. Numbers
+without a rule are told beside."""
 
 
 class Row(NamedTuple):

