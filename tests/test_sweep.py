@@ -159,6 +159,22 @@ def test_a_distance_is_wanted_of_one_series_alone(config, measured, tiny_embedde
     assert len(measured) == 2  # the shared point was heard once, for both
 
 
+def test_a_line_without_the_distance_that_another_series_wants_is_written_anew(
+    config, measured, tiny_embedder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("qd.evaluation.fad_reference.SECONDS", CLIP_SECONDS)
+    plain = {"name": "plain", "models": {"names": ["base"]}}
+    heard = plain | {"name": "heard", "fad": True}
+    path = config([plain | {"fad": False}, heard], fad_embedder=str(tiny_embedder), fad_pieces=12)
+    assert main(["sweep", "--config", str(path), "--only", "plain"]) == 0
+    assert [point.fad for point in read(tmp_path)] == [None]
+    for _ in range(2):  # once more, there is nothing left
+        assert main(["sweep", "--config", str(path)]) == 0
+        points = read(tmp_path)
+        assert [(point.series, point.fad is None) for point in points] == [("plain", False), ("heard", False)]
+        assert points[0].fad == points[1].fad and len(measured) == 2
+
+
 @pytest.mark.parametrize(
     ("said", "settings", "heard"),
     [

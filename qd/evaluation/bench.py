@@ -58,8 +58,8 @@ class Bench:
     def plan(self, tasks: Sequence[Task]) -> list[Planned]:
         """What is left of the tasks, in their order; what two of one series would measure twice is there once."""
         keys = [self._key(task) for task in tasks]
-        states = gather_objects(self._states(tasks, keys) if rank() == 0 else None)[0]
         fad = {key for task, key in zip(tasks, keys, strict=True) if task.fad}
+        states = gather_objects(self._states(tasks, keys, fad) if rank() == 0 else None)[0]
         planned: dict[tuple[str, str], Planned] = {}
         for task, key, state in zip(tasks, keys, states, strict=True):
             planned.setdefault((key, task.series), Planned(task, key, state, key in fad))
@@ -95,12 +95,13 @@ class Bench:
         music = self.weights.take(task.model, self.device)
         return self.evaluator(music).key_of(self.weights.fingerprint, task.sampling(self.config.seconds))
 
-    def _states(self, tasks: Sequence[Task], keys: Sequence[str]) -> list[State]:
+    def _states(self, tasks: Sequence[Task], keys: Sequence[str], fad: set[str]) -> list[State]:
+        """Of each task; where one wants the distance (``fad``: their keys) the lines of all series are to have it."""
         points = self.results.points.read()
         written = {(point.key, point.series, reference) for point in points for reference in ("", point.fad_reference)}
         states, coming = [], set()
         for task, key in zip(tasks, keys, strict=True):
-            reference = self.reference.description if task.fad else ""
+            reference = self.reference.description if key in fad else ""
             if (key, task.series, reference) in written:
                 states.append(State.THERE)
                 continue

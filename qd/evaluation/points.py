@@ -7,7 +7,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,30 @@ OPTIONAL = ("series", "fad", "fad_infinite", "fad_reference")
 """Fields that a point of an earlier version lacks."""
 
 
+OUT_OF_DATE = "Remove the lines that are out of date, or measure into another file"
+"""How to mend a results file that holds two models where one is expected."""
+
+
 def comparable(a: Point, b: Point) -> bool:
     """Whether two points may stand on one plot: the same protocol, measured with the same instruments."""
     return (a.protocol, a.scorers) == (b.protocol, b.scorers)
+
+
+def refuse_other_weights(file: str | Path, points: Sequence[Point]) -> None:
+    """Of one model, asked in one way: a name that stood for other weights before would be two models in one.
+
+    Raises:
+        ValueError: they have several keys.
+    """
+    models: dict[str, str] = {}
+    for point in points:
+        models.setdefault(point.key, point.model)
+    if len(models) > 1:
+        listed = ", ".join(f"{key} of {model!r}" for key, model in sorted(models.items()))
+        raise ValueError(
+            f"{file} has {len(models)} measurements of one model, asked in one way with seed {points[0].seed}, of "
+            f"different weights or prompts (keys {listed}): was it trained anew under its old name? {OUT_OF_DATE}"
+        )
 
 
 class PointsFile:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import FILE, METRICS, Point, PointsFile
+from qd.evaluation.points import FILE, METRICS, OUT_OF_DATE, Point, PointsFile, refuse_other_weights
 from qd.evaluation.results import NotMeasuredError, Results
 from qd.logged import read_scalars
 from qd.metrics.bootstrap import Interval, bootstrap_interval
@@ -86,14 +86,18 @@ class ReportData:
         """Its settings, in the order of λ, γ, T and β; none if it was not measured.
 
         Raises:
-            ValueError: of one model and seed there are two measurements, of different weights.
+            ValueError: of one model and seed there are two measurements, of different weights; or an interpolation has
+                two models at one λ, such as two steps of a run.
         """
         groups: dict[tuple, list[Point]] = {}
         for point in self.points:
             if point.series == name:
                 groups.setdefault(_setting(point), []).append(point)
         for points in groups.values():
-            self._refuse_other_weights(points)
+            for seed in {point.seed for point in points}:
+                refuse_other_weights(self.results.points.path, [point for point in points if point.seed == seed])
+        if name:  # what was measured by itself is no line
+            self._refuse_two_lines(name, groups)
         return sorted((self.setting(points) for points in groups.values()), key=lambda one: _order(one.point))
 
     def need(self, *names: str) -> list[Setting]:
@@ -102,6 +106,13 @@ class ReportData:
             if found := self.series(name):
                 return found
         raise NotMeasuredError(f"needs series {' or '.join(names)}")
+
+    def line(self, name: str) -> list[Setting]:
+        """As :meth:`need`, of an interpolation. Raises :class:`NotMeasuredError` where the series is none."""
+        found = self.need(name)
+        if any(setting.point.lam is None for setting in found):
+            raise NotMeasuredError(f"needs series {name} to be an interpolation; some of its points have no λ")
+        return found
 
     def starting(self, *prefixes: str) -> dict[str, list[Setting]]:
         """The series whose name begins so. Raises :class:`NotMeasuredError` where there is none."""
@@ -139,15 +150,16 @@ class ReportData:
             self._kept[point.key] = Measurement.load(path)
         return self._kept[point.key]
 
-    def _refuse_other_weights(self, points: Sequence[Point]) -> None:
-        """A name that stood for other weights before: their mean would be no model's."""
-        for seed in {point.seed for point in points}:
-            keys = {point.key for point in points if point.seed == seed}
-            if len(keys) > 1:
+    def _refuse_two_lines(self, name: str, groups: Iterable[tuple]) -> None:
+        """At one λ of an interpolation, which would be drawn to and fro between them."""
+        models: dict[tuple, list[str]] = {}
+        for model, _, *asked in groups:
+            models.setdefault(tuple(asked), []).append(model)
+        for (*_, lam), found in models.items():
+            if lam is not None and len(found) > 1:
                 raise ValueError(
-                    f"{self.results.points.path} has {len(keys)} measurements of {points[0].model!r}, seed {seed}, of "
-                    f"different weights or prompts (keys {', '.join(sorted(keys))}): was it trained anew under its old "
-                    "name? Remove the lines that are out of date"
+                    f"{self.results.points.path} has {len(found)} models at λ = {lam:g} of series {name!r} "
+                    f"({'; '.join(found)}): was one of them trained on since? {OUT_OF_DATE}"
                 )
 
     def _refuse_mixtures(self, file: str | Path) -> None:

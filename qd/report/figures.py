@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qd.evaluation.figures import AXES, STYLES, error_bars
+from qd.evaluation.points import comparable
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training
 from qd.report.drawing import (
@@ -130,7 +131,7 @@ def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 def interpolation(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 4: quality and diversity along λ, with the straight line between the ends; and the front beside CFG's."""
-    lerp = data.need("slider")
+    lerp = data.line("slider")
     figure, axes = panels(3)
     for axis, name in zip(axes, ("quality", "diversity"), strict=False):
         lams = [setting.point.lam for setting in lerp]
@@ -231,4 +232,12 @@ FIGURES: Mapping[str, Drawing] = {
 def _need_runs(runs: Sequence[Training]) -> Sequence[Training]:
     if not runs:
         raise NotMeasuredError("needs the folders of trained runs: RUNS='runs/beta0 runs/beta15'")
+    first = runs[0].points[0]
+    if not all(comparable(point, first) for run in runs for point in run.points):
+        kinds = {run.name: sorted({f"{p.protocol}, {p.scorers}" for p in run.points}) for run in runs}
+        listed = "; ".join(f"{name}: {' and '.join(found)}" for name, found in kinds.items())
+        raise ValueError(
+            "RUNS were measured by different protocols or instruments, which do not compare on one plot; name those of "
+            f"one kind ({listed})"
+        )
     return sorted(runs, key=lambda run: run.beta)

@@ -18,7 +18,7 @@ def headline(data: ReportData) -> dict[str, Setting]:
     """
     found = [*data.series("betas")]
     found += [one for one in data.series("guidance-base") if one.point.guidance_scale == 3]
-    found += [one for one in data.series("slider") if abs(one.point.lam - 0.5) < 1e-9]
+    found += [one for one in data.series("slider") if one.point.lam is not None and abs(one.point.lam - 0.5) < 1e-9]
     found += data.series("soup")
     if len(found) < 2:
         raise NotMeasuredError("needs series betas, and guidance-base, slider or soup")

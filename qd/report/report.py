@@ -13,6 +13,7 @@ from qd.report.figures import FIGURES
 from qd.report.page import caption, markdown, page
 from qd.report.tables import TABLES, Table
 from qd.report.tensorboard import log_report
+from qd.runs import CONFIG
 
 DPI = 200
 
@@ -39,11 +40,17 @@ def write_report(
         What was left out, and what it needs.
 
     Raises:
-        ValueError: an unknown name, points that do not compare, missing values, or nothing that can be drawn.
+        ValueError: an unknown name, ``out`` is a run folder, points that do not compare, missing values, or nothing
+            that can be drawn.
     """
     wanted = [*FIGURES, *TABLES] if only is None else list(only)
     if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
         raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
+    if (Path(out) / CONFIG).is_file():
+        raise ValueError(
+            f"{out} is the folder of a run (it holds {CONFIG}), whose TensorBoard events the report's would replace; "
+            "name another OUT"
+        )
     data = ReportData(points, protocol, scorers)
     training = [read_training(folder) for folder in runs]
     figures, tables, left_out = _made(wanted, data, training)

@@ -85,7 +85,7 @@ def _distances(points: list[Point], reference: str) -> tuple[str, str]:
 
 def front_table(data: ReportData) -> Table:
     """The front of interpolated weights against each other strategy: hypervolumes, and how sure the difference is."""
-    lerp = data.need("slider")
+    lerp = data.line("slider")
     rows = []
     for name, settings in data.starting(*FRONTS).items():
         reference = common_reference(*([setting.place for setting in one] for one in (lerp, settings)))

@@ -23,11 +23,16 @@ def log_report(folder: Path, data: ReportData, figures: Mapping[str, Figure]) ->
         for name, figure in figures.items():
             writer.add_figure(f"report/{name}", figure, close=False)
         for series in data.names:
-            for setting in data.series(series):
-                if (slid := slides(series, setting)) is not None:
-                    for metric in METRICS:
-                        value = setting.metrics[metric].mean
-                        writer.add_scalar(f"sweep_{series}/{metric}", value, round(PER_UNIT * slid))
+            for step, setting in _curve(data, series):
+                for metric in METRICS:
+                    writer.add_scalar(f"sweep_{series}/{metric}", setting.metrics[metric].mean, step)
+
+
+def _curve(data: ReportData, series: str) -> list[tuple[int, Setting]]:
+    """Steps and settings; none where two would share a step, as several runs of one β do."""
+    slid = [(slides(series, setting), setting) for setting in data.series(series)]
+    curve = [(round(PER_UNIT * value), setting) for value, setting in slid if value is not None]
+    return curve if len({step for step, _ in curve}) == len(curve) else []
 
 
 def slides(series: str, setting: Setting) -> float | None:

@@ -83,7 +83,7 @@ def write_document(
         times=_times(plan),
         figures=_figures(plan, path),
         claims=claims_table({of: judge(one) for of, one in found.items()}),
-        models="\n\n".join(_models(of, one) for of, one in found.items()),
+        models="\n\n".join(models_table(of, one) for of, one in found.items()),
     )
     path.write_text(text, encoding="utf-8")
     return path
@@ -129,7 +129,8 @@ def _figure(folder: str, name: str, text: str) -> str:
     return f"![{title}]({folder}/{name}.png)\n\n*{title.split('. ')[0]}. {text}*"
 
 
-def _models(attempt: str, measured: Measured) -> str:
+def models_table(attempt: str, measured: Measured) -> str:
+    """Every model by itself without guidance, under a title: a row for each seed of sampling."""
     alone = [p for p in measured.points if len(roles(p.model)) == 1 and p.guidance_scale == 1]
     alone = [point for point in alone if point.temperature == measured.temperature]
     distinct = {(next(iter(roles(point.model))), point.seed): point for point in reversed(alone)}

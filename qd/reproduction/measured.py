@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import Point, PointsFile, comparable
+from qd.evaluation.points import OUT_OF_DATE, Point, PointsFile, comparable, refuse_other_weights
 from qd.evaluation.results import NotMeasuredError, Results
 from qd.logged import read_scalars
 from qd.merging.weights import soup
+from qd.models.resolver import step_folder
 
 BASE = "base"
 BETAS = ("beta0", "beta5", "beta10", "beta15")
@@ -38,12 +39,14 @@ class Measured:
         betas: roles of the models of rising β, from the quality model to the diverse one.
 
     Raises:
-        ValueError: there are no points, or they do not compare with one another.
+        ValueError: there are no points, they do not compare with one another, or they are of two models, or two
+            steps of one, that have the same role.
     """
 
     def __init__(self, file: str | Path, runs: str | Path, betas: Sequence[str] = BETAS) -> None:
         self.file, self.runs, self.betas = Path(file), Path(runs), tuple(betas)
-        self.points = PointsFile(self.file).read()
+        # Of points that differ in the Fréchet audio distance alone the first counts: one that has it.
+        self.points = sorted(PointsFile(self.file).read(), key=lambda point: point.fad is None)
         if not self.points:
             raise ValueError(f"{self.file} holds no points; measure first: make sweep")
         others = [point for point in self.points if not comparable(point, self.points[0])]
@@ -57,6 +60,7 @@ class Measured:
                 f"{self.file} holds distances to {listed}, which do not compare; keep those to one of them"
             )
         self._refuse_two_models_of_a_role()
+        self._refuse_other_weights()
         self.temperature = Counter(p.temperature for p in self.points if p.guidance_scale == 1).most_common(1)[0][0]
         self.seeds = sorted({point.seed for point in self.points})
         self.seed = self.seeds[0]
@@ -161,13 +165,25 @@ class Measured:
     def _refuse_two_models_of_a_role(self) -> None:
         names: dict[str, set[str]] = {}
         for point in self.points:
-            for name in dict(soup(point.model.split())):
-                names.setdefault(role_of(name), set()).add(_without_step(name))
-        if twice := {role: found for role, found in names.items() if len(found) > 1}:
-            listed = "; ".join(f"{role}: {', '.join(sorted(found))}" for role, found in twice.items())
-            raise ValueError(
-                f"{self.file} has several models of one role ({listed}); measure each into a file of its own"
-            )
+            for name in _names(point):
+                names.setdefault(role_of(name), set()).add(name)
+        for role, found in names.items():
+            # Earlier versions named a run without its step, of which a sum does not tell it either.
+            told = found - {_without_step(name) for name in found if name != _without_step(name)}
+            if len(told) > 1:
+                raise ValueError(
+                    f"{self.file} has several models, or steps of one, of the role {role} ({', '.join(sorted(told))}); "
+                    f"which of them is meant? {OUT_OF_DATE}"
+                )
+
+    def _refuse_other_weights(self) -> None:
+        groups: dict[tuple, list[Point]] = {}
+        for point in self.points:
+            weights = frozenset((role, round(weight, 9)) for role, weight in roles(point.model).items())
+            asked = point.seed, point.guidance_scale, point.negative, point.temperature
+            groups.setdefault((weights, *asked), []).append(point)
+        for points in groups.values():
+            refuse_other_weights(self.file, points)
 
     def _measurement(self, point: Point) -> Measurement:
         file = Results(self.file).per_prompt(point.key)
@@ -212,6 +228,13 @@ def roles(model: str) -> dict[str, float]:
 def role_of(name: str) -> str:
     """The run's name, also of one of its steps."""
     return Path(_without_step(name)).name
+
+
+def _names(point: Point) -> list[str]:
+    """Of its models, with the step where it is known: a model by itself tells it beside its name."""
+    names = [str(Path(name)) for name, _ in soup(point.model.split())]
+    alone = len(names) == 1 and point.step and names[0] == _without_step(names[0])
+    return [str(step_folder(Path(names[0]), point.step))] if alone else names
 
 
 def _without_step(name: str) -> str:

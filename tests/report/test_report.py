@@ -112,6 +112,8 @@ def test_tensorboard_has_the_figures_and_the_sweeps(whole: Path, tmp_path: Path)
     curve = events.Scalars("sweep_slider/quality")
     assert [(event.step, round(event.value, 3)) for event in curve][:2] == [(0, 1.4), (25, 1.381)]
     assert [event.step for event in events.Scalars("sweep_guidance-base/diversity")] == [100, 300, 700]
+    assert [event.step for event in events.Scalars("sweep_betas/quality")] == [0, 500, 1500]
+    assert not any(tag.startswith("sweep_samples") for tag in events.Tags()["scalars"])  # two runs of one β
 
 
 def test_points_that_do_not_compare_are_refused_until_one_kind_is_chosen(whole: Path, synthetic) -> None:
@@ -170,8 +172,41 @@ def test_a_model_trained_anew_under_its_old_name_is_refused(synthetic) -> None:
     synthetic.results.points.path.write_text(
         line + line.replace('"key": "', '"key": "z').replace('"quality": 1.0', '"quality": 2.0')
     )
-    with pytest.raises(ValueError, match=r"2 measurements of 'runs/x', seed 0, of different weights"):
+    with pytest.raises(ValueError, match=r"2 measurements of one model.* with seed 0.*'runs/x'.* Remove the lines"):
         ReportData(synthetic.results.points.path).series("betas")
+
+
+def test_two_steps_at_one_lambda_of_an_interpolation_are_refused(synthetic) -> None:
+    for step in ("step-002000", "step-004000"):
+        synthetic.add("betas", f"runs/b/{step}", 1.0, 0.3, beta=15.0, step=int(step[5:]))
+        synthetic.add("", f"runs/a:0.5 runs/b/{step}:0.5", 1.0, 0.3, lam=0.5)
+    synthetic.add("slider", "runs/a:0.5 runs/b/step-002000:0.5", 1.0, 0.3, lam=0.5)
+    synthetic.add("slider", "runs/a:0.25 runs/b/step-004000:0.75", 1.0, 0.4, lam=0.75)
+    data = ReportData(synthetic.results.points.path)
+    assert [len(data.series(name)) for name in ("betas", "", "slider")] == [2, 2, 2]
+    synthetic.add("slider", "runs/a:0.5 runs/b/step-004000:0.5", 0.9, 0.4, lam=0.5)
+    told = r"2 models at λ = 0.5 of series 'slider' \(.*step-002000:0.5; .*step-004000:0.5\).* Remove the lines"
+    with pytest.raises(ValueError, match=told):
+        ReportData(synthetic.results.points.path).series("slider")
+
+
+def test_a_slider_that_is_no_interpolation_costs_what_is_drawn_along_it(synthetic, tmp_path: Path) -> None:
+    for name in ("base", "runs/beta0"):
+        for series in ("betas", "slider"):
+            synthetic.add(series, name, 1.0, 0.3)
+    only = ["figure-4", "figure-8", "fronts"]
+    left_out = write_report(synthetic.results.points.path, tmp_path / "report", only=only)
+    assert set(left_out) == {"figure-4", "fronts"}
+    assert all("needs series slider to be an interpolation" in why for why in left_out.values())
+
+
+def test_a_run_folder_is_no_place_for_a_report(whole: Path, trained) -> None:
+    run = Path(trained("beta0", 0.0))
+    (run / "config.yaml").touch()
+    before = sorted(run.iterdir())
+    with pytest.raises(ValueError, match="beta0 is the folder of a run.* name another OUT"):
+        write_report(whole, run, only=["figure-4"])
+    assert sorted(run.iterdir()) == before
 
 
 def test_two_models_of_one_label_are_told_apart(whole: Path, synthetic) -> None:
@@ -183,10 +218,10 @@ def test_two_models_of_one_label_are_told_apart(whole: Path, synthetic) -> None:
 def trained(tmp_path: Path):
     """Makes a run folder: two measured points, and a KL that falls if it is logged."""
 
-    def make(name: str, beta: float, logged: bool = True) -> str:
+    def make(name: str, beta: float, logged: bool = True, protocol: str = "quick") -> str:
         run = Synthetic(tmp_path / "runs" / name)
         for step in (0, 500):
-            run.add("", f"{name}/step-{step}", 1.0 + step / 1000, 0.5, beta=beta, step=step, protocol="quick")
+            run.add("", f"{name}/step-{step}", 1.0 + step / 1000, 0.5, beta=beta, step=step, protocol=protocol)
         with SummaryWriter(tmp_path / "runs" / name) as writer:
             for step in range(100 if logged else 0):
                 writer.add_scalar("train/kl_per_token", 1 / (1 + step), step)
@@ -212,6 +247,14 @@ def test_a_run_without_a_logged_kl_costs_one_figure(whole: Path, trained, tmp_pa
     runs, only = [trained("silent", 1.0, logged=False)], ["figure-1", "figure-2"]
     left_out = write_report(whole, tmp_path / "report", runs=runs, only=only)
     assert list(left_out) == ["figure-2"] and "TensorBoard scalars of run silent" in left_out["figure-2"]
+
+
+def test_runs_of_different_protocols_are_refused(whole: Path, trained, tmp_path: Path) -> None:
+    runs = [trained("beta0", 0.0), trained("beta15", 15.0, protocol="full")]
+    for name in ("figure-1", "figure-2"):
+        with pytest.raises(ValueError, match=r"name those of one kind \(beta0: quick, .*; beta15: full, .*\)"):
+            write_report(whole, tmp_path / "report", runs=runs, only=[name])
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_renamed_run_keeps_its_points(trained) -> None:

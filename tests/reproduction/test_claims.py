@@ -8,9 +8,11 @@ import re
 import numpy as np
 import pytest
 
+from qd.evaluation.points import PointsFile
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.reproduction.claims import CLAIMS, claims_table, judge
 from qd.reproduction.claims_of_training import values_of
+from qd.reproduction.document import models_table
 from qd.reproduction.measured import Measured, NotMeasuredError, role_of, roles
 from qd.reproduction.statistics import bootstrap, gain_at_equal_diversity, smooth_line
 from qd.reproduction.verdicts import Part, Verdict, above, below, overall, part, within
@@ -127,7 +129,43 @@ def test_the_sweeps_are_found(world):
 def test_two_models_of_one_role_are_refused(world):
     for model in ("runs/x/beta15/step-002000", "beta15", "runs/x/beta15/step-002000:0.5 base:0.5"):
         world.add(model, PAPER["beta15"])
-    with pytest.raises(ValueError, match=r"several models of one role \(beta15: beta15, runs/x/beta15\)"):
+    with pytest.raises(ValueError, match=r"of the role beta15 \(beta15, runs/x/beta15/step-002000\); which.* Remove"):
+        Measured(world.file, world.runs)
+
+
+@pytest.mark.parametrize(
+    "later", ["runs/x/beta15/step-004000", "runs/x/beta0/step-002000:0.5 runs/x/beta15/step-004000:0.5"]
+)
+def test_two_steps_of_one_role_are_refused(world, later):
+    world.add("runs/x/beta15/step-002000", PAPER["beta15"], step=2000)
+    world.add(later, PAPER["beta15"], step=0 if ":" in later else 4000)
+    with pytest.raises(
+        ValueError, match=r"beta15 \(runs/x/beta15/step-002000, runs/x/beta15/step-004000\).* Remove the lines"
+    ):
+        Measured(world.file, world.runs)
+
+
+def test_a_run_named_without_its_step_is_the_same_role(world):
+    """Points of earlier versions are; a model by itself tells its step beside its name."""
+    world.add("runs/x/beta15", PAPER["beta15"], step=2000, seed=0)
+    world.add("runs/x/beta15/step-002000", PAPER["beta15"], step=2000, seed=1)
+    world.add("runs/x/beta0:0.5 runs/x/beta15:0.5", PAPER["beta15"], lam=0.5)
+    assert len(Measured(world.file, world.runs).points) == 3
+    world.add("runs/x/beta15", PAPER["beta15"], step=4000, seed=2)
+    with pytest.raises(ValueError, match="step-002000, runs/x/beta15/step-004000"):
+        Measured(world.file, world.runs)
+
+
+def test_a_model_trained_anew_under_its_old_name_is_refused(world):
+    """Also where only a line was measured again, whose end it is."""
+    world.add("runs/x/beta15", PAPER["beta15"])
+    world.add("runs/x/beta15", PAPER["beta15"], guidance_scale=3.0, negative="Bad.")
+    world.add("runs/x/beta0:0.0 runs/x/beta15:1.0", PAPER["beta15"], lam=1.0, key=f"{0:016x}", series="slider")
+    assert len(Measured(world.file, world.runs).points) == 3
+    world.add("runs/x/beta0:0.0 runs/x/beta15:1.0", PAPER["beta10"], lam=1.0, key="f" * 16, series="lerp")
+    with pytest.raises(
+        ValueError, match=r"2 measurements of one model.*0000 of 'runs/x/beta15', f+ of .* Remove the lines"
+    ):
         Measured(world.file, world.runs)
 
 
@@ -147,6 +185,19 @@ def test_distances_to_two_references_are_refused(world):
     world.add("beta15", PAPER["beta15"], fad_reference="mine")
     with pytest.raises(ValueError, match="holds distances to mine, r, which do not compare; keep those to one of them"):
         Measured(world.file, world.runs)
+
+
+def test_of_the_lines_of_a_measurement_one_with_a_distance_counts(world):
+    deaf = {"fad": None, "fad_infinite": None, "fad_reference": ""}
+    for seed in (0, 1):
+        for model, asked in (("base", {"guidance_scale": 3.0, "negative": "Bad."}), ("beta15", {})):
+            key = f"{len(PointsFile(world.file).read()):016x}"
+            world.add(model, PAPER[model], seed=seed, series="slider", **asked, **deaf)
+            world.add(model, PAPER[model], seed=seed, series="betas", key=key, **asked)
+    measured = Measured(world.file, world.runs)
+    assert measured.model("beta15", seed=1).fad == PAPER["beta15"]["fad"]
+    assert measured.guided("base").fad == PAPER["base"]["fad"]
+    assert models_table("mine", measured).count("| 6.400 |") == 2  # a row for each seed
 
 
 def test_the_table_has_a_verdict_for_each_attempt(world):
