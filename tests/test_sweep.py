@@ -248,5 +248,5 @@ def test_shipped_sweeps(name, points, models):
     tasks = sweep_tasks(load_config(SweepConfig, "sweep", name, stand_ins))
     assert len(tasks) == points
     assert {path.stem for path in (config_folder() / "sweep").glob("*.yaml")} == {
-        "averaged", "default", "quick", "reproduction", "reproduction-quick", "shipped",
+        "averaged", "default", "larger-beta", "quick", "reproduction", "reproduction-quick", "shipped",
     }  # fmt: skip
