@@ -1,26 +1,27 @@
-"""What the paper claims, held against results: the table of `docs/reproduction.md`.
+"""What the paper claims, held against what was measured of each plan: the table of `docs/reproduction.md`.
 
-python experiments/claims.py runs/reproduction/results/points.jsonl --runs runs/reproduction
+python experiments/claims.py default shipped
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from qd.config import ConfigError, load_config
 from qd.reproduction.claims import claims_table, judge
 from qd.reproduction.measured import Measured
+from qd.reproduction.plan import ReproductionConfig
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path, help="points.jsonl, the first configuration's first")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the training runs (default: runs)")
+    parser.add_argument("plans", nargs="+", help="of configs/reproduction/, or paths; the first configuration's first")
     options = parser.parse_args()
     try:
-        attempts = {str(file): judge(Measured(file, options.runs)) for file in options.results}
-    except ValueError as error:
+        plans = {name: load_config(ReproductionConfig, "reproduction", name) for name in options.plans}
+        attempts = {name: judge(Measured(plan.results, plan.folder, plan.betas)) for name, plan in plans.items()}
+    except (ConfigError, ValueError) as error:
         print(f"claims: {error}", file=sys.stderr)
         return 2
     print(claims_table(attempts))
