@@ -7,6 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from qd.config import ConfigError
+from qd.disk import folder_problems
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
@@ -39,18 +41,21 @@ def write_report(
         What was left out, and what it needs.
 
     Raises:
-        ValueError: an unknown name, points that do not compare, missing values, or nothing that can be drawn.
+        ValueError: an unknown name, points that do not compare, missing values, nothing that can be drawn, or a
+            file where the folder is to be.
     """
     wanted = [*FIGURES, *TABLES] if only is None else list(only)
     if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
         raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
+    folder = Path(out)
+    if problems := folder_problems("out", folder):
+        raise ConfigError(problems)
     data = ReportData(points, protocol, scorers)
     training = [read_training(folder) for folder in runs]
     figures, tables, left_out = _made(wanted, data, training)
     if not figures and not tables:
         needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
         raise ValueError(f"{points} has the points of no figure and no table: {needs}")
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         for kind in ("png", "svg"):
