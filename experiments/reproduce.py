@@ -51,7 +51,7 @@ def main() -> int:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("reproduce: stopped by Ctrl-C; what was begun is saved, and the same command goes on", file=sys.stderr)
+        print("reproduce: stopped; what was begun is saved, and the same command goes on", file=sys.stderr)
         return 130
     return 0
 

@@ -136,22 +136,20 @@ def _prompts(source: Mapping[str, Any]) -> str:
 
 
 def _measured(source: Source, name: str, file: Path) -> str:
-    """The last measurement of the model without guidance, of those with the first seed of sampling.
+    """The measurement of the model as it was trained, without guidance and at the temperature of its rollouts.
 
-    Below the base model's, where it was measured likewise.
+    Of several the one of the most clips, then of the lowest seed, then the last. Below the base model's, where it was
+    measured likewise.
     """
-    points = [point for point in PointsFile(file).read() if point.guidance_scale == 1]
+    temperature = source.recipe["config"]["rollout"]["temperature"]
+    points = [p for p in PointsFile(file).read() if (p.guidance_scale, p.temperature) == (1, temperature)]
     mine = [point for point in points if _is_of(point, source, name)]
     if not mine:
-        return "Not measured."
-    chosen = min(reversed(mine), key=lambda point: point.seed)
-    alike = [p for p in points if comparable(p, chosen) and _asked(p) == _asked(chosen)]
+        return f"Not measured without guidance at T = {temperature:g}."
+    chosen = max(reversed(mine), key=lambda point: (point.n_prompts * point.n_samples, -point.seed))
+    alike = [point for point in points if comparable(point, chosen) and point.seed == chosen.seed]
     base = [point for point in alike if point.model == "base"]
     return measured_table({**({"base": base[-1]} if base else {}), name: chosen})
-
-
-def _asked(point: Point) -> tuple[float, int]:
-    return point.temperature, point.seed
 
 
 def _is_of(point: Point, source: Source, name: str) -> bool:

@@ -173,14 +173,15 @@ def measured_table(points: Mapping[str, Point]) -> str:
     """Points that compare, a row each, and how they were measured.
 
     Args:
-        points: sampled without guidance, by the names of their rows.
+        points: sampled without guidance and at one temperature, by the names of their rows.
     """
     last = list(points.values())[-1]
     rows = [[name, *(markdown_interval(point.metrics[metric]) for metric in METRICS)] for name, point in points.items()]
     table = markdown_table(["", *METRICS], rows)
     return (
-        f"Without guidance, on {last.n_prompts} prompts × {last.n_samples} samples (protocol `{last.protocol}`, seed "
-        f"{last.seed}): means over prompts, with 95 % bootstrap intervals. Instruments: `{last.scorers}`.\n\n{table}"
+        f"Without guidance, at T = {last.temperature:g}, on {last.n_prompts} prompts × {last.n_samples} samples "
+        f"(protocol `{last.protocol}`, seed {last.seed}): means over prompts, with 95 % bootstrap intervals. "
+        f"Instruments: `{last.scorers}`.\n\n{table}"
     )
 
 

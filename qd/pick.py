@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from qd.config import ConfigError
+from qd.disk import folder_problems
 from qd.evaluation.evaluate import Sampling
 from qd.evaluation.evaluator import frozen_fingerprint, measurement_key
 from qd.evaluation.model_spec import ModelSpec
@@ -59,6 +61,8 @@ def pick(
     folder = Path(out) if out else Path("runs/picked") / f"{wish}-{least:g}"
     if folder.exists():
         raise ValueError(f"{folder} is there already; remove it, or name another OUT")
+    if problems := folder_problems("out", folder.parent):
+        raise ConfigError(problems)
     _write(found, folder)
     with (folder / README).open("a", encoding="utf-8") as card:
         card.write(f"\n{told(found, front, wish, least)}\n")

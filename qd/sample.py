@@ -11,6 +11,7 @@ from qd.audio_io import spectrogram_png, write_audio
 from qd.config import ConfigError
 from qd.config_checks import bounded, positive, present_device
 from qd.devices import resolve_device
+from qd.disk import folder_problems
 from qd.memory import check_sampling_memory
 from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
@@ -62,7 +63,9 @@ def sample(
         ConfigError: settings are out of range; all are named.
         ValueError: the model cannot be loaded, or the device cannot hold the clips.
     """
+    folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
     problems = [*_problems(n, prompt, seconds, seed, device), *sampling_problems(temperature, guidance, top_k, top_p)]
+    problems += folder_problems("out", folder)
     if problems:
         raise ConfigError(problems)
     quieten_libraries()
@@ -85,7 +88,6 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
-    folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
     return _write(folder, music.decode_channels(drawn.codes), music.sample_rate, prompt)
 
 

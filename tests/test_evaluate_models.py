@@ -174,6 +174,15 @@ def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
     wanted = ("full?", "batch_rows is 0", "seeds is [0, 0]", "temperature is 0.0", "device: ", "runs/gone", "add up to")
     assert all(text in told for text in wanted) and "7 problems" in told
     assert not (tmp_path / "results").exists()
+    (tmp_path / "taken").touch()
+    (tmp_path / "folder.jsonl").mkdir()
+    for out, wrong in (
+        (tmp_path / "taken" / "points.jsonl", "taken' is a file"),
+        (tmp_path / "folder.jsonl", "no folder"),
+    ):
+        assert evaluate("--model", str(models[0]), "--out", str(out)) == 2
+        told = capsys.readouterr().err
+        assert wrong in told and "1 problem" in told
     assert main(["evaluate"]) == 2
     assert "no model is named" in capsys.readouterr().err
 

@@ -142,3 +142,6 @@ def test_bad_wishes(points: Path, tmp_path: Path) -> None:
             pick(points, **wishes)
     with pytest.raises(ValueError, match="is there already"):
         pick(points, diversity=0.3, out=tmp_path)
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match="out: '.*taken' is a file; expected a folder"):
+        pick(points, diversity=0.3, out=tmp_path / "taken" / "model")

@@ -111,3 +111,10 @@ def test_all_numbers_out_of_range_are_told_before_the_model_is_loaded(monkeypatc
     told = caught.value.problems
     named = ("n", "the prompt", "seconds", "seed", "device", "temperature", "guidance_scale", "top_k", "top_p")
     assert [problem.startswith(name) for problem, name in zip(told, named, strict=True)] == [True] * 9
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_before_the_model_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(MusicGen, "load", None)
+    (tmp_path / "taken").touch()
+    with pytest.raises(ConfigError, match="out: '.*taken' is a file; expected a folder"):
+        sample("base", "piano", out=tmp_path / "taken", device="cpu")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from qd.config_checks import bounded, positive, present_device, unavailable
 from qd.config_schema.evaluation import JudgingConfig
+from qd.disk import folder_problems
 from qd.evaluation.fad_reference import BUILTIN, check_listener, check_reference
 from qd.evaluation.model_spec import ModelSpec
 from qd.evaluation.weights_in_place import WeightsInPlace
@@ -51,8 +53,13 @@ class MeasuringConfig(JudgingConfig):
             *bounded("fad_pieces", self.fad_pieces, 10),
             *bounded("batch_rows", self.batch_rows, 1),
             *present_device("device", self.device),
-            *([] if self.out.endswith(".jsonl") else [f"out is {self.out!r}; expected the name of a .jsonl file"]),
+            *self._out_problems(),
         ]
+
+    def _out_problems(self) -> list[str]:
+        if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
+            return [f"out is {self.out!r}; expected the name of a .jsonl file, which is no folder"]
+        return folder_problems("out", Path(self.out).parent)
 
 
 @dataclass

@@ -12,7 +12,9 @@ import librosa
 import torch
 import transformers
 
+from qd.config import ConfigError
 from qd.devices import resolve_device
+from qd.disk import folder_problems
 from qd.evaluation.embedder_baselines import CLAP, HOW_TO_GET_CLAP, MfccStatistics, find_clap
 from qd.evaluation.embedder_figure import report_figure
 from qd.evaluation.embedder_measurement import EmbedderMeasurement, measure
@@ -97,7 +99,8 @@ def embedder_report(
         The folder.
 
     Raises:
-        ValueError: the embedder, the recordings or CLAP cannot be loaded, or a number is out of its range.
+        ValueError: the embedder, the recordings or CLAP cannot be loaded, a number is out of its range, or a file is
+            where the folder is to be.
     """
     started = time.perf_counter()
     if n < MIN_RECORDINGS:
@@ -107,6 +110,10 @@ def embedder_report(
             f"validation_share is {validation_share}; expected between 0 and 1, such as 0.05: the rest standardises "
             "the MFCC baseline"
         )
+    name = _name(embedder)
+    folder = Path(out) if out else Path("runs") / "reports" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if problems := folder_problems("out", folder):
+        raise ConfigError(problems)
     where = resolve_device(device)
     model, beside = load_embedder(embedder), find_clap(clap)
     seconds = min(model.clip_seconds, LONGEST_BUILTIN) if data == BUILTIN else model.clip_seconds
@@ -117,14 +124,12 @@ def embedder_report(
             f"or a larger validation_share (now {validation_share:g})"
         )
     codec = CodecRoundTrip(load_codec("base"))
-    name = _name(embedder)
     embedders: dict[str, Embedder] = {name: model.to(where)}
     embedders["MFCC"] = MfccStatistics.fit(heldout.training_clips(), heldout.sample_rate)
     if beside is not None:
         embedders["CLAP"] = beside.to(where)
     round_trip = codec_round_trip(codec, codec.codec.sample_rate, heldout.sample_rate)
     measured = measure(embedders, heldout, round_trip, where)
-    folder = Path(out) if out else Path("runs") / "reports" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     facts = {
         "embedder": embedder,
         "clap": clap or CLAP,

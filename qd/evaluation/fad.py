@@ -20,6 +20,7 @@ from qd.config_checks import bounded, one_of, positive, present_device, unreadab
 from qd.data.manifest import list_recordings
 from qd.data.prompt_files import PromptFile
 from qd.devices import resolve_device
+from qd.disk import folder_problems
 from qd.embed_files import embed_files
 from qd.evaluation.evaluate import Sampling, generate
 from qd.evaluation.fad_reference import (
@@ -161,6 +162,7 @@ def _problems(
         )
     if file.exists():
         problems.append(f"out: {str(file)!r} exists already; choose another OUT, or remove it")
+    problems += folder_problems("out", file.parent)
     return problems
 
 

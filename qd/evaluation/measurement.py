@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -69,16 +71,31 @@ class Measurement:
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
-        """Reads what :meth:`save` wrote; earlier versions kept one clip a prompt, ``(kept prompts, samples)``."""
-        with np.load(path, allow_pickle=False) as file:
-            audio = file["audio"].astype(np.float32)
-            return cls(
-                prompts=tuple(file["prompts"].tolist()),
-                per_prompt={name: file[name] for name in METRICS},
-                cross_prompt_bound=float(file["cross_prompt_bound"]),
-                audio=audio if audio.ndim == 3 else audio[:, None],
-                sample_rate=int(file["sample_rate"]),
-                seconds=float(file["seconds"]),
-                fad=Fad(*file["fad"].tolist(), str(file["fad_reference"])) if "fad" in file else None,
-                sampling_seconds=float(file["sampling_seconds"]) if "sampling_seconds" in file else math.nan,
-            )
+        """Reads what :meth:`save` wrote; earlier versions kept one clip a prompt, ``(kept prompts, samples)``.
+
+        Raises:
+            ValueError: the file is damaged; says how to go on.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls._of(file)
+        # What numpy and zipfile raise where a byte is wrong, by where it is.
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} cannot be read as the values of a measurement ({error}); put a whole copy there, or remove it "
+                f"and, from a results file beside it, the lines of the key {path.stem}: they are then measured again"
+            ) from error
+
+    @classmethod
+    def _of(cls, file: Mapping[str, np.ndarray]) -> Measurement:
+        audio = file["audio"].astype(np.float32)
+        return cls(
+            prompts=tuple(file["prompts"].tolist()),
+            per_prompt={name: file[name] for name in METRICS},
+            cross_prompt_bound=float(file["cross_prompt_bound"]),
+            audio=audio if audio.ndim == 3 else audio[:, None],
+            sample_rate=int(file["sample_rate"]),
+            seconds=float(file["seconds"]),
+            fad=Fad(*file["fad"].tolist(), str(file["fad_reference"])) if "fad" in file else None,
+            sampling_seconds=float(file["sampling_seconds"]) if "sampling_seconds" in file else math.nan,
+        )

@@ -85,7 +85,7 @@ class Point:
 
     @classmethod
     def from_json(cls, line: str) -> Point:
-        """Inverse of :meth:`to_json`, of earlier versions too. Raises ``ValueError`` naming the missing fields."""
+        """Inverse of :meth:`to_json`, of earlier versions too. Raises ``ValueError`` naming what is wrong."""
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError(f"a point is a JSON object, got {line[:60]!r}")
@@ -93,6 +93,12 @@ class Point:
         missing = [name for name in (*names, *METRICS) if name not in row]
         if missing:
             raise ValueError(f"point lacks {', '.join(missing)}")
+        kinds = {field.name: field.type for field in fields(cls) if field.name != "metrics"}
+        kinds |= {name + suffix: "float | None" for name in METRICS for suffix in ("", "_lo", "_hi")}
+        wrong = [name for name, kind in kinds.items() if name in row and type(row[name]) not in _KINDS[kind][0]]
+        if wrong:
+            told = (f"{name} is {json.dumps(row[name])[:60]}, expected {_KINDS[kinds[name]][1]}" for name in wrong)
+            raise ValueError("; ".join(told))
 
         def number(key: str) -> float:
             return math.nan if row.get(key) is None else float(row[key])
@@ -109,6 +115,15 @@ class Point:
 
 OPTIONAL = ("series", "fad", "fad_infinite", "fad_reference")
 """Fields that a point of an earlier version lacks."""
+
+_KINDS = {
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text or null"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, type(None)), "a number or null"),
+}
+"""Of a field's annotation: what JSON may hold there, and its name."""
 
 
 OUT_OF_DATE = "Remove the lines that are out of date, or measure into another file"
@@ -155,9 +170,9 @@ class PointsFile:
             warnings.warn(f"{self.path}: the last line is torn and was skipped ({torn[:40]!r} …)", stacklevel=2)
         points = []
         # Not splitlines: JSON leaves U+2028 and its like unescaped inside a text.
-        for number, line in enumerate(whole.decode().split("\n")[:-1], start=1):
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
-                points.append(Point.from_json(line))
+                points.append(Point.from_json(line.decode()))
             except ValueError as error:
                 raise ValueError(f"{self.path}, line {number}: {error}; remove that line to go on") from error
         distinct: dict[tuple[str, str, int, str], Point] = {}

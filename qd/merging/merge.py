@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from qd.disk import free_space
+from qd.disk import folder_problems, free_space
 from qd.merging.card import write_recipe
 from qd.merging.sources import Source, differences, open_source, shared_names
 from qd.merging.weights import DEFAULT_LAMBDA, Weighted, default_folder, interpolation, soup, weight_problems
@@ -48,6 +48,7 @@ def merge(
     problems = weight_problems(weights, extrapolate)
     if folder.exists():
         problems.append(f"folder '{folder}' exists already and is not overwritten; choose another OUT")
+    problems += folder_problems("out", folder.parent)
     sources = _open(weights, problems)
     _refuse("these models cannot be merged", problems)
     _refuse("these models are no siblings", differences(sources))

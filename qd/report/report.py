@@ -7,6 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from qd.config import ConfigError
+from qd.disk import folder_problems
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
@@ -40,13 +42,17 @@ def write_report(
         What was left out, and what it needs.
 
     Raises:
+        ConfigError: ``out`` is a file.
         ValueError: an unknown name, ``out`` is a run folder, points that do not compare, missing values, or nothing
             that can be drawn.
     """
     wanted = [*FIGURES, *TABLES] if only is None else list(only)
     if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
         raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
-    if (Path(out) / CONFIG).is_file():
+    folder = Path(out)
+    if problems := folder_problems("out", folder):
+        raise ConfigError(problems)
+    if (folder / CONFIG).is_file():
         raise ValueError(
             f"{out} is the folder of a run (it holds {CONFIG}), whose TensorBoard events the report's would replace; "
             "name another OUT"
@@ -57,7 +63,6 @@ def write_report(
     if not figures and not tables:
         needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
         raise ValueError(f"{points} has the points of no figure and no table: {needs}")
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         for kind in ("png", "svg"):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 POLL = 0.5  # seconds
 TELL_EVERY = 30.0  # seconds
+PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent has died
 _STEP = re.compile(r"step (\d+)/\d+ · ([\d.]+) s/step")
 
 
@@ -43,9 +48,39 @@ def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[list[Job], list[
         The jobs that failed.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, when the children, which were told too, have stopped.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP (a closed terminal), when the children, which were told too, have
+            stopped.
     """
-    waiting, running, done, failed = list(jobs), {}, [], []
+    with _ended_as_by_ctrl_c():
+        return _run(list(jobs), at_once, tell)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP, which would end this process at once, raise KeyboardInterrupt; what ``nohup`` ignores stays
+    ignored. The next ones change nothing, as a closing terminal sends several: only Ctrl-C makes haste."""
+    if threading.current_thread() is not threading.main_thread():  # the others may not set handlers
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    former = {number: handler for number, handler in former.items() if handler is not signal.SIG_IGN}
+
+    def interrupt(*_: object) -> None:
+        for number in former:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    try:
+        for number in former:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _run(waiting: list[Job], at_once: int, tell: Callable[[list[Job], list[Job], list[Job]], str]) -> list[Job]:
+    running, done, failed = {}, [], []
     told = time.monotonic()
     try:
         while waiting or running:
@@ -73,8 +108,27 @@ def _start(job: Job) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with job.log.open("ab") as log:
         return subprocess.Popen(
-            job.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            job.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_tie(),
         )
+
+
+def _tie() -> Callable[[], None]:
+    """What a child does before its command: it hears SIGINT, which a script's ``&`` has this process ignore, and on
+    Linux it gets one if this process dies without a word, as by SIGKILL."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # here, since a forked child should load nothing
+
+    def tie() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if libc:
+            libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGINT))
+
+    return tie
 
 
 def _ended(job: Job, code: int) -> str:

@@ -22,7 +22,7 @@ def show(name: str, about: str, config: str = "shipped") -> int:
         config: file in configs/reproduction/ where none is asked for.
 
     Returns:
-        Exit status: 0, 1 if something failed, 2 for bad input, 130 after Ctrl-C.
+        Exit status: 0, 1 if something failed, 2 for bad input, 130 after Ctrl-C or a kill.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -43,5 +43,5 @@ def show(name: str, about: str, config: str = "shipped") -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C; the same command goes on", file=sys.stderr)
+        print(f"{name}: stopped; the same command goes on", file=sys.stderr)
         return 130

@@ -92,6 +92,35 @@ def test_damage_before_the_last_line_is_an_error(tmp_path, point):
         file.read()
 
 
+def test_a_bad_byte_before_the_last_line_is_an_error_that_names_file_and_line(tmp_path, point):
+    file = PointsFile(tmp_path / "points.jsonl")
+    line = point.to_json().encode() + b"\n"
+    file.path.write_bytes(line + line.replace(b"beta15", b"beta\xff5", 1) + line)
+    with pytest.raises(ValueError, match=r"points\.jsonl, line 2: 'utf-8' codec .*; remove that line to go on"):
+        file.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("quality", [1], r"quality is \[1\], expected a number or null"),
+        ("vendi_lo", "1", 'vendi_lo is "1", expected a number or null'),
+        ("temperature", None, "temperature is null, expected a number"),
+        ("step", 1.5, r"step is 1\.5, expected a whole number"),
+        ("seed", True, "seed is true, expected a whole number"),
+        ("negative", 3, "negative is 3, expected a text or null"),
+        ("run", {}, r"run is \{\}, expected a text"),
+        ("fad", "near", 'fad is "near", expected a number or null'),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_an_error_that_names_file_and_line(tmp_path, point, name, value, told):
+    file = PointsFile(tmp_path / "points.jsonl")
+    wrong = json.dumps(json.loads(point.to_json()) | {name: value})
+    file.path.write_text(f"{point.to_json()}\n{wrong}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"points\.jsonl, line 2: {told}; remove that line to go on"):
+        file.read()
+
+
 def test_a_line_of_an_earlier_version_is_read(point):
     row = json.loads(point.to_json())
     for name in ("series", "fad", "fad_infinite", "fad_reference"):

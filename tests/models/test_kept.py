@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qd.evaluation.points import FILE, PointsFile
+from qd.evaluation.points import FILE, Interval, Point, PointsFile
 from qd.keep import keep
 from qd.merging.merge import merge
 from qd.models import resolver
@@ -125,10 +125,33 @@ def test_the_card_takes_the_measurement_of_its_step_alone(run, shipped, tmp_path
     (last,) = [point for point in PointsFile(run / FILE).read() if point.step == 2]
     points.append(replace(last, step=1, model="runs/mine"))
     keep("runs/mine", "beta0", points.path)
-    assert "Not measured." in (shipped / "finetuned" / "beta0" / "README.md").read_text(encoding="utf-8")
+    assert "Not measured without guidance at T = 0.99." in (shipped / "finetuned" / "beta0" / "README.md").read_text(
+        encoding="utf-8"
+    )
     points.append(replace(last, model="runs/mine"))
     keep("runs/mine", "beta15", points.path)
     assert "| beta15 |" in (shipped / "finetuned" / "beta15" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_takes_the_temperature_of_the_run_and_the_fullest_protocol(run, shipped, tmp_path):
+    points = PointsFile(tmp_path / "sweep.jsonl")
+    (last,) = [point for point in PointsFile(run / FILE).read() if point.step == 2]
+    base = replace(last, model="base", run="base", step=0)
+
+    def add(point: Point, key: str, quality: float, **changes) -> None:
+        metrics = {**point.metrics, "quality": Interval(quality, quality, quality)}
+        points.append(replace(point, key=key, metrics=metrics, **changes))
+
+    for number, (temperature, quality) in enumerate(((0.99, 1.25), (1.2, 7.5))):  # as the default sweep ends
+        full = {"protocol": "full", "n_prompts": 101, "n_samples": 4, "temperature": temperature}
+        add(base, f"base-{number}", quality - 1, series="temperature-base", **full)
+        add(last, f"mine-{number}", quality, series="temperature-beta0", **full)
+    add(base, "base-quick", 8.5)
+    add(last, "mine-quick", 9.5)
+    card = (keep("runs/mine", "beta0", points.path) / "README.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[1] for line in card.splitlines() if line.startswith(("| base |", "| beta0 |"))]
+    assert [row.split()[0] for row in rows] == ["0.250", "1.250"]
+    assert "at T = 0.99, on 101 prompts × 4 samples (protocol `full`, seed 0)" in card
 
 
 def test_your_own_folders_of_that_name_stay_reachable(run, shipped, tmp_path):

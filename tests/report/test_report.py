@@ -146,7 +146,15 @@ def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
         write_report(file, tmp_path / "report", only=["figure-6"])
     with pytest.raises(NotMeasuredError, match="betas"):
         headline(ReportData(file))
-    synthetic.results.per_prompt(point.key).unlink()
+    (tmp_path / "taken").touch()
+    for out in (tmp_path / "taken", tmp_path / "taken" / "report"):
+        with pytest.raises(ValueError, match="out: '.*taken' is a file; expected a folder"):
+            write_report(file, out)
+    values = synthetic.results.per_prompt(point.key)
+    values.write_bytes(values.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"\.npz cannot be read as the values of a measurement"):
+        ReportData(file).series("betas")
+    values.unlink()
     with pytest.raises(ValueError, match=r"\.npz is missing: the values behind the point of 'base'"):
         ReportData(file).series("betas")
 

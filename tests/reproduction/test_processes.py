@@ -1,4 +1,4 @@
-"""Commands run at once: failures are told, Ctrl-C reaches the children, none stays behind."""
+"""Commands run at once: failures are told, a stop reaches the children, none stays behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from qd.reproduction.processes import Job, run_jobs
 
@@ -48,29 +51,94 @@ def test_progress_is_read_from_the_log(tmp_path):
     assert one.progress() == (20, 1.25)
 
 
-def test_ctrl_c_stops_the_children_and_waits_for_them(tmp_path):
-    child = """
-        import signal, sys, time
-        def stop(*_):
-            time.sleep(0.3); print("saved", flush=True); sys.exit(130)
-        signal.signal(signal.SIGINT, stop)
-        print("here", flush=True)
-        time.sleep(60)
-    """
+CHILD = """
+    import os, signal, sys, time
+    def stop(*_):
+        time.sleep(0.3); print("saved", flush=True); sys.exit(130)
+    signal.signal(signal.SIGINT, stop)
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """Starts a process that runs two children; returns it and their logs when both are there."""
     script = tmp_path / "runner.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom qd.reproduction.processes import Job, run_jobs\n"
-        f"command = [sys.executable, '-c', {textwrap.dedent(child)!r}]\n"
+        f"command = [sys.executable, '-c', {textwrap.dedent(CHILD)!r}]\n"
         "jobs = [Job(n, lambda: command, Path(sys.argv[1]) / n) for n in 'ab']\n"
         "try:\n    run_jobs(jobs, 2, lambda *_: '')\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    runner = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
-    logs = [tmp_path / name for name in "ab"]
+
+    def start(**options) -> tuple[subprocess.Popen, list[Path]]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, **options)
+        logs = [tmp_path / name for name in "ab"]
+        wait_until(lambda: all(log.is_file() and "here" in log.read_text() for log in logs))
+        return process, logs
+
+    return start
+
+
+def wait_until(true) -> None:
     deadline = time.monotonic() + 60
-    while not all(log.is_file() and "here" in log.read_text() for log in logs):
+    while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    runner.send_signal(signal.SIGINT)
-    assert runner.wait(timeout=30) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_reaches_the_children_and_waits_for_them(runner, number):
+    process, logs = runner()
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 130
     assert all(log.read_text() == "here\nsaved\n" for log in logs)
+
+
+def test_a_closing_terminal_may_say_it_twice(runner):
+    process, logs = runner()
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.1)  # the children are at their saving
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 130
+    assert all(log.read_text() == "here\nsaved\n" for log in logs)
+
+
+def test_what_nohup_ignores_stays_ignored(runner):
+    process, logs = runner(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    time.sleep(1.0)
+    assert process.poll() is None and all(log.read_text() == "here\n" for log in logs)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 130
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+def test_children_stop_when_the_parent_is_killed(runner):
+    process, logs = runner()
+    process.kill()
+    process.wait(timeout=30)
+    wait_until(lambda: all(log.read_text() == "here\nsaved\n" for log in logs))
+
+
+def test_children_of_a_script_that_ignores_sigint_can_be_stopped(tmp_path):
+    child = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    one, former = job(tmp_path, "a", child), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_jobs([one], 1, lambda *_: "") == []
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert one.log.read_text() == "True\n"
+
+
+def test_the_former_handlers_come_back(tmp_path):
+    former = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    run_jobs([job(tmp_path, "a", "")], 1, lambda *_: "")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == former
+
+
+def test_another_thread_runs_jobs_too(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(run_jobs, [job(tmp_path, "a", "")], 1, lambda *_: "").result() == []
