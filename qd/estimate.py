@@ -11,7 +11,7 @@ import torch
 from qd.callbacks.progress import clock
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.evaluation.protocols import build_protocol
+from qd.evaluation.protocols import protocol_of
 from qd.modules.distillation import DIAGNOSTICS_EVERY, DiversityDistillation
 from qd.objectives.baselines import Baseline
 from qd.runs import FLOAT32_BYTES, disk_needed
@@ -73,24 +73,12 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     module.forget()
     module.baseline = baseline
     points = 1 + -(-config.trainer.max_steps // config.evaluation.every)
-    rows = _rows_of_a_point(config)
+    rows = protocol_of(config.evaluation, config.rollout.seconds).rows(config.trainer.ranks)
     seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
     moments = 2 * _trained(module) * FLOAT32_BYTES
     return Estimate(
         config.trainer.ranks, step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config)
     )
-
-
-def _rows_of_a_point(config: TrainConfig) -> int:
-    """Sequences that a rank samples for it."""
-    settings = config.evaluation
-    protocol = build_protocol(
-        settings.protocol,
-        n_prompts=settings.n_prompts,
-        n_samples=settings.n_samples,
-        prompts_file=settings.prompts,
-    )
-    return -(-protocol.n_prompts // config.trainer.ranks) * protocol.n_samples
 
 
 def _trained(module: DiversityDistillation) -> int:
