@@ -70,7 +70,8 @@ def update_bytes(size: RunSize) -> dict[str, float]:
 
     activations: layers · width · KEPT_BYTES a token; with checkpoints CHECKPOINTED_BYTES a layer, KEPT_BYTES of one.
     logits: of the sequences that are scored at once. rounded: as in the rollout, whole under FSDP too; of adapters with
-    checkpoints nothing is kept, as autocast keeps what is trained alone.
+    checkpoints nothing is kept, as autocast keeps what is trained alone. Left out: what the diagnostics of one step in
+    50 hold of each prompt, the gradient on the heads, which is about a hundredth of all that is needed.
     """
     kept = KEPT_BYTES[size.precision]
     per_token = size.layers * CHECKPOINTED_BYTES + kept if size.checkpointing else size.layers * kept
