@@ -39,7 +39,6 @@ from qd.data.prompts import PromptBatch
 from qd.devices import resolve_device
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import build_evaluator, load_judges
-from qd.memory import RunSize
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
 from qd.models.embedder import load_embedder
@@ -47,6 +46,7 @@ from qd.models.musicgen import LanguageModel, MusicGen
 from qd.models.sampler import Sampler, counter_uniforms
 from qd.modules.distillation import DiversityDistillation
 from qd.quiet import quieten_libraries
+from qd.run_size import RunSize
 from qd.step_time import Rates, rollout_seconds
 
 SECONDS, GUIDANCE, TEMPERATURE = 4.0, 3.0, 0.99

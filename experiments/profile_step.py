@@ -1,9 +1,9 @@
-"""Where the time of a default training step goes: the top operators, and a trace for chrome://tracing or Perfetto.
+"""Where the time of a training step goes: the top operators, and a trace for chrome://tracing or Perfetto.
 
     python experiments/profile_step.py [--steps 2] [--out DIR] [key=value …]
 
-Settings are those of ``qd train``. Writes ``trace.json`` and ``operators.txt`` into DIR, prints the table, and the
-seconds of each stage as the run itself logs them.
+Settings are those of ``qd train``, and so is the device. Writes ``trace.json`` and ``operators.txt`` into DIR, prints
+the table, and the seconds of each stage as the run itself logs them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.devices import resolve_device
 from qd.models.embedder import load_embedder
-from qd.models.musicgen import MusicGen
+from qd.models.policy import load_policy
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
@@ -28,12 +28,13 @@ PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
 
 
 def build_module(config: TrainConfig) -> DiversityDistillation:
-    """The default run's module, without its trainer; its gradient diagnostics are left out, as in 49 of 50 steps."""
-    config = settled(config, resolve_device(config.trainer.device))
-    music = MusicGen.load(config.model.name)
+    """The run's module on its device, without a trainer; without gradient diagnostics, as in 49 of 50 steps."""
+    device = resolve_device(config.trainer.device)
+    config = settled(config, device)
+    music = load_policy(config.model, config.seed)
     width = music.text_encoder.config.hidden_size
     baseline = build_baseline(config.objective.baseline, decay=config.objective.baseline_decay, feature_width=width)
-    return _AfterFirstStep(music, load_embedder(config.reward.embedder), baseline, config)
+    return _AfterFirstStep(music, load_embedder(config.reward.embedder), baseline, config).to(device)
 
 
 class _AfterFirstStep(DiversityDistillation):
@@ -63,12 +64,14 @@ def main() -> None:
 
     step()
     module.forget()
-    with torch.profiler.profile() as profile:
+    on_gpu = module.device.type == "cuda"
+    with torch.profiler.profile() as profile:  # of the GPU too, where there is one
         for _ in range(options.steps):
             step()
     options.out.mkdir(parents=True, exist_ok=True)
     profile.export_chrome_trace(str(options.out / "trace.json"))
-    operators = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
+    order = f"self_{'device' if on_gpu else 'cpu'}_time_total"
+    operators = profile.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=45)
     stages = [f"{name}: {seconds / options.steps:.3f} s a step" for name, seconds in module.record.seconds.items()]
     report = "\n".join([operators, *stages, ""])
     (options.out / "operators.txt").write_text(report)

@@ -16,8 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import EncodecConfig, EncodecModel
 
-from qd.memory import GIB, RunSize, needed_bytes, rollout_bytes, run_size, update_bytes
+from qd.config_schema.evaluation import EvaluationConfig
+from qd.memory import GIB, first_measurement_bytes, needed_bytes, rollout_bytes, update_bytes
 from qd.models.delay import delayed_steps
+from qd.run_size import RunSize, run_size
 from qd.step_time import Rates, rollout_seconds, step_seconds
 
 FRAMES_A_SECOND, CODEBOOKS, TOKENS = 50, 4, 2048
@@ -28,10 +30,19 @@ SHAPES = {"small": (24, 1024), "medium": (48, 1536), "large": (48, 2048)}
 WAYS = ("DDP", "DDP, checkpoints", "FSDP", "LoRA")
 
 
-def musicgen(layers: int, width: int, seconds: int, rows: int, way: str = "DDP", ranks: int = 1) -> RunSize:
+def musicgen(
+    layers: int,
+    width: int,
+    seconds: int,
+    rows: int,
+    way: str = "DDP",
+    ranks: int = 1,
+    measured: int = EvaluationConfig.batch_rows,
+) -> RunSize:
     """A MusicGen of this shape, a layer of which has 16 w² weights: 8 in two attentions, 8 in the feed-forward layer.
 
-    LoRA has adapters on all linear layers: r times the sum of both sides, 2 w in 8 of them and 5 w in two.
+    LoRA has adapters on all linear layers: r times the sum of both sides, 2 w in 8 of them and 5 w in two. Measurements
+    sample ``measured`` sequences at once.
     """
     lora = way == "LoRA"
     weights = layers * 16 * width**2 + CODEBOOKS * (2 * TOKENS + 1) * width + (TEXT_WIDTH + 1) * width
@@ -51,19 +62,22 @@ def musicgen(layers: int, width: int, seconds: int, rows: int, way: str = "DDP",
         precision="bf16-mixed",
         shards=ranks if way == "FSDP" else 1,
         checkpointing="checkpoints" in way,
+        measured=measured,
+        guided=True,
     )
 
 
-def memory_table(ranks: int, rows: int) -> str:
+def memory_table(ranks: int, rows: int, measured: int) -> str:
     lines = [
-        f"| model | weights | clip | {' | '.join(WAYS)} | of DDP: rollout | of DDP: update |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| model | weights | clip | {' | '.join(WAYS)} | of DDP: rollout | of DDP: update | of DDP: measurement |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, shape in SHAPES.items():
         for seconds in (10, 30):
-            sizes = [musicgen(*shape, seconds, rows, way, ranks) for way in WAYS]
+            sizes = [musicgen(*shape, seconds, rows, way, ranks, measured) for way in WAYS]
             needed = [sum(needed_bytes(size).values()) for size in sizes]
-            needed += [sum(rollout_bytes(sizes[0]).values()), sum(update_bytes(sizes[0]).values())]
+            parts = (rollout_bytes, update_bytes, first_measurement_bytes)
+            needed += [sum(bytes_of(sizes[0]).values()) for bytes_of in parts]
             cells = " | ".join(f"{size / GIB:.0f} GiB" for size in needed)
             lines.append(f"| {name} | {sizes[0].student / 1e9:.2f} B | {seconds} s | {cells} |")
     return "\n".join(lines)
@@ -147,6 +161,12 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=8, help="GPUs (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=8, help="micro-batch, sequences (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=128, help="sequences of all GPUs a step (default: %(default)s)")
+    parser.add_argument(
+        "--measured",
+        type=int,
+        default=EvaluationConfig.batch_rows,
+        help="sequences that a measurement samples at once, evaluation.batch_rows (default: %(default)s)",
+    )
     parser.add_argument("--tflops", type=float, default=989, help="bfloat16, by data sheet (default: 989, an H100 SXM)")
     parser.add_argument("--utilisation", type=float, default=0.4, help="of it reached, assumed (default: %(default)s)")
     parser.add_argument("--bandwidth", type=float, default=3.35, help="of the memory, TB/s (default: 3.35, the same)")
@@ -161,7 +181,7 @@ def main() -> None:
         parser.error(f"--batch {options.batch} is no multiple of --rows {options.rows} × --ranks {options.ranks}")
     operations = options.tflops * 1e12 * options.utilisation
     rates = Rates(operations, options.bandwidth * 1e12, options.launch / 1e6)
-    print(memory_table(options.ranks, options.rows))
+    print(memory_table(options.ranks, options.rows, options.measured))
     print(f"\n{time_table(options.ranks, options.rows, options.batch, rates)}")
 
 

@@ -1,4 +1,4 @@
-"""What a training run will need, from one micro-batch of it, really made."""
+"""What a training run will need, from one micro-batch of it, really made; of shared-out weights by formula."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from qd.callbacks.progress import clock
 from qd.config_schema import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.evaluation.protocols import build_protocol
+from qd.evaluation.protocols import protocol_of
+from qd.memory import GIB, needed_bytes
 from qd.modules.distillation import DIAGNOSTICS_EVERY, DiversityDistillation
 from qd.objectives.baselines import Baseline
+from qd.run_size import run_size
 from qd.runs import FLOAT32_BYTES, disk_needed
 
 
@@ -21,22 +23,26 @@ from qd.runs import FLOAT32_BYTES, disk_needed
 class Estimate:
     """Needs of a run: its processes, seconds an optimiser step and in all, bytes of each device's memory, of the disk.
 
-    What the processes send each other is not in the time.
+    What the processes send each other is not in the time. Where the time is None, the memory is by formula.
     """
 
     ranks: int
-    step_seconds: float
-    seconds: float
-    memory: int
+    step_seconds: float | None
+    seconds: float | None
+    memory: float
     disk: int
 
     def __str__(self) -> str:
-        gib = 2**30
+        time, formula = "not measured: one process would have to hold what trainer.strategy=fsdp shares out", ""
+        if self.step_seconds is None:
+            formula = " at least, by formula"
+        else:
+            time = f"{clock(self.seconds)} ({self.step_seconds:.2f} s a step)"
         return (
             f"ranks: {self.ranks}\n"
-            f"time: {clock(self.seconds)} ({self.step_seconds:.2f} s a step)\n"
-            f"memory: {self.memory / gib:.1f} GiB{' a rank' if self.ranks > 1 else ''}\n"
-            f"disk: {self.disk / gib:.1f} GiB"
+            f"time: {time}\n"
+            f"memory: {self.memory / GIB:.1f} GiB{' a rank' if self.ranks > 1 else ''}{formula}\n"
+            f"disk: {self.disk / GIB:.1f} GiB"
         )
 
 
@@ -53,7 +59,11 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     """Makes two micro-batches, forward and backward, on the device, and times the second: the first warms up.
 
     The module keeps no trace of them. The time of a measured point is taken from that of the rollout, row for row.
+    A run that shares its weights out is not tried: the whole of it may not fit on one device.
     """
+    if config.trainer.sharded:
+        memory = sum(needed_bytes(run_size(module, config)).values())
+        return Estimate(config.trainer.ranks, None, None, memory, disk_bytes(module, config))
     module.to(device)
     # This is one process: a baseline that looks at the prompts of other ranks would find none.
     baseline, module.baseline = module.baseline, Baseline()
@@ -73,24 +83,12 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     module.forget()
     module.baseline = baseline
     points = 1 + -(-config.trainer.max_steps // config.evaluation.every)
-    rows = _rows_of_a_point(config)
+    rows = protocol_of(config.evaluation, config.rollout.seconds).rows(config.trainer.ranks)
     seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
     moments = 2 * _trained(module) * FLOAT32_BYTES
     return Estimate(
         config.trainer.ranks, step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config)
     )
-
-
-def _rows_of_a_point(config: TrainConfig) -> int:
-    """Sequences that a rank samples for it."""
-    settings = config.evaluation
-    protocol = build_protocol(
-        settings.protocol,
-        n_prompts=settings.n_prompts,
-        n_samples=settings.n_samples,
-        prompts_file=settings.prompts,
-    )
-    return -(-protocol.n_prompts // config.trainer.ranks) * protocol.n_samples
 
 
 def _trained(module: DiversityDistillation) -> int:

@@ -26,9 +26,10 @@ LOGS_BYTES = 200 * 2**20  # TensorBoard events with audio and figures, generousl
 _LOOKED_AT = (
     "trainer.device", "trainer.loggers", "trainer.logger_options", "trainer.log_every", "trainer.checkpoint_every",
 )  # fmt: skip
+_MEASURED = ("evaluation.siblings", "evaluation.batch_rows")
 _RANKS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
-_KEPT = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights", "evaluation.siblings")
-RESUMABLE = {"train": _LOOKED_AT + _KEPT + _RANKS, "embedder": _LOOKED_AT}
+_KEPT = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights")
+RESUMABLE = {"train": _LOOKED_AT + _MEASURED + _KEPT + _RANKS, "embedder": _LOOKED_AT}
 """Settings, and groups of settings, that may change when a run goes on, by the kind of its config; any other would make
 it another run.
 

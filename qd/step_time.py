@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qd.memory import RunSize
 from qd.objectives.distillation import rows_at_once
+from qd.run_size import RunSize
 
 LAUNCHES_A_LAYER = 20
 """Operations of a decoder layer in one step of the token loop, each started by itself on a GPU: about so many (a test

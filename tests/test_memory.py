@@ -18,14 +18,13 @@ from qd.memory import (
     GIB,
     KEPT_BYTES,
     SCORED_COPIES,
-    RunSize,
     check_memory,
     check_sampling_memory,
+    first_measurement_bytes,
     free_bytes,
+    measurement_bytes,
     needed_bytes,
     rollout_bytes,
-    run_size,
-    sampling_size,
     update_bytes,
 )
 from qd.models.cached_decoder import CachedDecoder
@@ -37,6 +36,7 @@ from qd.models.policy import load_policy
 from qd.models.sampler import Sampler
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
+from qd.run_size import RunSize, run_size, sampling_size
 
 Config = Callable[..., TrainConfig]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -128,6 +128,58 @@ def test_logits_are_counted_as_they_are_scored_in_chunks() -> None:
     assert update_bytes(size)["logits"] == 4 * SCORED_COPIES * 4 * sequence
     assert update_bytes(replace(size, rows=2))["logits"] == 4 * SCORED_COPIES * 2 * sequence
     assert update_bytes(replace(size, steps=5030))["logits"] == 4 * SCORED_COPIES * 10 * sequence
+
+
+def test_a_measurement_of_many_rows_needs_more_than_a_step(tiny_config: Config) -> None:
+    """A guided teacher decodes two rows a sequence, and has no optimiser beside it; all ranks share the prompts."""
+    settings = ["evaluation.n_prompts=50", "evaluation.n_samples=4", "trainer.devices=2", "data.batch_size=32"]
+    config = tiny_config(*settings, "evaluation.batch_rows=200")
+    module = build(config)
+    size = run_size(module, config)
+    assert (size.measured, size.guided) == (100, True)
+    assert run_size(module, tiny_config(*settings, "evaluation.batch_rows=7")).measured == 7
+    row = size.steps * 2 * size.width * 4
+    assert measurement_bytes(size)["cache"] == 100 * row == first_measurement_bytes(size)["cache"] / 2
+    plain = replace(size, guided=False)
+    assert first_measurement_bytes(plain)["cache"] == 100 * row
+    half = replace(size, teacher_bytes=size.teacher_bytes // 2)
+    assert first_measurement_bytes(half)["cache"] == 100 * row
+    many = replace(size, measured=10_000)
+    assert needed_bytes(many) == {
+        "weights": 4 * size.student + size.teacher_bytes + size.frozen_bytes,
+        "first measurement": 20_000 * row,
+    }
+    unguided = needed_bytes(replace(many, guided=False))
+    assert unguided["measurement"] == 10_000 * row and unguided["optimiser"] == 12 * size.trained
+    assert "micro-batch" in needed_bytes(size)
+    shared = replace(many, shards=4)
+    assert first_measurement_bytes(shared)["gathered"] == size.teacher_bytes
+    assert measurement_bytes(shared)["gathered"] == 4 * size.student
+
+
+def test_adapters_are_merged_while_the_student_is_measured(tiny_config: Config) -> None:
+    config = tiny_config("model.lora={rank: 2}")
+    size = run_size(build(config), config)
+    assert measurement_bytes(size)["put aside"] == 4 * size.adapted > 0
+    assert first_measurement_bytes(size)["cache"] == 2 * measurement_bytes(size)["cache"]  # the base is float32
+
+
+def test_a_measurement_that_does_not_fit_is_told_with_its_rows(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("evaluation.n_prompts=100", "evaluation.n_samples=20", "evaluation.batch_rows=2000")
+    module = build(config)
+    size = run_size(module, config)
+    least = sum(needed_bytes(size).values())
+    monkeypatch.setattr(qd.memory, "free_bytes", lambda device: least)
+    check_memory(module, config, GPU)
+    monkeypatch.setattr(qd.memory, "free_bytes", lambda device: least - 1)
+    with pytest.raises(
+        ValueError, match=r"first measurement 0\.0\); to need less: evaluation\.batch_rows=1000; "
+    ) as told:
+        check_memory(module, config, GPU)
+    assert "micro_batch" not in str(told.value) and "gradient_checkpointing" not in str(told.value)
+    check_memory(module, tiny_config("evaluation.batch_rows=1000"), GPU)
 
 
 def test_what_does_not_fit_is_told_beside_what_is_free(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,12 @@ def test_a_run_goes_on_with_its_own_config_where_it_lies_now(run):
     assert config == RunSettings("mine", 2.0, ["a", "b"], Place(str(run.parent), "cpu", 9))
 
 
+def test_a_run_may_go_on_with_smaller_measurements(tiny_config, tmp_path):
+    run = runs.create_run(tmp_path, "mine", "beta0")
+    runs.save_config(tiny_config(), run)
+    assert runs.resumed_config(TrainConfig, "train", run, ["evaluation.batch_rows=8"]).evaluation.batch_rows == 8
+
+
 def test_what_would_make_it_another_run_is_told_with_the_other_problems(run):
     overrides = ["beta=3", "prompts=[a]", "trainer.max_steps=9", "trainer.runs=there", "name=other", "betta=1"]
     with pytest.raises(ConfigError) as caught:

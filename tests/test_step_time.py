@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from qd.memory import RunSize
 from qd.models.cached_decoder import CachedDecoder
 from qd.models.condition import Condition
 from qd.models.language_model import LanguageModel
+from qd.run_size import RunSize
 from qd.step_time import (
     LAUNCHES_A_LAYER,
     Rates,

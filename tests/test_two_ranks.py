@@ -116,6 +116,16 @@ def assert_same_run(one: Path, two: Path, measured_at: Sequence[int] = (0, 2, 4)
     assert scalars(one).keys() == scalars(two).keys() >= {"train/loss", "train/baseline", "train/grad_norm"}
     for tag, values in scalars(one).items():
         assert values == pytest.approx(scalars(two)[tag], rel=1e-3, abs=1e-5), tag
+    assert_same_weights(one, two)
+    assert [point["step"] for point in points(one)] == [point["step"] for point in points(two)] == list(measured_at)
+    for mine, theirs in zip(points(one), points(two), strict=True):
+        measured = {key: value for key, value in mine.items() if isinstance(value, float) and key != "seconds"}
+        assert {"quality", "diversity", "diversity_lo", "vendi", "entropy"} <= measured.keys()
+        assert measured == pytest.approx({key: theirs[key] for key in measured}, rel=1e-3, abs=1e-5)
+
+
+def assert_same_weights(one: Path, two: Path) -> None:
+    """And AdamW's moments of their gradients."""
     first, second = checkpoint(one), checkpoint(two)
     assert first["state_dict"].keys() == second["state_dict"].keys()
     for name, tensor in first["state_dict"].items():
@@ -123,11 +133,6 @@ def assert_same_run(one: Path, two: Path, measured_at: Sequence[int] = (0, 2, 4)
     moments, moments_ = (state["optimizer_states"][0]["state"] for state in (first, second))
     for parameter, state in moments.items():
         torch.testing.assert_close(moments_[parameter]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-6)
-    assert [point["step"] for point in points(one)] == [point["step"] for point in points(two)] == list(measured_at)
-    for mine, theirs in zip(points(one), points(two), strict=True):
-        measured = {key: value for key, value in mine.items() if isinstance(value, float) and key != "seconds"}
-        assert {"quality", "diversity", "diversity_lo", "vendi", "entropy"} <= measured.keys()
-        assert measured == pytest.approx({key: theirs[key] for key in measured}, rel=1e-3, abs=1e-5)
 
 
 def assert_same_steps(one: Path, two: Path) -> None:
@@ -183,6 +188,14 @@ def test_two_processes_that_share_the_weights_do_what_one_does(
     assert_same_run(one, two)
     if baseline != "value_head":
         assert_does_what_one_does(one, two)
+
+
+@pytest.mark.slow
+def test_the_other_prompts_are_those_of_a_micro_batch_over_all_ranks(run_config: TrainConfig, tmp_path: Path) -> None:
+    """What is logged of a micro-batch differs, as one of the two is twice as large."""
+    config = replace(run_config, objective=replace(run_config.objective, baseline="other_prompts"))
+    larger = replace(config, data=replace(config.data, micro_batch_size=2 * config.data.micro_batch_size))
+    assert_same_weights(run_of(larger, tmp_path, "one"), run_of(config, tmp_path, "ddp"))
 
 
 @pytest.mark.slow

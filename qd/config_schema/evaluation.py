@@ -32,6 +32,7 @@ class JudgingConfig:
     prompts: str | None = None  # a file in any format of qd.data.prompt_files, or "generic"; null = the protocol's own
     n_prompts: int | None = None  # ≥ 2; null = the protocol's own, or all of `prompts`
     n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
+    batch_rows: int = 32  # sequences sampled and heard at once, ≥ 1; a matter of memory
     audio_prompts: int = 4  # prompts whose first two samples are kept, to be heard side by side, ≥ 0
     adherence: str = "builtin"  # or clap:<hub name or folder>, muq-mulan:<hub name or folder>: how far a prompt is met
     preference: str = "builtin"  # or audiobox:<hub name or folder>, or the folder of a trained preference scorer
@@ -44,6 +45,7 @@ class JudgingConfig:
             *self._prompt_problems(f"{prefix}prompts"),
             *(bounded(f"{prefix}n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
             *(bounded(f"{prefix}n_samples", self.n_samples, 2) if self.n_samples is not None else []),
+            *bounded(f"{prefix}batch_rows", self.batch_rows, 1),
             *bounded(f"{prefix}audio_prompts", self.audio_prompts, 0),
             *bounded(f"{prefix}adherence_weight", self.adherence_weight, 0),
             *unavailable(f"{prefix}adherence", check_adherence, self.adherence),

@@ -29,7 +29,6 @@ class MeasuringConfig(JudgingConfig):
     fad_reference: str | None = None  # folder or manifest of recordings, or builtin (null): clean held-out pieces
     fad_embedder: str | None = None  # vggish:<weights file>, or any name of load_embedder; null = builtin
     fad_pieces: int = 512  # of the built-in reference, ≥ 10
-    batch_rows: int = 32  # sequences sampled and heard at once, ≥ 1; a matter of memory
     device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
     out: str = POINTS  # the results file; audio and values for each prompt go into folders beside it
 
@@ -51,7 +50,6 @@ class MeasuringConfig(JudgingConfig):
             *(unavailable("fad_reference", check_reference, self.fad_reference or BUILTIN) if fad else []),
             *(unavailable("fad_embedder", check_listener, self.fad_embedder or BUILTIN) if fad else []),
             *bounded("fad_pieces", self.fad_pieces, 10),
-            *bounded("batch_rows", self.batch_rows, 1),
             *present_device("device", self.device),
             *self._out_problems(),
         ]

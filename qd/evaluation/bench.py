@@ -10,9 +10,10 @@ import torch
 
 from qd.config_schema.measuring import MeasuringConfig
 from qd.evaluation.evaluate import Instruments
-from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges, protocol_of
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.fad_reference import BUILTIN, load_reference
 from qd.evaluation.points import Point
+from qd.evaluation.protocols import protocol_of
 from qd.evaluation.results import Results
 from qd.evaluation.task import Planned, State, Task
 from qd.evaluation.weights_in_place import WeightsInPlace
@@ -51,8 +52,8 @@ class Bench:
         kept = self._evaluators.get(fad)
         if kept is None or kept.music is not music:
             instruments = replace(self.instruments, fad=self.reference) if fad else self.instruments
-            settings = {"seconds": self.config.seconds, "batch_rows": self.config.batch_rows}
-            kept = self._evaluators[fad] = build_evaluator(self.config, music, instruments, **settings)
+            kept = build_evaluator(self.config, music, instruments, seconds=self.config.seconds)
+            self._evaluators[fad] = kept
         return kept
 
     def plan(self, tasks: Sequence[Task]) -> list[Planned]:
@@ -85,8 +86,7 @@ class Bench:
         return point
 
     def _check_memory(self, music: MusicGen) -> None:
-        protocol = protocol_of(self.config, self.config.seconds)
-        rows = min(self.config.batch_rows, protocol.n_prompts * protocol.n_samples)
+        rows = min(self.config.batch_rows, protocol_of(self.config, self.config.seconds).rows(ranks=1))
         lower = [*([f"batch_rows={rows // 2}"] if rows > 1 else []), "a shorter seconds"]
         asked = {"rows": rows, "seconds": self.config.seconds, "guided": self.guided}
         check_sampling_memory(music, self.device, **asked, lower=lower)

@@ -14,7 +14,7 @@ from torch import nn
 from qd.evaluation.evaluate import Instruments, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
-from qd.evaluation.protocols import Protocol, build_protocol
+from qd.evaluation.protocols import Protocol, protocol_of
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import LanguageModel, MusicGen
 from qd.modules.collective import gather_objects, rank
@@ -178,22 +178,10 @@ def build_evaluator(
     seconds: float,
     temperature: float = 0.99,
     seed: int = 0,
-    batch_rows: int = 32,
 ) -> Evaluator:
     """What the settings ask for: their protocol, with clips of ``seconds``."""
     protocol = protocol_of(settings, seconds)
-    return Evaluator(music, instruments, protocol, temperature, seed, batch_rows, settings.audio_prompts)
-
-
-def protocol_of(settings: JudgingConfig, seconds: float) -> Protocol:
-    """The protocol that the settings ask for, with clips of ``seconds``."""
-    return build_protocol(
-        settings.protocol,
-        n_prompts=settings.n_prompts,
-        n_samples=settings.n_samples,
-        seconds=seconds,
-        prompts_file=settings.prompts,
-    )
+    return Evaluator(music, instruments, protocol, temperature, seed, settings.batch_rows, settings.audio_prompts)
 
 
 def load_judges(settings: JudgingConfig, device: torch.device) -> Quality:

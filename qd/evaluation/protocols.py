@@ -7,9 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from qd.builtin import world
 from qd.data.prompt_files import PromptFile
+
+if TYPE_CHECKING:
+    from qd.config_schema.evaluation import JudgingConfig
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Protocol:
     def prompts(self) -> list[str]:
         """The P prompts, in a fixed order; a file is read once. Raises ``ValueError`` when it cannot give as many."""
         return list(self._texts)
+
+    def rows(self, ranks: int) -> int:
+        """Sequences that a rank samples for a point."""
+        return -(-self.n_prompts // ranks) * self.n_samples
 
     @cached_property
     def _texts(self) -> Sequence[str]:
@@ -99,3 +107,14 @@ def build_protocol(
         n_prompts = len(PromptFile.parse(prompts_file).read().texts)
     changes = {"n_prompts": n_prompts, "n_samples": n_samples, "seconds": seconds, "prompts_file": prompts_file}
     return replace(PROTOCOLS[name], **{key: value for key, value in changes.items() if value is not None})
+
+
+def protocol_of(settings: JudgingConfig, seconds: float) -> Protocol:
+    """The protocol that the settings ask for, with clips of ``seconds``."""
+    return build_protocol(
+        settings.protocol,
+        n_prompts=settings.n_prompts,
+        n_samples=settings.n_samples,
+        seconds=seconds,
+        prompts_file=settings.prompts,
+    )

@@ -79,7 +79,7 @@ def scorer_ranges(
     """
     quieten_libraries()
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
-    where, rows = resolve_device(device), min(Evaluator.batch_rows, protocol.n_prompts * protocol.n_samples)
+    where, rows = resolve_device(device), min(Evaluator.batch_rows, protocol.rows(ranks=1))
     music, asked = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}
     check_sampling_memory(music, where, **asked, lower=["a shorter seconds"])
     music.to(where)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qd.models.musicgen import LanguageModel
 from qd.modules.rollout import Rollout
-from qd.objectives.distillation import reverse_kl, token_log_probs
+from qd.objectives.distillation import LOGITS_AT_ONCE, reverse_kl, rows_at_once, token_log_probs
 from qd.objectives.policy_gradient import surrogate
 
 
@@ -39,30 +39,41 @@ def signal_and_noise(gradients: Tensor) -> tuple[Tensor, Tensor]:
     return (total - squares) / pairs, (squares - total / prompts) / pairs
 
 
-def head_gradients(lm: LanguageModel, hidden: Tensor, loss: Callable[[Tensor, slice], Tensor], n: int) -> Tensor:
-    """Gradient on the heads of each prompt's loss.
+def head_gradients(
+    lm: LanguageModel,
+    hidden: Tensor,
+    loss: Callable[[Tensor, slice], Tensor],
+    n: int,
+    at_once: int = LOGITS_AT_ONCE,
+) -> Tensor:
+    """Gradient on the heads of each prompt's loss, from chunks of its rows, as ``score_tokens`` makes them.
 
     Args:
         lm: whose heads.
         hidden: ``(batch, steps, width)``, prompt-major with ``n`` rows a prompt.
-        loss: from the logits of one prompt's rows, and the slice that says which rows they are, to a scalar.
+        loss: from the logits of some rows of a prompt, and the slice that says which rows they are, to a scalar; the
+            prompt's loss is the sum over its chunks.
+        at_once: logits held at once; at least those of one sequence are.
 
     Returns:
         ``(prompts, parameters of the heads)``.
     """
     weights: Sequence[Tensor] = list(lm.decoder.lm_heads.parameters())
     frozen = [weight for weight in weights if not weight.requires_grad]  # where adapters are trained
-    gradients = []
+    chunk = rows_at_once(hidden.shape[1] * lm.codebooks * lm.codebook_size, at_once)
+    gradients = weights[0].new_zeros(len(hidden) // n, sum(weight.numel() for weight in weights))
     for weight in frozen:
         weight.requires_grad_(True)
-    for first in range(0, len(hidden), n):
-        rows = slice(first, first + n)
-        with torch.enable_grad():
-            value = loss(lm.heads(hidden[rows].detach()), rows)
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)]))
+    for prompt, gradient in enumerate(gradients):
+        last = (prompt + 1) * n
+        for first in range(prompt * n, last, chunk):
+            rows = slice(first, min(first + chunk, last))
+            with torch.enable_grad():
+                value = loss(lm.heads(hidden[rows].detach()), rows)
+            gradient += torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
     for weight in frozen:
         weight.requires_grad_(False)
-    return torch.stack(gradients)
+    return gradients
 
 
 def compare_gradients(
@@ -73,6 +84,7 @@ def compare_gradients(
     advantages: Tensor,
     temperature: float,
     beta: float,
+    at_once: int = LOGITS_AT_ONCE,
 ) -> dict[str, Tensor]:
     """The policy gradient on the heads: its signal, its noise, and its length beside that of the KL's gradient.
 
@@ -84,6 +96,7 @@ def compare_gradients(
         advantages: ``(prompts, samples)``.
         temperature: T.
         beta: β of this step.
+        at_once: logits held at once; at least those of one sequence are.
 
     Returns:
         ``policy_gradient_signal`` and ``policy_gradient_noise`` of this micro-batch, see :func:`signal_and_noise`;
@@ -96,16 +109,17 @@ def compare_gradients(
 
     def policy(logits: Tensor, rows: slice) -> Tensor:
         log_probs = token_log_probs(logits, rollout.delayed[rows], rollout.mask, temperature).sum(dim=(1, 2))
-        return surrogate(log_probs[None], advantages[rows.start // n][None]) / rollout.tokens
+        share = len(log_probs) / n  # of the mean over the prompt's samples
+        return share * surrogate(log_probs, advantages.flatten()[rows]) / rollout.tokens
 
     def kl(logits: Tensor, rows: slice) -> Tensor:
         guided, heads = teacher
         with torch.no_grad():
             teacher_logits = heads(guided[rows])
-        return reverse_kl(logits, teacher_logits, rollout.mask, temperature).sum() / (n * rollout.tokens)
+        return reverse_kl(logits, teacher_logits, rollout.mask, temperature).sum() / (len(hidden) * rollout.tokens)
 
-    policy_gradients = head_gradients(lm, hidden, policy, n)
-    kl_gradient = head_gradients(lm, hidden, kl, n).mean(dim=0)
+    policy_gradients = head_gradients(lm, hidden, policy, n, at_once)
+    (kl_gradient,) = head_gradients(lm, hidden, kl, len(hidden), at_once)  # of all prompts together
     signal, noise = signal_and_noise(policy_gradients)
     tiny = torch.finfo(noise.dtype).tiny
     return {

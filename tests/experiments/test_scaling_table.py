@@ -25,7 +25,7 @@ def test_sharding_adapters_and_checkpoints_save_memory():
 
 
 def test_the_tables_have_a_row_for_each_model_and_clip():
-    tables = memory_table(8, 8), time_table(8, 8, 128, Rates(4e14, 3e12, 5e-6))
+    tables = memory_table(8, 8, 32), time_table(8, 8, 128, Rates(4e14, 3e12, 5e-6))
     for table in tables:
         header, _, *rows = table.splitlines()
         assert len(rows) == 6 and all(row.count("|") == header.count("|") for row in rows)

@@ -13,6 +13,7 @@ from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
 from qd.modules.gradient_diagnostics import compare_gradients, head_gradients, signal_and_noise
 from qd.objectives.baselines import Baseline
+from qd.objectives.distillation import LOGITS_AT_ONCE
 
 
 def test_signal_and_noise_are_unbiased() -> None:
@@ -38,23 +39,30 @@ def test_one_prompt_has_no_noise_to_tell() -> None:
         signal_and_noise(torch.ones(1, 3))
 
 
-def test_head_gradients_are_those_of_each_prompts_loss(tiny_model: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_head_gradients_are_those_of_each_prompts_loss(tiny_model: Path, rows: int) -> None:
+    """Whether a prompt's three rows are scored at once or not, and no more rows at once than may be."""
     lm = MusicGen.load(tiny_model).lm
     hidden = torch.randn(6, 5, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    held: list[int] = []
 
     def loss(logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        return logits.log_softmax(-1)[..., 3].sum() * (1 + rows.start)
+        held.append(len(logits))
+        weights = torch.arange(rows.start, rows.stop)[:, None, None] + 1
+        return (logits.log_softmax(-1)[..., 3] * weights).sum()
 
-    fast = head_gradients(lm, hidden, loss, n=2)
-    for prompt in range(3):
-        rows = slice(2 * prompt, 2 * prompt + 2)
+    fast = head_gradients(lm, hidden, loss, n=3, at_once=rows * 5 * 4 * 16 + 1)
+    assert max(held) == rows and sum(held) == 6
+    for prompt in range(2):
+        chosen = slice(3 * prompt, 3 * prompt + 3)
         lm.zero_grad()
-        loss(lm.heads(hidden[rows]), rows).backward()
+        loss(lm.heads(hidden[chosen]), chosen).backward()
         slow = torch.cat([head.weight.grad.flatten() for head in lm.decoder.lm_heads])
         torch.testing.assert_close(fast[prompt], slow)
 
 
-def test_the_lengths_compared_are_those_of_the_whole_batchs_gradients(tiny_config) -> None:
+@pytest.mark.parametrize("at_once", [LOGITS_AT_ONCE, 1])
+def test_the_lengths_compared_are_those_of_the_whole_batchs_gradients(tiny_config, at_once: int) -> None:
     """Of both terms of the loss, from log-softmaxes written out, on the heads alone."""
     config, beta, temperature = tiny_config("rollout.temperature=0.9"), 15.0, 0.9
     module = DiversityDistillation(
@@ -64,7 +72,7 @@ def test_the_lengths_compared_are_those_of_the_whole_batchs_gradients(tiny_confi
     hidden, teacher = module.student_states(rollout), (module.teacher_states(rollout), module.teacher.heads)
     advantages = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     lm = module.music.lm
-    found = compare_gradients(lm, hidden, rollout, teacher, advantages, temperature, beta)
+    found = compare_gradients(lm, hidden, rollout, teacher, advantages, temperature, beta, at_once)
 
     student = (lm.heads(hidden.detach()) / temperature).log_softmax(dim=-1)  # (12, codebooks, steps, tokens)
     guided = (module.teacher.heads(teacher[0]) / temperature).log_softmax(dim=-1).detach()
