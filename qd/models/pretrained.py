@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,16 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from qd.models.json_files import read_object
 from qd.models.resolver import HUB_NAME, WEIGHTS
 
 _FILES = ["config.json", WEIGHTS]
@@ -60,7 +65,7 @@ def check_source(source: str, model_type: str | None = None) -> str:
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
-    found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    found = read_object(config).get("model_type")
     if model_type and found != model_type:
         raise ValueError(f"folder {source!r} holds a model of type {found!r}; expected {model_type!r}")
     return str(folder)
@@ -140,6 +145,21 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
     return Path(config).parent.name
 
 
+def hub_config(source: str, commit: str, offline: bool = False) -> dict[str, Any]:
+    """What the ``config.json`` of a model on the hub says, before any weight of it is fetched.
+
+    Raises:
+        ValueError: there is none, it cannot be had, or it is damaged.
+    """
+    try:
+        file = hf_hub_download(source, "config.json", revision=commit, local_files_only=offline)
+    except RemoteEntryNotFoundError as error:
+        raise ValueError(f"model {source!r} has no config.json; expected one of the transformers library") from error
+    except (OSError, HTTPError) as error:
+        raise ValueError(_not_had(source, str(error).strip().splitlines()[0])) from error
+    return read_object(Path(file))
+
+
 def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
     """A model of the hub as a folder, downloaded if it is not there already.
 
@@ -150,7 +170,7 @@ def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(source, revision=commit, allow_patterns=patterns))
     except (OSError, HTTPError) as error:
-        raise ValueError(_not_had(source, f"{str(error).strip().splitlines()[0]}")) from error
+        raise ValueError(_not_had(source, str(error).strip().splitlines()[0])) from error
 
 
 def _not_had(source: str, why: str) -> str:
