@@ -28,6 +28,7 @@ from transformers import (
 
 from qd.models.codec import FrameCodec
 from qd.models.condition import Condition, text_too_long
+from qd.models.config_dtype import write_dtype
 from qd.models.encodec import EncodecCodec
 from qd.models.language_model import LanguageModel
 from qd.models.lora import ADAPTER, AdaptedLanguageModel
@@ -143,6 +144,7 @@ class MusicGen(nn.Module):
     def save(self, folder: str | Path, half: bool = False, write: bool = True) -> None:
         """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``.
 
+        Else each part in the type that it has, and the transformers library loads all in the language model's.
         Adapters are merged into the weights, and stand by themselves in ``adapter/`` too.
 
         Args:
@@ -160,14 +162,17 @@ class MusicGen(nn.Module):
             self.lm.save_adapter(folder / ADAPTER)
 
     def _save_weights(self, lm: LanguageModel, states: dict[str, dict[str, Tensor]], folder: Path, half: bool) -> None:
-        (library,) = self._library
+        # A frozen part may be coarser: a plain load shall not round off what was trained.
+        (library,), dtype = self._library, torch.float16 if half else lm.decoder.dtype
         if library is not None:
             _save_pretrained(library, states[""], folder, half)
+            write_dtype(folder, dtype)
             self.tokenizer.save_pretrained(folder)
             EncodecFeatureExtractor(lm.channels, self.sample_rate, padding_side="left").save_pretrained(folder)
             return
         _save_pretrained(lm.decoder, states["decoder"], folder / "decoder", half)
         _halved(self.text_encoder, half).save_pretrained(folder / "text_encoder")
+        write_dtype(folder / "text_encoder", dtype)
         self.tokenizer.save_pretrained(folder / "text_encoder")
         self.codec.save_pretrained(folder / "codec", half=half)
         if projection := states["projection"]:
