@@ -145,6 +145,18 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
     return Path(config).parent.name
 
 
+def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
+    """What :func:`load_transformers` is told of each part of a model, so that a hub name is looked up once; of a folder
+    nothing.
+
+    Raises:
+        ValueError: as :func:`hub_commit`, or there is no such folder.
+    """
+    if Path(check_source(source)).is_dir():
+        return {}
+    return {"revision": hub_commit(source, offline=offline), "local_files_only": offline}
+
+
 def hub_config(source: str, commit: str, offline: bool = False) -> dict[str, Any]:
     """What the ``config.json`` of a model on the hub says, before any weight of it is fetched.
 
@@ -176,7 +188,8 @@ def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
 def _not_had(source: str, why: str) -> str:
     return (
         f"model {source!r} cannot be loaded: {why}. Fetch it where there is a network, `hf download {source} "
-        "--local-dir <folder>`, and name the folder: model.name=<folder> (in other commands, MODEL=<folder>)"
+        "--local-dir <folder>`, and name that folder instead: model.name=<folder> (in other commands, MODEL=<folder>), "
+        "or <kind>:<folder> of an embedder or a scorer"
     )
 
 
@@ -188,9 +201,8 @@ def load_hub_mixin(kind: Any, source: str) -> Any:
         ValueError: it cannot be had, or a weight or the file of them is missing.
     """
     folder = Path(check_source(source))
-    with _explained(source):
-        if not folder.is_dir():
-            folder = Path(snapshot_download(source, allow_patterns=_FILES))
+    if not folder.is_dir():
+        folder = hub_folder(source, None, _FILES)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(
             f"{source!r} lacks {WEIGHTS}; expected what save_pretrained wrote: pickled weights are not read"
