@@ -21,8 +21,8 @@ from qd.models.sampling_defaults import save_sampling_defaults
 
 
 class StepFolders(StepCallback, MeasurementListener):
-    """Saves ``step-000500/`` every ``every`` optimiser steps and at the end: the model in float32, ``recipe.yaml``, and
-    its card, which has the measurement of the step whether that comes before or after.
+    """Saves ``step-000500/`` every ``every`` optimiser steps and at the end: the model, what was trained in float32,
+    ``recipe.yaml``, and its card, which has the measurement of the step whether that comes before or after.
 
     A folder appears under its name only when it is complete. The ``keep`` newest stay; None keeps all.
 

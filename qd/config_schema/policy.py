@@ -42,7 +42,7 @@ class LoraConfig:
 class ModelConfig:
     name: str = "base"  # "base" (the built-in one), beta0, beta15, a folder, a run or a hub name: owner/name[@revision]
     revision: str | None = None  # of a hub name: branch, tag or commit; null = the newest, which the run then keeps
-    offline: bool = False  # take a hub name from the downloaded ones, and never ask the network
+    offline: bool = False  # take a hub name of the model from the downloaded ones; HF_HUB_OFFLINE=1 does so for all
     dtype: str = "float32"  # float32 or bfloat16, of teacher and text encoder; what is trained is float32
     gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
     lora: LoraConfig | None = None  # train adapters alone; the base is then its own teacher; null = train all weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from qd.config import ConfigError
 from qd.config_checks import bounded, one_of, positive, present_device, unreadable
 from qd.data.manifest import list_recordings
 from qd.data.prompt_files import PromptFile
+from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.devices import resolve_device
 from qd.disk import folder_problems
 from qd.embed_files import embed_files
@@ -34,6 +36,7 @@ from qd.evaluation.fad_reference import (
 from qd.evaluation.protocols import PROTOCOLS, Protocol, build_protocol
 from qd.memory import check_sampling_memory
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
+from qd.models.condition import text_too_long
 from qd.models.embedder import Embedder
 from qd.models.fingerprint import fingerprint
 from qd.models.musicgen import MusicGen
@@ -114,7 +117,8 @@ def fad(
         The file.
 
     Raises:
-        ConfigError: settings are out of range or contradict each other; all are named.
+        ConfigError: settings are out of range or contradict each other, or prompts are longer than the text encoder
+            reads; all are named.
         ValueError: the audio, the model or the embedder cannot be used, or there is too little audio or memory.
     """
     started = time.perf_counter()
@@ -167,8 +171,13 @@ def _problems(
 
 
 def _loaded(model: str, asked: Generations, device: torch.device) -> MusicGen:
-    """On the device, if that can hold it and what it is asked for."""
-    music, protocol = MusicGen.load(model), asked.listed()
+    """On the device, if that can hold it and what it is asked for, and its text encoder reads the prompts."""
+    music, protocol, lists = MusicGen.load(model), asked.listed(), named_list(asked.prompts, None)
+    negative = text_too_long(asked.negative_prompt or "", music.tokenizer)
+    problems = unreadable_lists(lists, music.tokenizer)
+    if problems := problems + ([f"negative_prompt has {negative}"] if negative else []):
+        raise ConfigError(problems)
+    print(prompt_report(lists), end="", file=sys.stderr, flush=True)
     rows = min(BATCH, protocol.n_prompts * protocol.n_samples)
     how = {"rows": rows, "seconds": protocol.seconds, "guided": asked.guidance != 1.0}
     check_sampling_memory(music, device, **how, lower=["a shorter seconds"])

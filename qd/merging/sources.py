@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from qd.models.json_files import read_object
 from qd.models.pretrained import hub_folder
 from qd.models.resolver import PARTS, PROJECTION, SHIPPED, hub_name, resolve_model, weight_files
 from qd.models.safetensors_files import Header, StoredTensor, read_header
@@ -140,7 +140,7 @@ def equal(first: StoredTensor, second: StoredTensor, dtype: torch.dtype) -> bool
 def _config_differences(first: Source, other: Source) -> Iterator[str]:
     for model in first.models:
         file = Path(model) / "config.json"
-        raw = [json.loads((source.folder / file).read_text(encoding="utf-8")) for source in (first, other)]
+        raw = [read_object(source.folder / file) for source in (first, other)]
         before, after = (dict(_leaves(config)) for config in raw)
         if before != after:  # perhaps only because another version of the library left its defaults out
             before, after = (dict(_leaves(_completed(config))) for config in raw)
@@ -183,7 +183,7 @@ def _tokenizer_differences(first: Source, other: Source) -> Iterator[str]:
 def _vocabulary(file: Path) -> Any:
     if file.suffix != ".json":
         return file.read_bytes()
-    return {key: value for key, value in json.loads(file.read_text(encoding="utf-8")).items() if key not in _STATE}
+    return {key: value for key, value in read_object(file).items() if key not in _STATE}
 
 
 def _tensor_differences(first: Source, other: Source) -> Iterator[str]:

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from qd.merging.sources import FROZEN, Source, equal, qualified, shared_names
+from qd.models.config_dtype import write_dtype
 from qd.models.resolver import INDEX, WEIGHTS, weight_files
 from qd.models.safetensors_files import StoredTensor, read_header, write_safetensors
 
@@ -38,9 +38,11 @@ def write_merge(sources: Sequence[Source], folder: Path) -> None:
     if not whole:
         _write_sampling(sources, folder)
         _write_weights(sources, folder)
-        for place in model.models:
-            _correct_config(folder / place)
-            _correct_index(folder / place)
+        places = [folder / place for place in model.models]
+        dtype = _finest_stored(places)  # of all: parts in different types do not go together
+        for place in places:
+            write_dtype(place, dtype)
+            _correct_index(place)
 
 
 def _write_sampling(sources: Sequence[Source], folder: Path) -> None:
@@ -115,26 +117,11 @@ def _cause(sources: Sequence[Source], name: str, dtype: torch.dtype) -> str:
     return f"the sum is too large for {dtype}; take weights nearer to 0 … 1"
 
 
-def _correct_config(model: Path) -> None:
-    """Writes the type of the merged numbers where the config tells it: the library loads weights in that type."""
-    stored = [tensor.dtype for file in weight_files(model) for tensor in read_header(file).tensors.values()]
-    finest = reduce(torch.promote_types, (dtype for dtype in stored if dtype.is_floating_point))
-    file = model / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    corrected = _with_dtype(config, str(finest).removeprefix("torch."))
-    if corrected != config:
-        file.write_text(json.dumps(corrected, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _with_dtype(tree: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """The config with this type wherever it names one, also in the configs of its parts."""
-    corrected = dict(tree)
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            corrected[key] = _with_dtype(value, dtype)
-        elif key in ("dtype", "torch_dtype") and value is not None:
-            corrected[key] = dtype
-    return corrected
+def _finest_stored(models: Sequence[Path]) -> torch.dtype:
+    """The finest type of the merged numbers."""
+    headers = [read_header(file) for model in models for file in weight_files(model)]
+    stored = [tensor.dtype for header in headers for tensor in header.tensors.values()]
+    return reduce(torch.promote_types, (dtype for dtype in stored if dtype.is_floating_point))
 
 
 def _correct_index(model: Path) -> None:

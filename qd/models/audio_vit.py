@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qd.models.clip_embedder import ClipEmbedder
+from qd.models.json_files import read_object
 from qd.models.mel import MelSpectrogram
 from qd.models.pieces import in_pieces
 
@@ -201,7 +202,7 @@ class AudioViT(ClipEmbedder):
         for name in ("config.json", "model.safetensors"):
             if not (folder / name).is_file():
                 raise ValueError(f"embedder folder {folder}: {name} is missing; expected what save_pretrained writes")
-        content = json.loads((folder / "config.json").read_text())
+        content = read_object(folder / "config.json")
         known = {field.name for field in fields(AudioViTConfig)}
         if content.pop("model_type", None) != "audio_vit" or content.keys() != known:
             difference = sorted(content.keys() ^ known)

@@ -9,7 +9,7 @@ from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
 from qd.models.clip_embedder import FrozenEmbedder
 from qd.models.mel import MelSpectrogram
-from qd.models.pretrained import load_transformers
+from qd.models.pretrained import hub_options, load_transformers
 
 CLAP = "laion/larger_clap_music"
 """The published model for music: 48 kHz, 10 s, 512 numbers."""
@@ -94,8 +94,9 @@ class ClapEmbedder(FrozenEmbedder):
         Raises:
             ValueError: it cannot be had, or is no CLAP model.
         """
-        extractor = load_transformers(ClapFeatureExtractor, source, local_files_only)
-        return cls(load_transformers(ClapAudioHalf, source, local_files_only), extractor)
+        options = hub_options(source, local_files_only)
+        extractor = load_transformers(ClapFeatureExtractor, source, **options)
+        return cls(load_transformers(ClapAudioHalf, source, **options), extractor)
 
     @property
     def sample_rate(self) -> int:

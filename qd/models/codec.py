@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qd.models.codec_layers import ConvNeXtBlock, Downsample, InverseSTFTHead, Upsample
+from qd.models.json_files import read_object
 from qd.models.mel import MelSpectrogram
 from qd.models.pieces import in_pieces
 from qd.models.quantizer import ResidualQuantizer
@@ -148,7 +149,7 @@ class FrameCodec(nn.Module):
         """Reads what :meth:`save_pretrained` wrote, as float32 and in eval mode.
 
         Raises:
-            ValueError: the folder lacks one of the two files.
+            ValueError: the folder lacks one of the two files, or the config is damaged.
         """
         folder = Path(folder)
         missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
@@ -156,7 +157,7 @@ class FrameCodec(nn.Module):
             raise ValueError(
                 f"{folder} has no {' and no '.join(missing)}: expected a folder that save_pretrained wrote"
             )
-        fields = json.loads((folder / "config.json").read_text())
+        fields = read_object(folder / "config.json")
         codec = cls(CodecConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}))
         codec.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32 parameters
         return codec.eval()

@@ -28,11 +28,12 @@ from transformers import (
 
 from qd.models.codec import FrameCodec
 from qd.models.condition import Condition, text_too_long
+from qd.models.config_dtype import write_dtype
 from qd.models.encodec import EncodecCodec
 from qd.models.language_model import LanguageModel
 from qd.models.lora import ADAPTER, AdaptedLanguageModel
-from qd.models.pretrained import hub_commit, load_transformers
-from qd.models.resolver import hub_name, resolve_model
+from qd.models.pretrained import hub_commit, hub_config, load_transformers
+from qd.models.resolver import hub_name, kind_problems, resolve_model
 from qd.models.sharding import whole_state
 
 _WEIGHTS = {"use_safetensors": True, "trained": True}
@@ -100,7 +101,8 @@ class MusicGen(nn.Module):
                 is wherever the environment has ``HF_HUB_OFFLINE=1``.
 
         Raises:
-            ValueError: if the name is unknown, a file or a weight is missing, or the hub cannot be reached.
+            ValueError: if the name is unknown, a file or a weight is missing, the hub cannot be reached, or what it has
+                is no MusicGen.
         """
         source = resolve_model(name_or_folder)
         if (Path(source) / "decoder").is_dir():
@@ -109,6 +111,8 @@ class MusicGen(nn.Module):
             return cls._load_library(source, dtype)
         source, revision = hub_name(source, revision)
         commit = hub_commit(source, revision, offline)
+        if problems := kind_problems(hub_config(source, commit, offline)):
+            raise ValueError(f"model '{source}': {'; '.join(problems)}; name a MusicGen checkpoint")
         music = cls._load_library(source, dtype, revision=commit, local_files_only=offline)
         music.revision = commit
         return music
@@ -121,14 +125,14 @@ class MusicGen(nn.Module):
         if text_encoder.config.hidden_size != decoder.config.hidden_size:
             projection = nn.Linear(text_encoder.config.hidden_size, decoder.config.hidden_size, dtype=dtype)
             projection.load_state_dict(load_file(folder / "projection.safetensors"))
-        tokenizer = load_transformers(AutoTokenizer, str(folder / "text_encoder"))
+        tokenizer = _load_tokenizer(str(folder / "text_encoder"), text_encoder)
         codec = FrameCodec.from_pretrained(folder / "codec")
         return cls(LanguageModel(decoder, projection), text_encoder, tokenizer, codec)
 
     @classmethod
     def _load_library(cls, source: str, dtype: torch.dtype, **hub: Any) -> MusicGen:
         model = load_transformers(MusicgenForConditionalGeneration, source, **_WEIGHTS, dtype=dtype, **hub)
-        tokenizer = load_transformers(AutoTokenizer, source, **hub)
+        tokenizer = _load_tokenizer(source, model.text_encoder, **hub)
         lm = LanguageModel(model.decoder, getattr(model, "enc_to_dec_proj", None))
         codec = EncodecCodec(model.audio_encoder.float(), lm.codebooks, lm.channels)
         return cls(lm, model.text_encoder, tokenizer, codec, model)
@@ -140,6 +144,7 @@ class MusicGen(nn.Module):
     def save(self, folder: str | Path, half: bool = False, write: bool = True) -> None:
         """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``.
 
+        Else each part in the type that it has, and the transformers library loads all in the language model's.
         Adapters are merged into the weights, and stand by themselves in ``adapter/`` too.
 
         Args:
@@ -157,14 +162,17 @@ class MusicGen(nn.Module):
             self.lm.save_adapter(folder / ADAPTER)
 
     def _save_weights(self, lm: LanguageModel, states: dict[str, dict[str, Tensor]], folder: Path, half: bool) -> None:
-        (library,) = self._library
+        # A frozen part may be coarser: a plain load shall not round off what was trained.
+        (library,), dtype = self._library, torch.float16 if half else lm.decoder.dtype
         if library is not None:
             _save_pretrained(library, states[""], folder, half)
+            write_dtype(folder, dtype)
             self.tokenizer.save_pretrained(folder)
             EncodecFeatureExtractor(lm.channels, self.sample_rate, padding_side="left").save_pretrained(folder)
             return
         _save_pretrained(lm.decoder, states["decoder"], folder / "decoder", half)
         _halved(self.text_encoder, half).save_pretrained(folder / "text_encoder")
+        write_dtype(folder / "text_encoder", dtype)
         self.tokenizer.save_pretrained(folder / "text_encoder")
         self.codec.save_pretrained(folder / "codec", half=half)
         if projection := states["projection"]:
@@ -224,6 +232,20 @@ class MusicGen(nn.Module):
         if isinstance(self.codec, EncodecCodec):
             return self.codec.decode_channels(codes)
         return self.decode(codes)[:, None]
+
+
+def _load_tokenizer(source: str, text_encoder: PreTrainedModel, **hub: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a text encoder. Where its files are missing the library makes one that knows no word; an
+    encoder's own has as many tokens as it reads, but for a few that fill up its matrix."""
+    tokenizer = load_transformers(AutoTokenizer, source, **hub)
+    has, read = len(tokenizer), text_encoder.config.vocab_size
+    if not read / 2 <= has <= read:
+        raise ValueError(
+            f"{source!r} has a tokenizer of {has:,} tokens and a text encoder of {read:,}: tokenizer.json or "
+            "tokenizer_config.json is missing or another model's. Take both from the model that the text encoder is of "
+            "(MusicGen's is t5-base) into a folder with the checkpoint, and name that folder"
+        )
+    return tokenizer
 
 
 def _halved(module: nn.Module, half: bool) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,16 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from qd.models.json_files import read_object
 from qd.models.resolver import HUB_NAME, WEIGHTS
 
 _FILES = ["config.json", WEIGHTS]
@@ -60,7 +65,7 @@ def check_source(source: str, model_type: str | None = None) -> str:
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
-    found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    found = read_object(config).get("model_type")
     if model_type and found != model_type:
         raise ValueError(f"folder {source!r} holds a model of type {found!r}; expected {model_type!r}")
     return str(folder)
@@ -140,6 +145,33 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
     return Path(config).parent.name
 
 
+def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
+    """What :func:`load_transformers` is told of each part of a model, so that a hub name is looked up once; of a folder
+    nothing.
+
+    Raises:
+        ValueError: as :func:`hub_commit`, or there is no such folder.
+    """
+    if Path(check_source(source)).is_dir():
+        return {}
+    return {"revision": hub_commit(source, offline=offline), "local_files_only": offline}
+
+
+def hub_config(source: str, commit: str, offline: bool = False) -> dict[str, Any]:
+    """What the ``config.json`` of a model on the hub says, before any weight of it is fetched.
+
+    Raises:
+        ValueError: there is none, it cannot be had, or it is damaged.
+    """
+    try:
+        file = hf_hub_download(source, "config.json", revision=commit, local_files_only=offline)
+    except RemoteEntryNotFoundError as error:
+        raise ValueError(f"model {source!r} has no config.json; expected one of the transformers library") from error
+    except (OSError, HTTPError) as error:
+        raise ValueError(_not_had(source, str(error).strip().splitlines()[0])) from error
+    return read_object(Path(file))
+
+
 def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
     """A model of the hub as a folder, downloaded if it is not there already.
 
@@ -150,13 +182,14 @@ def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(source, revision=commit, allow_patterns=patterns))
     except (OSError, HTTPError) as error:
-        raise ValueError(_not_had(source, f"{str(error).strip().splitlines()[0]}")) from error
+        raise ValueError(_not_had(source, str(error).strip().splitlines()[0])) from error
 
 
 def _not_had(source: str, why: str) -> str:
     return (
         f"model {source!r} cannot be loaded: {why}. Fetch it where there is a network, `hf download {source} "
-        "--local-dir <folder>`, and name the folder: model.name=<folder> (in other commands, MODEL=<folder>)"
+        "--local-dir <folder>`, and name that folder instead: model.name=<folder> (in other commands, MODEL=<folder>), "
+        "or <kind>:<folder> of an embedder or a scorer"
     )
 
 
@@ -168,9 +201,8 @@ def load_hub_mixin(kind: Any, source: str) -> Any:
         ValueError: it cannot be had, or a weight or the file of them is missing.
     """
     folder = Path(check_source(source))
-    with _explained(source):
-        if not folder.is_dir():
-            folder = Path(snapshot_download(source, allow_patterns=_FILES))
+    if not folder.is_dir():
+        folder = hub_folder(source, None, _FILES)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(
             f"{source!r} lacks {WEIGHTS}; expected what save_pretrained wrote: pickled weights are not read"

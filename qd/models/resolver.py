@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from qd.models.json_files import read_object
 from qd.models.kept import DIFFERENCE, restore
 
 ASSETS = Path(__file__).resolve().parents[1] / "builtin" / "assets"
@@ -116,20 +118,26 @@ def checkpoint_problems(folder: Path) -> list[str]:
 
     Two layouts are known: the built-in one (``decoder/``, ``text_encoder/``, ``codec/``) and the library's whole folder
     (``config.json`` of model type "musicgen", one or many safetensors files, tokenizer files). Only headers are read.
+
+    Raises:
+        ValueError: a config, or an index of weights, is damaged.
     """
     folder = Path(folder)
     if not (folder / "decoder").is_dir():
         problems = _model_problems(folder) + _tokenizer_problems(folder)
-        kind = _read_json(folder / "config.json").get("model_type", "musicgen")
-        if kind != "musicgen":
-            problems.append(f"config.json has model_type '{kind}', expected 'musicgen'")
-        return problems
+        return problems + kind_problems(_read_json(folder / "config.json"))
     problems = [f"{part}/{problem}" for part in PARTS for problem in _model_problems(folder / part)]
     problems += [f"text_encoder/{problem}" for problem in _tokenizer_problems(folder / "text_encoder")]
     widths = _width(folder / "decoder", "hidden_size"), _width(folder / "text_encoder", "d_model")
     if None not in widths and widths[0] != widths[1]:
         problems += _weight_file_problems(folder / PROJECTION)
     return problems
+
+
+def kind_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the kind of model that a ``config.json`` tells of, in words; empty if it is MusicGen's."""
+    kind = config.get("model_type", "musicgen")
+    return [] if kind == "musicgen" else [f"config.json has model_type '{kind}', expected 'musicgen'"]
 
 
 def kept_folder(name: str) -> Path:
@@ -187,7 +195,7 @@ def _width(folder: Path, key: str) -> int | None:
 
 
 def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _nearest(folder: Path) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapTextModelWithProjection, PreTrainedTokenizerBase
 
 from qd.models.clap import CLAP, ClapEmbedder
-from qd.models.pretrained import load_transformers
+from qd.models.pretrained import hub_options, load_transformers
 from qd.scorers.cosine import CosineScorer
 
 TEXT_TOKENS = 77
@@ -48,6 +48,7 @@ def load_clap_scorer(source: str = CLAP) -> CosineScorer:
     Raises:
         ValueError: it cannot be had, or is no CLAP model.
     """
-    model = load_transformers(ClapTextHalf, source)
-    text = ClapText(model, load_transformers(AutoTokenizer, source))
+    options = hub_options(source)
+    model = load_transformers(ClapTextHalf, source, **options)
+    text = ClapText(model, load_transformers(AutoTokenizer, source, **options))
     return CosineScorer("clap", ClapEmbedder.from_pretrained(source), text)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qd.models.audio_vit import AudioViTConfig
+from qd.models.json_files import read_object
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 
@@ -49,7 +50,7 @@ def read_config(folder: Path, name: str, files: Sequence[str] = (CONFIG, WEIGHTS
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise ValueError(f"scorer folder {folder} lacks {', '.join(missing)}; expected what save_pretrained writes")
-    content = json.loads((folder / CONFIG).read_text())
+    content = read_object(folder / CONFIG)
     if (found := content.pop("model_type", None)) != name:
         raise ValueError(f"scorer folder {folder} holds {found!r}, expected {name!r}")
     return content

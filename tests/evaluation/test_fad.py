@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -106,15 +107,26 @@ def test_of_a_model_against_the_built_in_reference(tiny_model, tiny_embedder, tm
     assert (found["a"]["negative_prompt"], found["guided"]["negative_prompt"]) == (None, "Bad audio quality.")
 
 
-def test_of_a_model_on_prompts_of_ones_own(tiny_model, tiny_embedder, folders, tmp_path):
+def test_of_a_model_on_prompts_of_ones_own(tiny_model, tiny_embedder, folders, tmp_path, capsys):
     prompts = tmp_path / "mine.txt"
-    prompts.write_text("slow drums\ncalm piano\nfast strings\n", encoding="utf-8")
+    prompts.write_text("slow drums\n\ncalm piano\nfast strings\nCalm piano\n", encoding="utf-8")
     arguments = ["--model", str(tiny_model), "--prompts", str(prompts), "--seconds", str(2 * SECONDS), "--device=cpu"]
     arguments += ["--reference", str(folders["clean"]), "--embedder", str(tiny_embedder)]
     assert main(["fad", *arguments, "--out", str(tmp_path / "a.json")]) == 0
+    assert "3 prompts; 1 empty (line 2); 1 skipped that repeat an earlier one (line 5)" in capsys.readouterr().err
     found = result(tmp_path / "a.json")
     assert found["n"] == 3 * PROTOCOLS["full"].n_samples * 2  # two windows a clip
     assert (found["prompts"], found["clip_seconds"]) == (str(prompts), 2 * SECONDS)
+
+
+def test_prompts_are_looked_at_before_anything_is_heard(tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("qd.evaluation.fad.load_listener", None)
+    (tmp_path / "mine.txt").write_text(f"slow drums\n\n{'piano ' * 600}\nSlow drums\n", encoding="utf-8")
+    arguments = ["fad", "--model", str(tiny_model), "--prompts", str(tmp_path / "mine.txt"), "--device=cpu"]
+    assert main([*arguments, "--guidance=3", f"--negative-prompt={'noise ' * 600}"]) == 2
+    told = capsys.readouterr().err
+    assert "2 problems" in told and "negative_prompt has" in told
+    assert re.search(r"prompts: prompt file .*: 1 too long for the model's text encoder, .*: line 3 \(", told)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from transformers import ClapFeatureExtractor, ClapModel
 
 from qd.models.clap import ClapEmbedder, ClapFeatures
 from qd.models.embedder import Embedder, load_embedder
+from qd.models.pretrained import load_transformers
+from qd.scorers.loading import load_adherence
 
 RATE = 48_000
 
@@ -82,6 +84,28 @@ def test_silence_of_any_length_has_the_same_finite_embedding(tiny_clap, samples)
     embedding = embedder(torch.zeros(1, samples))
     torch.testing.assert_close(embedding.norm(), torch.tensor(1.0))
     torch.testing.assert_close(embedding, embedder(torch.zeros(1, 480_000)))
+
+
+def test_a_hub_name_is_looked_up_by_one_question(tiny_clap, monkeypatch):
+    """The library itself asks again for half a minute where there is no network."""
+    asked, loaded = [], []
+
+    def commit(name, offline):
+        asked.append((name, offline))
+        return "c0ffee"
+
+    def local(kind, source, **options):
+        loaded.append((source, options))
+        return load_transformers(kind, str(tiny_clap))
+
+    monkeypatch.setattr("qd.models.pretrained.hub_commit", commit)
+    for module in ("qd.models.clap", "qd.scorers.clap"):
+        monkeypatch.setattr(f"{module}.load_transformers", local)
+    load_embedder("clap:owner/name")
+    assert asked == [("owner/name", False)]
+    load_adherence("clap:owner/name")
+    assert loaded == [("owner/name", {"revision": "c0ffee", "local_files_only": False})] * 6
+    assert len(asked) == 3
 
 
 def test_what_is_no_clap_is_refused(tiny_clap, tiny_embedder, tmp_path, monkeypatch):

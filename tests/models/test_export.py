@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoProcessor
+from transformers import AutoProcessor, MusicgenForCausalLM, MusicgenForConditionalGeneration, T5EncoderModel
 
 from qd.callbacks.step_folders import StepFolders
+from qd.config_schema.policy import ModelConfig
 from qd.merging.merge import merge
 from qd.models.musicgen import MusicGen
+from qd.models.policy import load_policy
 from qd.models.sampler import Sampler
 
 PROMPT = "a calm piano"
@@ -46,9 +48,9 @@ assert "transformers" in sys.modules and not any(name.split(".")[0] == "qd" for 
 """
 
 
-def save_step(folder: Path, checkpoint: Path) -> Path:
+def save_step(folder: Path, checkpoint: Path, dtype: str = "float32") -> Path:
     """A step folder, as a run of the checkpoint saves it."""
-    music = MusicGen.load(checkpoint)
+    music = load_policy(ModelConfig(str(checkpoint), dtype=dtype))
     with torch.no_grad():
         for weight in music.lm.parameters():
             weight += 0.01  # trained
@@ -124,3 +126,29 @@ def test_the_parts_of_a_built_in_model_load(name, exported):
     projected = states @ torch.eye(states.shape[-1], music.lm.decoder.config.hidden_size)
     torch.testing.assert_close(logits, music.lm.decoder(start, encoder_hidden_states=projected).logits)
     assert load_file(exported[name] / "projection.safetensors")["weight"].shape == music.lm.projection.weight.shape
+
+
+@pytest.mark.parametrize("layout", ["encodec_checkpoint", "tiny_model"])
+def test_a_text_encoder_in_bfloat16_rounds_nothing_else(layout, request, tmp_path):
+    checkpoint = request.getfixturevalue(layout)
+    start, step = tmp_path / "start", save_step(tmp_path, checkpoint, "bfloat16")
+    load_policy(ModelConfig(str(checkpoint), dtype="bfloat16")).save(start)
+    for folder in (
+        step,
+        merge(str(step), str(start), lam=0.3, out=tmp_path / "merged"),
+        merge(str(step), str(checkpoint), out=tmp_path / "mixed"),
+    ):
+        assert not any("bfloat16" in config.read_text() for config in folder.rglob("config.json"))
+        if layout == "encodec_checkpoint":
+            whole = MusicgenForConditionalGeneration.from_pretrained(folder)
+            parts, codec = (whole.decoder, whole.text_encoder), whole.audio_encoder.state_dict()
+            torch.testing.assert_close(codec, MusicGen.load(checkpoint).codec.model.state_dict(), rtol=0, atol=0)
+        else:
+            kinds = {"decoder": MusicgenForCausalLM, "text_encoder": T5EncoderModel}
+            parts = tuple(kind.from_pretrained(folder / name) for name, kind in kinds.items())
+        saved = MusicGen.load(folder)
+        for part, own in zip(parts, (saved.lm.decoder, saved.text_encoder), strict=True):
+            assert {weight.dtype for weight in part.parameters()} == {torch.float32}
+            torch.testing.assert_close(part.state_dict(), own.state_dict(), rtol=0, atol=0)
+    trained, first = (MusicGen.load(folder).lm.parameters() for folder in (step, checkpoint))
+    assert all(torch.equal(weight, before + 0.01) for weight, before in zip(trained, first, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from huggingface_hub.errors import (
     HTTPError,
     LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -19,6 +21,7 @@ from qd.models.musicgen import MusicGen
 from qd.models.pretrained import hub_commit
 
 NAME = "facebook/musicgen-small"
+COMMIT = "c0ffee" + 34 * "0"
 ANSWER = SimpleNamespace(headers={}, request=None)
 
 
@@ -54,6 +57,20 @@ def hub(monkeypatch: pytest.MonkeyPatch):
     return put
 
 
+def put_config(monkeypatch: pytest.MonkeyPatch, answer: Path | Exception) -> list[tuple]:
+    """Puts a ``config.json`` on the hub; what is asked comes into the list."""
+    asked = []
+
+    def download(name: str, file: str, revision: str, local_files_only: bool) -> str:
+        asked.append((name, revision, local_files_only))
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", download)
+    return asked
+
+
 def test_a_revision_is_pinned_to_its_commit_and_passed_to_every_part(
     hub, real_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,8 +83,9 @@ def test_a_revision_is_pinned_to_its_commit_and_passed_to_every_part(
         return pretrained.load_transformers(kind, str(real_checkpoint), **kept)
 
     monkeypatch.setattr("qd.models.musicgen.load_transformers", local)
+    configs = put_config(monkeypatch, real_checkpoint / "config.json")
     music = MusicGen.load(NAME, revision="main")
-    assert there.asked == [(NAME, "main")] and music.revision == "c0ffee"
+    assert configs == [(NAME, "c0ffee", False)] and there.asked == [(NAME, "main")] and music.revision == "c0ffee"
     assert asked == [{"revision": "c0ffee", "local_files_only": False}] * 2  # weights and tokenizer
     assert MusicGen.load(real_checkpoint).revision is None
 
@@ -103,6 +121,46 @@ def test_a_downloaded_model_needs_no_network(hub, monkeypatch: pytest.MonkeyPatc
     hub(HTTPError("no route"))
     monkeypatch.setattr(pretrained, "hf_hub_download", lambda *a, **k: "/cache/snapshots/abc123/config.json")
     assert hub_commit(NAME) == "abc123" == hub_commit(NAME, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ('{"model_type": "gpt2"}', "config.json has model_type 'gpt2', expected 'musicgen'; name a MusicGen"),
+        ('{"model_type": ', r"config.json' is damaged \(Expecting value.*expected a JSON object"),
+        (RemoteEntryNotFoundError("404", response=ANSWER), f"'{NAME}' has no config.json; expected one of"),
+        (HTTPError("broken off"), f"'{NAME}' cannot be loaded: broken off"),
+    ],
+)
+def test_what_is_no_musicgen_is_told_before_a_weight_is_fetched(
+    hub, answer: str | Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub("c0ffee")
+    if isinstance(answer, str):
+        (tmp_path / "config.json").write_text(answer)
+    put_config(monkeypatch, tmp_path / "config.json" if isinstance(answer, str) else answer)
+    monkeypatch.setattr("qd.models.musicgen.load_transformers", None)
+    with pytest.raises(ValueError, match=message):
+        MusicGen.load(NAME)
+
+
+def test_a_tokenizer_that_knows_no_word_is_refused(
+    real_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library makes one of 104 tokens where a model on the hub has no tokenizer files."""
+    there = tmp_path / "models--me--musicgen"
+    snapshot = there / "snapshots" / COMMIT
+    shutil.copytree(real_checkpoint, snapshot, ignore=shutil.ignore_patterns("tokenizer*", "spiece.model"))
+    (there / "refs").mkdir()
+    (there / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"'me/musicgen' has a tokenizer of 104 tokens .* of 32,128: tokenizer.json or"
+    ):
+        MusicGen.load("me/musicgen", offline=True)
+    for file in real_checkpoint.glob("tokenizer*"):
+        shutil.copy(file, snapshot)
+    assert len(MusicGen.load("me/musicgen", offline=True).tokenizer) == 32_100
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from qd.models import resolver
+from qd.models.audio_vit import AudioViTConfig
+from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.resolver import checkpoint_problems, resolve_asset, resolve_model, step_folder, step_folders
+from qd.scorers.folder import read_config, save_scorer
+from qd.scorers.preference import PreferenceScorer
 
 
 @pytest.fixture
@@ -122,6 +126,26 @@ def test_a_cut_file_is_named(whole, builtin):
         path.write_bytes(path.read_bytes()[:-10])
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):
             MusicGen.load(whole if path.parent == whole else builtin)
+
+
+@pytest.mark.parametrize("text", ['{"model_type": ', "[]", "\xff"])
+def test_a_damaged_config_is_named(text, whole, builtin, tiny_clap, tiny_embedder, tmp_path):
+    clap, embedder = (shutil.copytree(folder, tmp_path / folder.name) for folder in (tiny_clap, tiny_embedder))
+    scorer = save_scorer(tmp_path / "scorer", PreferenceScorer.name, AudioViTConfig(), {}, half=False)
+    for load, folder in (
+        (MusicGen.load, whole),
+        (MusicGen.load, builtin / "decoder"),
+        (MusicGen.load, builtin / "codec"),
+        (load_embedder, embedder),
+        (lambda folder: load_embedder(f"clap:{folder}"), clap),
+        (lambda folder: read_config(folder, PreferenceScorer.name), scorer),
+    ):
+        path = folder / "config.json"
+        kept = path.read_bytes()
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match=f"'{path}' (is damaged|holds a list).*; expected a JSON object"):
+            load(builtin if folder.parent == builtin else folder)
+        path.write_bytes(kept)
 
 
 def test_a_missing_weight_is_named_not_drawn_at_random(builtin):

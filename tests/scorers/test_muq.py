@@ -85,10 +85,12 @@ def test_of_a_hub_name_nothing_is_downloaded_that_is_not_read(published, monkeyp
     asked = []
     monkeypatch.setattr(
         "qd.models.pretrained.snapshot_download",
-        lambda name, allow_patterns: asked.append((name, set(allow_patterns))) or str(published / "muq"),
+        lambda name, **options: asked.append((name, options)) or str(published / "muq"),
     )
+    monkeypatch.setattr("qd.models.pretrained.hub_commit", lambda name, revision: "c0ffee")
     load_embedder("muq:owner/name")
-    assert asked == [("owner/name", {"config.json", "model.safetensors"})]
+    read = ["config.json", "model.safetensors"]
+    assert asked == [("owner/name", {"revision": "c0ffee", "allow_patterns": read})]
 
 
 def test_the_missing_extra_is_named(no_packages, tmp_path):
