@@ -19,7 +19,7 @@ from qd.reproduction.measured import Measured, roles
 from qd.reproduction.plan import ReproductionConfig, State, planned_runs, trained
 from qd.runs import step_seconds
 
-_DOCUMENT = """# The reproduction
+_DOCUMENT = """# {title}
 
 Written by `make reproduce CONFIG={config} ARGS="--only document{besides}"` from the results alone.
 
@@ -73,6 +73,7 @@ def write_document(
     seconds = sum({p.key: p.seconds for p in measured.points}.values())
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _DOCUMENT.format(
+        title="The reproduction" if name == "default" else f"The reproduction: {name}",
         config=name,
         besides=f" --beside {' '.join(others)}" if others else "",
         notes=f"{plan.notes.strip()}\n\n" if plan.notes.strip() else "",
