@@ -19,7 +19,7 @@ def library_tokens(music: MusicGen) -> Callable[[Condition, int, float], object]
     model = MusicgenForConditionalGeneration(
         text_encoder=music.text_encoder, audio_encoder=EncodecModel(config), decoder=music.lm.decoder
     ).eval()
-    model.set_attn_implementation({"decoder": "sdpa"})
+    model.to(music.lm.decoder.device, music.lm.decoder.dtype).set_attn_implementation({"decoder": "sdpa"})
     pad, books = music.lm.pad, music.lm.codebooks
     model.generation_config.update(decoder_start_token_id=pad, pad_token_id=pad, bos_token_id=pad)
     model.audio_encoder.decode = lambda codes, *_, **__: SimpleNamespace(audio_values=codes[0].float())
@@ -28,7 +28,7 @@ def library_tokens(music: MusicGen) -> Callable[[Condition, int, float], object]
         batch, guided = len(condition), scale != 1
         both = condition.cat(music.null_condition(batch)) if guided else condition
         return model.generate(
-            decoder_input_ids=torch.full((batch * books, 1), pad),
+            decoder_input_ids=torch.full((batch * books, 1), pad, device=condition.states.device),
             encoder_outputs=BaseModelOutput(both.states.clone()),
             attention_mask=both.mask.long(),
             max_length=frames + books,

@@ -221,7 +221,7 @@ def test_the_cache_of_sampling_is_that_of_the_sampler(
             super().__init__(*arguments)
             caches.append(sum(t.nbytes for layer in self.layers for t in (layer.keys, layer.values)))
 
-    monkeypatch.setattr("qd.models.sampler.CachedDecoder", Kept)
+    monkeypatch.setattr("qd.models.stepwise_loop.CachedDecoder", Kept)
     monkeypatch.setattr("qd.models.sampler.runs_compiled", lambda lm: False)
     condition, scale = music.condition(["calm piano"]).repeat_interleave(3), 3.0 if guided else 1.0
     Sampler(music.lm).sample(condition, music.frames(0.32), greedy=True, guidance_scale=scale)

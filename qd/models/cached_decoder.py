@@ -105,9 +105,10 @@ class _CachedLayer:
         layer = self.layer
         hidden = self.out.add(self._self_attention(layer.self_attn_layer_norm(hidden), step), hidden)
         hidden = self.text_out.add(self._cross_attention(layer.encoder_attn_layer_norm(hidden)), hidden)
-        return self.fc2.add(self._activated(layer.final_layer_norm(hidden)), hidden)
+        return self.fc2.add(self.activated(layer.final_layer_norm(hidden)), hidden)
 
-    def _activated(self, hidden: Tensor) -> Tensor:
+    def activated(self, hidden: Tensor) -> Tensor:
+        """The feed-forward part's first half."""
         return self.fc1.gelu(hidden) if self.fuse_gelu else self.layer.activation_fn(self.fc1(hidden))
 
     def _self_attention(self, hidden: Tensor, step: int) -> Tensor:

@@ -22,7 +22,7 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, rows: int):
         weight = weight.detach()
-        self.packed = _packable(weight)
+        self.packed, self.dtype = _packable(weight), weight.dtype
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows) if self.packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qd.models.cached_decoder import CachedDecoder
 from qd.models.condition import Condition
 from qd.models.delay import delay_mask, undelay
+from qd.models.graphed_loop import draw_graphed, runs_graphed
 from qd.models.musicgen import LanguageModel
+from qd.models.stepwise_loop import draw_stepwise
 from qd.models.token_loop import Draw, draw_compiled, runs_compiled
-from qd.objectives.guidance import guide
 
 
 @dataclass(frozen=True)
@@ -104,57 +104,8 @@ class Sampler:
         inverse_temperature = _inverse(temperature, batch, device)
         draw = Draw(inverse_temperature, uniforms, guided, guidance_scale, top_k, top_p, greedy)
         rows = _with_negative(condition, negative) if guided else condition
-        draw_tokens = draw_compiled if runs_compiled(lm) else draw_stepwise
-        delayed, log_probs, entropy = draw_tokens(lm, rows, mask, draw)
+        delayed, log_probs, entropy = _loop(lm, device)(lm, rows, mask, draw)
         return Sampled(undelay(delayed, frames, lm.channels), log_probs, entropy / mask.sum())
-
-
-def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``draw_compiled`` does, one operation after another: on any device, in any precision."""
-    batch, device = len(condition) // (2 if draw.guided else 1), condition.states.device
-    decoder = CachedDecoder(lm, condition, mask.shape[1])
-    delayed = torch.full((batch, *mask.shape), lm.pad, device=device)
-    log_probs = torch.zeros(batch, *mask.shape, device=device)
-    entropy = torch.zeros(batch, lm.codebooks, device=device)
-    tokens = delayed[..., 0]
-    for step, real in enumerate(mask.T):
-        hidden = decoder.advance(tokens.repeat(2, 1) if draw.guided else tokens)
-        if draw.guided:
-            hidden = guide(hidden[:batch], hidden[batch:], draw.guidance_scale)
-        logits = decoder.heads(hidden) * draw.inverse_temperature
-        scores = truncate(logits, draw.top_k, draw.top_p).log_softmax(dim=-1)
-        probs = scores.exp()
-        drawn = scores.argmax(dim=-1) if draw.greedy else inverse_cdf(probs, draw.uniforms(step))
-        tokens = drawn.where(real, lm.pad)
-        delayed[..., step] = tokens
-        log_probs[..., step] = scores.gather(-1, drawn[..., None])[..., 0].where(real, 0.0)
-        # 0 · log 0 is 0.
-        entropy -= torch.linalg.vecdot(probs, scores.clamp_min(torch.finfo(scores.dtype).min)).where(real, 0.0)
-    return delayed, log_probs, entropy.sum(dim=1)
-
-
-def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The first token where the running sum of ``probs`` ``(..., tokens)`` reaches ``uniforms`` ``(...)`` of its total.
-
-    Never a token of probability 0, even at a uniform of exactly 0.
-    """
-    cdf = probs.cumsum(dim=-1)
-    threshold = (uniforms * cdf[..., -1]).clamp_min(torch.finfo(cdf.dtype).tiny)
-    return (cdf < threshold[..., None]).sum(dim=-1)
-
-
-def truncate(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
-    """Sets logits outside the ``top_k`` likeliest tokens, then outside the top ``top_p`` of probability, to -inf."""
-    if top_k is not None and top_k < logits.shape[-1]:
-        smallest = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < smallest, -math.inf)
-    if top_p is not None and top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        probs = ordered.softmax(dim=-1)
-        # A token goes if those before it already hold top_p: the likeliest one always stays.
-        gone = probs.cumsum(dim=-1) - probs >= top_p
-        logits = logits.masked_fill(gone.scatter(-1, order, gone), -math.inf)
-    return logits
 
 
 def counter_uniforms(seed: int, step: int, rows: Iterable[int], codebooks: int, steps: int) -> Tensor:
@@ -197,6 +148,13 @@ def sampling_problems(
     if top_p is not None and not 0 < top_p <= 1:
         found.append(f"top_p must be in (0, 1], got {top_p}; leave it out to keep all tokens.")
     return found
+
+
+def _loop(lm: LanguageModel, device: torch.device) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """The fastest there is; all compute the same."""
+    if runs_graphed(device):
+        return draw_graphed
+    return draw_compiled if runs_compiled(lm) else draw_stepwise
 
 
 def _with_negative(condition: Condition, negative: Condition | None) -> Condition:

@@ -16,7 +16,8 @@ from qd.models.compiled import load_library
 from qd.models.condition import Condition
 from qd.models.delay import delay, delay_mask, undelay
 from qd.models.musicgen import LanguageModel
-from qd.models.sampler import Sampler, counter_uniforms, inverse_cdf, truncate
+from qd.models.sampler import Sampler, counter_uniforms
+from qd.models.stepwise_loop import inverse_cdf, truncate
 
 CONFIGS = [
     {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_codebooks": 4},

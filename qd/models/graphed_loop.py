@@ -1,0 +1,117 @@
+"""The token loop on an NVIDIA GPU: one step is captured as a CUDA graph, which is then replayed.
+
+A decoding step is hundreds of small operations, and starting them one by one takes longer than they do. A graph starts
+them all at once, at the price that every address and shape in it is fixed: the position is a number on the device. The
+arithmetic is ``draw_stepwise``'s.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qd.models.cached_decoder import CachedDecoder
+from qd.models.condition import Condition
+from qd.models.gpu_kernels import add_norm, attend_cached, attend_text
+from qd.models.language_model import LanguageModel
+from qd.models.stepwise_loop import both_halves, pick_tokens
+from qd.models.token_loop import Draw
+
+RESERVE = 2**30
+"""Bytes that are to be free on the device before a step is captured, for what lies between its operations."""
+
+
+class PlacedDecoder(CachedDecoder):
+    """A :class:`CachedDecoder` whose step is where a number on the device says, not where it was left."""
+
+    def advance_at(self, tokens: Tensor, at: Tensor) -> Tensor:
+        """Feeds the tokens ``(batch, codebooks)`` of the step before ``at`` ``(1,)``; returns hidden states."""
+        embedded = F.embedding_bag(tokens + self.offsets, self.embeddings, mode="sum")
+        hidden, delta = embedded + self.positions[at], None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for cached in self.layers:
+                layer, dtype = cached.layer, cached.qkv.dtype
+                normed = add_norm(hidden, delta, layer.self_attn_layer_norm, dtype)
+                attended = attend_cached(cached.qkv(normed).to(cached.dtype), cached.keys, cached.values, at)
+                normed = add_norm(hidden, cached.out(attended), layer.encoder_attn_layer_norm, dtype)
+                query = cached.text_query(normed).to(cached.dtype)
+                attended = attend_text(query, cached.text_keys, cached.text_values, cached.bias)
+                normed = add_norm(hidden, cached.text_out(attended), layer.final_layer_norm, dtype)
+                delta = cached.fc2(cached.activated(normed))
+            return add_norm(hidden, delta, self.norm, hidden.dtype)
+
+
+class PlacedLoop:
+    """Static buffers of one batch, and the step over them.
+
+    Args:
+        lm, condition, draw: as of ``draw_stepwise``.
+        mask: ``(codebooks, steps)``, where there is a token.
+    """
+
+    def __init__(self, lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw):
+        self.draw, (codebooks, steps) = draw, mask.shape
+        batch, device = len(condition) // (2 if draw.guided else 1), condition.states.device
+        self.decoder = PlacedDecoder(lm, condition, steps)
+        self.real, self.pad = mask.T.contiguous(), lm.pad
+        self.step = torch.zeros(1, dtype=torch.long, device=device)
+        self.tokens = torch.full((batch, codebooks), lm.pad, device=device)
+        self.uniforms = torch.zeros(batch, codebooks, device=device)
+        self.delayed = torch.full((batch, codebooks, steps), lm.pad, device=device)
+        self.log_probs = torch.zeros(batch, codebooks, steps, device=device)
+        self.entropy = torch.zeros(batch, codebooks, device=device)
+
+    def advance(self) -> None:
+        """One step; nothing in it depends on the step but by value."""
+        hidden = self.decoder.advance_at(both_halves(self.tokens, self.draw), self.step)
+        drawn, log_probs, entropy = pick_tokens(self.decoder, hidden, self.draw, self.uniforms)
+        real = self.real.index_select(0, self.step)
+        self.tokens.copy_(drawn.where(real, self.pad))
+        self.delayed.index_copy_(2, self.step, self.tokens[..., None])
+        self.log_probs.index_copy_(2, self.step, log_probs.where(real, 0.0)[..., None])
+        self.entropy += entropy.where(real, 0.0)
+        self.step += 1
+
+
+def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``draw_stepwise`` draws, on an NVIDIA GPU."""
+    loop, graph, stream = PlacedLoop(lm, condition, mask, draw), None, torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for step in range(mask.shape[1]):
+            if draw.uniforms is not None:
+                loop.uniforms.copy_(draw.uniforms(step))
+            if graph:
+                graph.replay()
+            else:  # the first step counts too, and allocates and chooses what a capture may not
+                loop.advance()
+                graph = _captured(loop.advance)
+    torch.cuda.current_stream().wait_stream(stream)
+    return loop.delayed, loop.log_probs, loop.entropy.sum(dim=1)
+
+
+def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """The graph of what the work starts on the current stream."""
+    graph = torch.cuda.CUDAGraph()
+    if torch.cuda.mem_get_info()[0] < RESERVE:  # a capture may not give back what PyTorch keeps in store
+        torch.cuda.empty_cache()
+    gc.disable()  # nor may the memory of what is collected meanwhile be freed
+    try:
+        graph.capture_begin(capture_error_mode="thread_local")  # other threads load data and write logs
+        work()
+        graph.capture_end()
+    finally:
+        gc.enable()
+    return graph
+
+
+@cache
+def runs_graphed(device: torch.device) -> bool:
+    """Whether there are CUDA graphs there, and Triton for what is between the products."""
+    return device.type == "cuda" and torch.version.cuda is not None and find_spec("triton") is not None

@@ -1,0 +1,100 @@
+"""The step that a GPU captures, run plainly on a CPU; and the captured one, where there is a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qd.models.delay import delay_mask
+from qd.models.gpu_kernels import add_norm, attend_cached, attend_text
+from qd.models.graphed_loop import PlacedLoop, draw_graphed
+from qd.models.sampler import counter_uniforms
+from qd.models.stepwise_loop import draw_stepwise
+from qd.models.token_loop import Draw
+
+FRAMES = 135
+
+
+def draw(lm, batch, guided, **options):
+    uniforms = counter_uniforms(0, 0, range(batch), lm.codebooks, FRAMES + lm.codebooks)
+    settings = Draw(torch.full((1, 1, 1), 0.9), lambda step: uniforms[:, :, step], guided, 3.0, None, None, False)
+    return replace(settings, **options)
+
+
+@pytest.fixture
+def lm(make_lm):
+    return make_lm(hidden_size=32, num_attention_heads=4, num_codebooks=3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"top_k": 5, "top_p": 0.9}, {"greedy": True, "uniforms": None}])
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_step_at_a_place_by_value_equals_the_plain_loop(lm, make_condition, guided, options):
+    lm, condition, mask = lm.double(), make_condition(6, 5, 32), delay_mask(lm.codebooks, FRAMES)
+    condition = replace(condition, states=condition.states.double())  # rounding draws no other token
+    settings = draw(lm, 3 if guided else 6, guided, **options)
+    codes, log_probs, entropy = draw_stepwise(lm, condition, mask, settings)
+    loop, steps = PlacedLoop(lm, condition, mask, settings), mask.shape[1]
+    for step in range(steps):
+        if settings.uniforms:
+            loop.uniforms.copy_(settings.uniforms(step))
+        loop.advance()
+    assert torch.equal(loop.delayed, codes)
+    torch.testing.assert_close(loop.log_probs, log_probs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(loop.entropy.sum(dim=1), entropy, atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"top_k": 5, "top_p": 0.9}, {"greedy": True, "uniforms": None}])
+@pytest.mark.parametrize("guided", [False, True])
+def test_replayed_graphs_draw_what_the_plain_loop_draws(lm, make_condition, guided, options):
+    condition, mask = make_condition(6, 5, 32).to("cuda"), delay_mask(lm.codebooks, FRAMES, device="cuda")
+    settings = draw(lm, 3 if guided else 6, guided, **options)
+    uniforms = settings.uniforms and (lambda step, drawn=settings.uniforms: drawn(step).cuda())
+    settings = replace(settings, inverse_temperature=settings.inverse_temperature.cuda(), uniforms=uniforms)
+    expected = draw_stepwise(lm.cuda(), condition, mask, settings)
+    for _ in range(2):  # nothing is left of the first call
+        codes, log_probs, entropy = draw_graphed(lm, condition, mask, settings)
+        assert (
+            codes == expected[0]
+        ).float().mean() > 0.99  # a rounded sum may pass a uniform, and what follows differs
+        if options.get("greedy"):
+            assert torch.equal(codes, expected[0])
+            torch.testing.assert_close(log_probs, expected[1], atol=1e-4, rtol=0)
+            torch.testing.assert_close(entropy, expected[2], atol=1e-2, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize(("heads", "size"), [(4, 64), (2, 24)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_kernels_equal_plain_operations_in_float32(heads, size, dtype, error):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    rows, width, norm = 6, heads * size, torch.nn.LayerNorm(heads * size)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    hidden, delta, qkv, query = random(rows, width), random(rows, width), random(rows, 3 * width), random(rows, width)
+    caches, text = [[random(n, heads, steps, size) for _ in range(2)] for n, steps in ((rows, 150), (3, 70))]
+    last = torch.tensor([2, 40, 69])[:, None, None, None]
+    bias = torch.zeros(3, 1, 1, 70).masked_fill(torch.arange(70) > last, -torch.inf)
+    found = []
+    for place in ({"device": "cpu", "dtype": torch.float32}, {"device": "cuda", "dtype": dtype}):
+        x, (keys, values) = (
+            hidden.float().to(place["device"], copy=True),
+            (one.to(**place, copy=True) for one in caches),
+        )
+        normed = add_norm(x, delta.to(**place), norm.to(place["device"]), place["dtype"])
+        results = [x, normed, add_norm(x, None, norm, torch.float32)]
+        for position in (0, 63, 64, 140):
+            at = torch.tensor([position], device=place["device"])
+            results.append(attend_cached(qkv.to(**place), keys, values, at))
+        results += [keys, values]
+        results.append(attend_text(query.to(**place), *(one.to(**place) for one in text), bias.to(**place)))
+        found.append([result.detach().float().cpu() for result in results])
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, atol=error, rtol=error)
