@@ -30,9 +30,10 @@ def model_label(point: Point) -> str:
 
 
 def _finetuned(point: Point) -> str:
-    """``β = 15``, and the run's name where that tells more: ``β = 15 (beta15-seed1)``."""
-    known = f"β = {point.beta:g}"
-    return known if point.run == f"beta{point.beta:g}" else f"{known} ({Path(point.run).name})"
+    """``β = 15``, and what the run's name tells beside: ``β = 15 (seed1)`` of ``beta15-seed1``."""
+    known, name = f"β = {point.beta:g}", Path(point.run).name
+    more = name.removeprefix(f"beta{point.beta:g}").removeprefix("-")
+    return f"{known} ({more})" if more else known
 
 
 def series_label(name: str, point: Point) -> str:

@@ -146,8 +146,9 @@ def planned_runs(plan: ReproductionConfig, names: list[str] | None = None) -> li
 
 
 def trained(plan: ReproductionConfig) -> list[Path]:
-    """Folders of the runs that differ in β and seed alone, and have measured something: those of Figures 1 and 2."""
-    return [one.folder for one in planned_runs(plan) if not one.run.overrides and (one.folder / FILE).is_file()]
+    """Folders of the runs that differ in β, seed and length alone, and have measured something: of Figures 1 and 2."""
+    alike = [one for one in planned_runs(plan) if all(text.startswith("trainer.") for text in one.run.overrides)]
+    return [one.folder for one in alike if (one.folder / FILE).is_file()]
 
 
 def _plain(name: str) -> bool:
