@@ -81,7 +81,7 @@ class PlacedLoop:
 
 def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """What ``draw_stepwise`` draws, on an NVIDIA GPU."""
-    loop, graph, stream = PlacedLoop(lm, condition, mask, draw), None, torch.cuda.Stream()
+    loop, graph, stream = PlacedLoop(lm, condition, mask, draw), None, _stream(condition.states.device)
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for step in range(mask.shape[1]):
@@ -94,6 +94,13 @@ def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Dr
                 graph = _captured(loop.advance)
     torch.cuda.current_stream().wait_stream(stream)
     return loop.delayed, loop.log_probs, loop.entropy.sum(dim=1)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all batches, as PyTorch keeps memory in store for each: the current one may be the default, which cannot be
+    captured."""
+    return torch.cuda.Stream(device)
 
 
 def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
