@@ -98,8 +98,7 @@ def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Dr
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all batches, as PyTorch keeps memory in store for each: the current one may be the default, which cannot be
-    captured."""
+    """For captures, which the default one does not allow; one for all, as PyTorch keeps memory in store for each."""
     return torch.cuda.Stream(device)
 
 
