@@ -72,9 +72,10 @@ def runner(tmp_path):
         "try:\n    run_jobs(jobs, 2, lambda *_: '')\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
 
-    def start(**options) -> tuple[subprocess.Popen, list[Path]]:
+    def start(hangup: signal.Handlers = signal.SIG_DFL) -> tuple[subprocess.Popen, list[Path]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, **options)
+        heard = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, hangup)}  # whatever the tests' own process hears
+        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, **heard)
         logs = [tmp_path / name for name in "ab"]
         wait_until(lambda: all(log.is_file() and "here" in log.read_text() for log in logs))
         return process, logs
@@ -107,7 +108,7 @@ def test_a_closing_terminal_may_say_it_twice(runner):
 
 
 def test_what_nohup_ignores_stays_ignored(runner):
-    process, logs = runner(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process, logs = runner(signal.SIG_IGN)
     process.send_signal(signal.SIGHUP)
     time.sleep(1.0)
     assert process.poll() is None and all(log.read_text() == "here\n" for log in logs)
