@@ -83,7 +83,7 @@ def find_run(run: str | Path, runs: str | Path = "runs") -> Path:
     """
     folder = next((path for path in (Path(run), Path(runs) / run) if path.is_dir()), None)
     if folder is None:
-        present = sorted(path.name for path in Path(runs).glob("*") if path.is_dir()) if Path(runs).is_dir() else []
+        present = sorted(path.name for path in Path(runs).glob("*") if (path / CONFIG).is_file())
         nearest = get_close_matches(Path(run).name, present, n=1) or present[-3:]
         raise ValueError(f"there is no run {str(run)!r}; in {str(runs)!r}: {', '.join(nearest) or 'none'}")
     if not (folder / CONFIG).is_file():

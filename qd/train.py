@@ -62,6 +62,11 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     config = settled(config, device)  # now: a run that is resumed keeps it
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
+    done, steps = checkpoint_step(checkpoint) if checkpoint else 0, config.trainer.max_steps
+    if done > steps:
+        raise ValueError(
+            f"trainer.max_steps is {steps}, and run '{folder}' has made {done} steps; expected {done} or more"
+        )
     module, data = _build(config)
     check_memory(module, config, device)
     if dry_run:
@@ -82,14 +87,15 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         seed=config.seed,
     )
     if checkpoint:
-        _check_points(folder, checkpoint_step(checkpoint), evaluator)
+        _check_points(folder, done, evaluator)
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder, module.music.revision)
     if first_process():
         save_config(config, folder)
-        print(f"{prompt_report(prompt_lists(config))}run folder: {folder}", flush=True)
+        going_on = f", from step {done} to {steps}" if checkpoint else ""
+        print(f"{prompt_report(prompt_lists(config))}run folder: {folder}{going_on}", flush=True)
     _fit(module, data, evaluator, config, folder, checkpoint)
     if first_process():
         print(

@@ -348,6 +348,17 @@ def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
     assert state_of(run) == before
 
 
+def test_a_run_does_not_go_back(stopped: tuple[TrainConfig, Path]) -> None:
+    config, run = stopped
+    before, done = state_of(run), config.trainer.max_steps
+    shorter = replace(config, trainer=replace(config.trainer, max_steps=done - 1))
+    with pytest.raises(
+        ValueError, match=f"max_steps is {done - 1}, and run '.*x' has made {done} steps; expected {done} o"
+    ):
+        train(shorter, resume=run)
+    assert state_of(run) == before
+
+
 def test_points_after_the_checkpoint_do_not_count(stopped: tuple[TrainConfig, Path]) -> None:
     """They are measured again."""
     _, run = stopped
