@@ -324,7 +324,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     """With nothing drawn but the recordings, since every rank draws its own noise."""
     (tmp_path / "run.py").write_text("import sys\nfrom qd.cli import main\nsys.exit(main())\n")
     quiet = ["snr_db_min=200", "snr_db_max=200", "gain_db_min=0", "gain_db_max=0", "tempo_min=1", "tempo_max=1"]
-    quiet += ["pitch_semitones_min=0", "pitch_semitones_max=0"]
+    quiet += ["pitch_semitones_min=0", "pitch_semitones_max=0", "drums_share=0"]
     changes = [*TINY, *(f"augmentation.{setting}" for setting in quiet), "codec.model=null", f"trainer.runs={tmp_path}"]
     changes += ["objective.chunk_clips=3", "data.batch_pairs=8"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
