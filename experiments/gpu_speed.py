@@ -14,15 +14,14 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from unittest.mock import patch
 
 import torch
 from bench_library import library_tokens
+from bench_timing import alternate
 from transformers import (
     EncodecConfig,
     EncodecFeatureExtractor,
@@ -73,15 +72,18 @@ def bandwidth() -> float:
     """Bytes a second of a copy on the card, read and written."""
     source = torch.empty(2**30, dtype=torch.bfloat16, device="cuda")
     target = torch.empty_like(source)
-    return 2 * source.nbytes / min(timed(lambda: target.copy_(source)) for _ in range(5))
+    copy = awaited(lambda: target.copy_(source))
+    return 2 * source.nbytes / alternate({"copy": copy}, 5)["copy"]
 
 
-def timed(run: Callable[[], object]) -> float:
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+def awaited(run: Callable[[], object]) -> Callable[[], None]:
+    """The run until the GPU is done."""
+
+    def done() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    return done
 
 
 def rivals(folder: Path, clips: int, frames: int) -> dict[str, Callable[[], object]]:
@@ -107,12 +109,12 @@ def rivals(folder: Path, clips: int, frames: int) -> dict[str, Callable[[], obje
     return {f"{name}{how}": partial(run, scale) for how, scale in scales.items() for name, run in named.items()}
 
 
-def floor(clips: int, frames: int, rate: float) -> float:
+def floor(rows: int, frames: int, rate: float) -> float:
     """Seconds of reading weights once a step and the written keys and values of each, in bfloat16."""
     layers, width, ffn, codes = 24, 1024, 4096, 4 * 2048
     weights = layers * (6 * width**2 + 2 * width * ffn) + codes * width
     steps = frames + 3
-    cache = clips * layers * 2 * width * steps * (steps + 1) / 2
+    cache = rows * layers * 2 * width * steps * (steps + 1) / 2
     return 2 * (steps * weights + cache) / rate
 
 
@@ -129,29 +131,28 @@ def main() -> int:
     if not (options.checkpoint / "config.json").is_file():
         random_checkpoint(options.checkpoint)
     rate = bandwidth()
-    least = floor(options.clips, options.frames, rate)
     runs = rivals(options.checkpoint, options.clips, options.frames)
-    for run in runs.values():
-        run()
-    times = {name: [timed(run) for _ in range(options.repeats)] for name, run in runs.items()}
-    steps = options.frames + 3
-    rows = {
-        name: {
-            "seconds": median(found),
-            "ms_a_frame": 1000 * median(found) / options.frames,
-            "times_generate": median(times["generate, guidance" if "guidance" in name else "generate"]) / median(found),
-            "over_floor": median(found) / (least * (2 if "guidance" in name else 1)),
+    times = alternate({name: awaited(run) for name, run in runs.items()}, options.repeats)
+    rows = {}
+    for name, seconds in times.items():
+        guided = "guidance" in name
+        rows[name] = {
+            "seconds": seconds,
+            "ms_a_frame": 1000 * seconds / options.frames,
+            "times_generate": times["generate, guidance" if guided else "generate"] / seconds,
+            "over_floor": seconds / floor((2 if guided else 1) * options.clips, options.frames, rate),
         }
-        for name, found in times.items()
-    }
-    result = {
-        "device": torch.cuda.get_device_name(), "torch": torch.__version__, "clips": options.clips, "steps": steps,
-        "bandwidth": rate, "floor_seconds": least, "rows": rows,
-    }  # fmt: skip
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    tell({"clips": options.clips, "frames": options.frames, "bandwidth": rate, "rows": rows}, options.json)
     return 0
+
+
+def tell(result: dict, file: Path | None) -> None:
+    """Prints it with the machine's description, and writes it to the file."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    text = json.dumps({"device": device, "torch": torch.__version__, **result}, indent=1)
+    print(text)
+    if file:
+        file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ checkpoint is that of `gpu_speed.py`, made if it is not there. Medians, but for 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections import defaultdict
@@ -18,7 +17,7 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from gpu_speed import random_checkpoint
+from gpu_speed import random_checkpoint, tell
 
 from qd.cli import main as qd
 from qd.logged import read_scalars
@@ -60,13 +59,8 @@ def main() -> int:
     stages = {
         tag.removeprefix(SECONDS): median(found) for tag, found in times.items() if found and tag.startswith(SECONDS)
     }
-    result = {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", "torch": torch.__version__,
-        "micro": options.micro, "seconds": stages, "peak_gib": {name: peak / 2**30 for name, peak in peaks.items()},
-    }  # fmt: skip
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    held = {name: peak / 2**30 for name, peak in peaks.items()}
+    tell({"micro": options.micro, "seconds": stages, "peak_gib": held}, options.json)
     return 0
 
 

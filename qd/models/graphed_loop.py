@@ -110,8 +110,10 @@ def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
     gc.disable()  # nor may the memory of what is collected meanwhile be freed
     try:
         graph.capture_begin(capture_error_mode="thread_local")  # other threads load data and write logs
-        work()
-        graph.capture_end()
+        try:
+            work()
+        finally:  # else what fails next would hide the error
+            graph.capture_end()
     finally:
         gc.enable()
     return graph
