@@ -169,11 +169,12 @@ def scores(data: ReportData, runs: Sequence[Training]) -> Figure:
     """Figure 8: the two parts of quality, model by model."""
     figure = Figure(figsize=SQUARE, layout="constrained")
     axes = figure.add_subplot()
-    for (label, setting), (colour, _, marker) in zip(headline(data).items(), cycle(STYLES), strict=False):
+    for index, (label, setting) in enumerate(headline(data).items()):
+        colour, _, marker = STYLES[index % len(STYLES)]
         x, y = setting.metrics["adherence"], setting.metrics["preference"]
         axes.errorbar(
             x.mean, y.mean, xerr=error_bars([x]), yerr=error_bars([y]), fmt=marker, color=colour, label=label,
-            markerfacecolor="white", markersize=7, elinewidth=0.8,
+            markerfacecolor="white" if index < len(STYLES) else colour, markersize=7, elinewidth=0.8,
         )  # fmt: skip
     name_axes(axes, "adherence", "preference")
     axes.legend(fontsize=7, loc="upper left")  # where adherence is low and preference high, nobody is
