@@ -5,6 +5,7 @@
 
 Four samples a prompt. In turn: `generate`, the plain loop and the captured graphs, each without and with guidance.
 The floor: weights, and the keys and values that a step reads, once, at the bandwidth of a large copy on the same card.
+At last, what the kernels of one batch of the captured graphs take, under PyTorch's profiler.
 `--checkpoint` keeps the random model, as a folder that `qd train` takes.
 """
 
@@ -22,6 +23,7 @@ from unittest.mock import patch
 import torch
 from bench_library import library_tokens
 from bench_timing import alternate
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     EncodecConfig,
     EncodecFeatureExtractor,
@@ -86,6 +88,15 @@ def awaited(run: Callable[[], object]) -> Callable[[], None]:
     return done
 
 
+def kernel_seconds(run: Callable[[], object]) -> dict[str, dict[str, float]]:
+    """Calls and seconds of each kernel, those that take longest first. Under the profiler all take a little longer."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        run()
+        torch.cuda.synchronize()
+    ordered = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)[:20]
+    return {event.key[:80]: {"calls": event.count, "seconds": event.self_device_time_total / 1e6} for event in ordered}
+
+
 def rivals(folder: Path, clips: int, frames: int) -> dict[str, Callable[[], object]]:
     """What is timed, by name. The library multiplies in bfloat16 weights, ours in copies that it makes of float32."""
     music, half = (MusicGen.load(str(folder), dtype=dtype).to("cuda") for dtype in (torch.float32, torch.bfloat16))
@@ -133,6 +144,7 @@ def main() -> int:
     rate = bandwidth()
     runs = rivals(options.checkpoint, options.clips, options.frames)
     times = alternate({name: awaited(run) for name, run in runs.items()}, options.repeats)
+    kernels = kernel_seconds(runs["graphs"])
     rows = {}
     for name, seconds in times.items():
         guided = "guidance" in name
@@ -142,7 +154,10 @@ def main() -> int:
             "times_generate": times["generate, guidance" if guided else "generate"] / seconds,
             "over_floor": seconds / floor((2 if guided else 1) * options.clips, options.frames, rate),
         }
-    tell({"clips": options.clips, "frames": options.frames, "bandwidth": rate, "rows": rows}, options.json)
+    tell(
+        {"clips": options.clips, "frames": options.frames, "bandwidth": rate, "rows": rows, "kernels": kernels},
+        options.json,
+    )
     return 0
 
 

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import EncodecModel
 
+SAMPLES_AT_ONCE = 2**22
+"""Of audio that is decoded at once: each takes a kilobyte between the widest layers, and 13 clips of 10 s some 4 GiB."""
+
 
 class EncodecCodec(nn.Module):
     """Audio to codes and back through an ``EncodecModel``, as MusicGen checkpoints use it.
@@ -60,4 +63,6 @@ class EncodecCodec(nn.Module):
         return torch.stack(channels, dim=1)
 
     def _decode_channel(self, codes: Tensor) -> Tensor:
-        return self.model.decode(codes[None], audio_scales=[None]).audio_values.mean(dim=1)
+        clips = max(1, SAMPLES_AT_ONCE // (codes.shape[2] * self.samples_per_frame))
+        pieces = [self.model.decode(piece[None], audio_scales=[None]).audio_values for piece in codes.split(clips)]
+        return torch.cat(pieces).mean(dim=1)

@@ -1,62 +1,83 @@
-"""What a decoding step does between its products with weights, each as one kernel of an NVIDIA GPU (Triton).
+"""What a decoding step does on an NVIDIA GPU, each part as one kernel (Triton); elsewhere the same in plain operations.
 
-Where each row is one query, attention is bound by reading keys and values: they are read once, up to a position that is
-a number on the device, so that one captured graph serves every step. Elsewhere the same in plain operations.
+A step of a hundred rows is bound by reading weights, keys and values, and by the start of each kernel. So
+
+- attention reads keys and values once, up to a position that is a number on the device: one graph serves every step;
+- products are cut along the inputs too, into as many parts as keep the device busy, and what comes next adds the parts;
+- from Hopper on, a kernel is started before the one ahead of it is done (programmatic dependent launch), and waits for
+  it once it has read what was written steps ago.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CACHED = {"BLOCK": 16, "num_warps": 2, "num_stages": 3}
-TEXT = {"BLOCK": 16, "num_warps": 1, "num_stages": 1}
-"""Keys that a program reads at once, and how: the fastest that were found on an H100, of heads of 64."""
+from qd.models.packed_linear import PackedLinear
+
+ROWS, OUTPUTS, INPUTS, STAGES = 64, 64, 128, 4
+"""Of a product: the block of results of a program, how many inputs it takes at once, how many such are on their way."""
+CACHED = {"BLOCK": 16, "STAGES": 2, "num_warps": 1}
+TEXT = {"BLOCK": 32, "num_warps": 1}
+"""Keys that a program of attention reads at once, and how. All are the fastest that were found for heads of 64."""
 
 
 def add_norm(hidden: Tensor, delta: Tensor | None, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
-    """Adds ``delta`` to ``hidden`` ``(rows, width)`` in place, and returns the layer norm of the sum in ``dtype``."""
-    if hidden.device.type != "cuda":
+    """Adds the parts ``delta`` ``(parts, rows, width)`` to ``hidden`` ``(rows, width)`` in place.
+
+    Returns:
+        The layer norm of the sum, in ``dtype``.
+    """
+    if _plain(hidden):
         if delta is not None:
-            hidden += delta
+            hidden += delta.sum(dim=0)
         return norm(hidden).to(dtype)
     normed, (rows, width) = torch.empty_like(hidden, dtype=dtype), hidden.shape
-    size = 1 << (width - 1).bit_length()
-    added = hidden if delta is None else delta
-    _kernels().add_norm[(rows,)](
-        hidden, added, norm.weight, norm.bias, normed, width, norm.eps, ADD=delta is not None, SIZE=size
-    )
+    _launch(
+        "add_norm", (rows,), hidden, hidden if delta is None else delta, norm.weight, norm.bias, normed, width,
+        rows * width, norm.eps, PARTS=0 if delta is None else len(delta), SIZE=_power(width),
+    )  # fmt: skip
     return normed
+
+
+def product_parts(x: Tensor, linear: PackedLinear) -> Tensor:
+    """``(parts, rows, outputs)``, whose sum over the parts is ``x Wᵀ``."""
+    return linear(x)[None] if _whole(linear.weight) else _product(x, linear.weight, torch.float32)
+
+
+def product_gelu(x: Tensor, linear: PackedLinear) -> Tensor:
+    """``gelu(x Wᵀ)`` ``(rows, outputs)``, the exact one."""
+    return linear.gelu(x) if _whole(linear.weight) else _product(x, linear.weight, x.dtype, gelu=True)[0]
 
 
 def attend_cached(qkv: Tensor, keys: Tensor, values: Tensor, at: Tensor) -> Tensor:
     """Writes the step's key and value into the cache, and attends to all up to there.
 
     Args:
-        qkv: ``(rows, 3 · width)``, of scaled queries, keys and values.
+        qkv: ``(parts, rows, 3 · width)``, of scaled queries, keys and values.
         keys, values: ``(rows, heads, steps, head_dim)``.
         at: ``(1,)``, the position.
 
     Returns:
-        ``(rows, width)``, in the type of ``qkv``.
+        ``(rows, width)``, in the type of the cache.
     """
     rows, heads, steps, size = keys.shape
-    if qkv.device.type != "cuda":
-        query, key, value = qkv.unflatten(1, (3, heads, size)).unbind(1)
+    if _plain(qkv):
+        query, key, value = qkv.sum(dim=0).to(keys.dtype).unflatten(1, (3, heads, size)).unbind(1)
         keys.index_copy_(2, at, key[:, :, None])
         values.index_copy_(2, at, value[:, :, None])
         read = slice(0, int(at) + 1)
         weights = (query[:, :, None] @ keys[:, :, read].transpose(2, 3)).softmax(dim=-1)
         return (weights @ values[:, :, read]).flatten(1)
-    result = torch.empty_like(qkv[:, : heads * size])
-    _kernels().attend_cached[(rows * heads,)](
-        qkv, keys, values, at, result, heads, steps, size, SIZE=1 << (size - 1).bit_length(), **CACHED
-    )
+    result = keys.new_empty(rows, heads * size)
+    _launch(
+        "attend_cached", (rows * heads,), qkv, keys, values, at, result, heads, steps, size, 3 * rows * heads * size,
+        PARTS=len(qkv), SIZE=_power(size), **CACHED,
+    )  # fmt: skip
     return result
 
 
@@ -64,97 +85,93 @@ def attend_text(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Te
     """Attention of samples to the text of their prompt.
 
     Args:
-        query: ``(prompts · samples, width)``, scaled like any attention's: by 1 / √head_dim, here.
+        query: ``(parts, prompts · samples, width)``, scaled like any attention's: by 1 / √head_dim, here.
         keys, values: ``(prompts, heads, length, head_dim)``.
         bias: ``(prompts, 1, 1, length)``, 0 or -inf.
     """
     prompts, heads, length, size = keys.shape
-    if query.device.type != "cuda":
-        queries = query.unflatten(0, (prompts, -1)).unflatten(-1, (heads, size)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    if _plain(query):
+        queries = query.sum(dim=0).to(keys.dtype).unflatten(0, (prompts, -1)).unflatten(-1, (heads, size))
+        attended = F.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=bias)
         return attended.transpose(1, 2).flatten(2).flatten(0, 1)
-    result, rows = torch.empty_like(query), len(query)
-    _kernels().attend_text[(rows * heads,)](
-        query, keys, values, bias, result, heads, length, size, rows // prompts, size**-0.5,
-        SIZE=1 << (size - 1).bit_length(), **TEXT,
+    rows = query.shape[1]
+    result = keys.new_empty(rows, heads * size)
+    _launch(
+        "attend_text", (rows * heads,), query, keys, values, bias, result, heads, length, size, rows // prompts,
+        size**-0.5, rows * heads * size, PARTS=len(query), SIZE=_power(size), **TEXT,
     )  # fmt: skip
     return result
 
 
+def draw_tokens(logits: Tensor, inverse_temperature: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``stepwise_loop.draw_from`` draws from all tokens; on an NVIDIA GPU alone.
+
+    Args:
+        logits: ``(batch, codebooks, tokens)``.
+        inverse_temperature: ``(batch, 1, 1)`` or ``(1, 1, 1)``.
+        uniforms: ``(batch, codebooks)``.
+
+    Returns:
+        Tokens, their log-probabilities and the entropies, each ``(batch, codebooks)``.
+    """
+    (batch, codebooks, count), shape = logits.shape, uniforms.shape
+    tokens, scores = logits.new_empty(shape, dtype=torch.long), logits.new_empty(shape, dtype=torch.float32)
+    entropy, scales = torch.empty_like(scores), inverse_temperature.expand(batch, 1, 1)
+    _launch(
+        "draw_tokens", (batch * codebooks,), logits, scales, uniforms, tokens, scores, entropy, count, codebooks,
+        scales.stride(0), SIZE=_power(count),
+    )  # fmt: skip
+    return tokens, scores, entropy
+
+
+def _product(x: Tensor, weight: Tensor, dtype: torch.dtype, gelu: bool = False) -> Tensor:
+    (rows, inputs), outputs = x.shape, len(weight)
+    tiles = (-(-outputs // OUTPUTS), -(-rows // ROWS))
+    processors, stages = _limits(x.device)
+    parts = 1
+    while not gelu and 2 * parts * tiles[0] * tiles[1] <= processors and inputs >= 4 * parts * INPUTS:
+        parts *= 2
+    share = -(-inputs // (parts * INPUTS)) * INPUTS
+    result = x.new_empty(parts, rows, outputs, dtype=dtype)
+    _launch(
+        "product", (*tiles, parts), x.contiguous(), weight, result, rows, inputs, outputs, share,
+        GELU=gelu, M=ROWS, N=OUTPUTS, K=INPUTS, STAGES=stages,
+    )  # fmt: skip
+    return result
+
+
+def _plain(x: Tensor) -> bool:
+    return x.device.type != "cuda"
+
+
+def _whole(weight: Tensor) -> bool:
+    """Whether a product is the library's: its float32 is exact, where the kernel's multiplies with fewer digits."""
+    return _plain(weight) or weight.dtype == torch.float32
+
+
+def _power(size: int) -> int:
+    """The least power of 2 that is not less."""
+    return 1 << (size - 1).bit_length()
+
+
+def _launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    from qd.models import triton_kernels
+
+    early = _starts_early(arguments[0].device)
+    how = {"launch_pdl": True} if early else {}
+    getattr(triton_kernels, name)[grid](*arguments, EARLY=early, **constants, **how)
+
+
 @cache
-def _kernels() -> Any:
-    """Defined at their first use: only PyTorch for a GPU brings Triton."""
-    import triton
-    import triton.language as tl
+def _starts_early(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
-    @triton.jit
-    def add_norm(hidden, delta, weight, bias, normed, width, eps, ADD: tl.constexpr, SIZE: tl.constexpr):  # noqa: N803
-        row, column = tl.program_id(0), tl.arange(0, SIZE)
-        inside = column < width
-        x = tl.load(hidden + row * width + column, mask=inside, other=0.0).to(tl.float32)
-        if ADD:
-            x += tl.load(delta + row * width + column, mask=inside, other=0.0).to(tl.float32)
-            tl.store(hidden + row * width + column, x, mask=inside)
-        mean = tl.sum(x) / width
-        centred = tl.where(inside, x - mean, 0.0)
-        scale = tl.rsqrt(tl.sum(centred * centred) / width + eps)
-        gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-        shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-        tl.store(normed + row * width + column, centred * scale * gain + shift, mask=inside)
 
-    @triton.jit
-    def attend_cached(
-        qkv, keys, values, at, result, heads, steps, size, SIZE: tl.constexpr, BLOCK: tl.constexpr  # noqa: N803
-    ):  # fmt: skip
-        row, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-        position, d = tl.load(at), tl.arange(0, SIZE)
-        inside, width = d < size, heads * size
-        own = qkv + row.to(tl.int64) * 3 * width + head * size + d
-        query = tl.load(own, mask=inside, other=0.0).to(tl.float32)
-        key, value = tl.load(own + width, mask=inside, other=0.0), tl.load(own + 2 * width, mask=inside, other=0.0)
-        first = (row * heads + head).to(tl.int64) * steps * size
-        tl.store(keys + first + position * size + d, key, mask=inside)
-        tl.store(values + first + position * size + d, value, mask=inside)
-        # The softmax as it comes in, from the step's own key on: the greatest score, the sum, the weighted values.
-        top = tl.sum(query * key.to(tl.float32))
-        total, mixed = 1.0, value.to(tl.float32)
-        for start in range(0, position, BLOCK):
-            step = start + tl.arange(0, BLOCK)
-            place = first + step[:, None] * size + d[None, :]
-            there = (step < position)[:, None] & inside[None, :]
-            k = tl.load(keys + place, mask=there, other=0.0).to(tl.float32)
-            v = tl.load(values + place, mask=there, other=0.0).to(tl.float32)
-            scores = tl.where(step < position, tl.sum(k * query[None, :], 1), float("-inf"))
-            higher = tl.maximum(top, tl.max(scores))
-            weights, kept = tl.exp(scores - higher), tl.exp(top - higher)
-            total = total * kept + tl.sum(weights)
-            mixed = mixed * kept + tl.sum(weights[:, None] * v, 0)
-            top = higher
-        tl.store(result + row.to(tl.int64) * width + head * size + d, mixed / total, mask=inside)
-
-    @triton.jit
-    def attend_text(
-        query, keys, values, bias, result, heads, length, size, samples, scale,
-        SIZE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
-    ):  # fmt: skip
-        row, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-        prompt, d = row // samples, tl.arange(0, SIZE)
-        inside, place = d < size, row * heads * size + head * size + d
-        q = tl.load(query + place, mask=inside, other=0.0).to(tl.float32) * scale
-        first = (prompt * heads + head) * length * size
-        top, total, mixed = float("-inf"), 0.0, tl.zeros([SIZE], tl.float32)
-        for start in range(0, length, BLOCK):
-            token = start + tl.arange(0, BLOCK)
-            there = (token < length)[:, None] & inside[None, :]
-            k = tl.load(keys + first + token[:, None] * size + d[None, :], mask=there, other=0.0).to(tl.float32)
-            v = tl.load(values + first + token[:, None] * size + d[None, :], mask=there, other=0.0).to(tl.float32)
-            hidden = tl.load(bias + prompt * length + token, mask=token < length, other=float("-inf")).to(tl.float32)
-            scores = tl.sum(k * q[None, :], 1) + hidden
-            higher = tl.maximum(top, tl.max(scores))
-            weights, kept = tl.exp(scores - higher), tl.exp(top - higher)
-            total = total * kept + tl.sum(weights)
-            mixed = mixed * kept + tl.sum(weights[:, None] * v, 0)
-            top = higher
-        tl.store(result + place, mixed / total, mask=inside)
-
-    return SimpleNamespace(add_norm=add_norm, attend_cached=attend_cached, attend_text=attend_text)
+@cache
+def _limits(device: torch.device) -> tuple[int, int]:
+    """Multiprocessors, and how many blocks a product can load ahead in the memory that they share."""
+    if device.type != "cuda":
+        return 1, STAGES
+    properties = torch.cuda.get_device_properties(device)
+    block = 2 * (ROWS + OUTPUTS) * INPUTS  # bytes, of two in each number
+    return properties.multi_processor_count, min(STAGES, properties.shared_memory_per_block_optin // block)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from qd.models.cached_decoder import CachedDecoder
 from qd.models.condition import Condition
-from qd.models.gpu_kernels import add_norm, attend_cached, attend_text
+from qd.models.gpu_kernels import add_norm, attend_cached, attend_text, draw_tokens, product_gelu, product_parts
 from qd.models.language_model import LanguageModel
-from qd.models.stepwise_loop import both_halves, pick_tokens
+from qd.models.stepwise_loop import both_halves, draw_from, guided_hidden
 from qd.models.token_loop import Draw
 
 RESERVE = 2**30
@@ -38,12 +38,13 @@ class PlacedDecoder(CachedDecoder):
             for cached in self.layers:
                 layer, dtype = cached.layer, cached.qkv.dtype
                 normed = add_norm(hidden, delta, layer.self_attn_layer_norm, dtype)
-                attended = attend_cached(cached.qkv(normed).to(cached.dtype), cached.keys, cached.values, at)
-                normed = add_norm(hidden, cached.out(attended), layer.encoder_attn_layer_norm, dtype)
-                query = cached.text_query(normed).to(cached.dtype)
+                attended = attend_cached(product_parts(normed, cached.qkv), cached.keys, cached.values, at)
+                normed = add_norm(hidden, product_parts(attended, cached.out), layer.encoder_attn_layer_norm, dtype)
+                query = product_parts(normed, cached.text_query)
                 attended = attend_text(query, cached.text_keys, cached.text_values, cached.bias)
-                normed = add_norm(hidden, cached.text_out(attended), layer.final_layer_norm, dtype)
-                delta = cached.fc2(cached.activated(normed))
+                normed = add_norm(hidden, product_parts(attended, cached.text_out), layer.final_layer_norm, dtype)
+                wide = product_gelu(normed, cached.fc1) if cached.fuse_gelu else cached.activated(normed)
+                delta = product_parts(wide, cached.fc2)
             return add_norm(hidden, delta, self.norm, hidden.dtype)
 
 
@@ -70,13 +71,20 @@ class PlacedLoop:
     def advance(self) -> None:
         """One step; nothing in it depends on the step but by value."""
         hidden = self.decoder.advance_at(both_halves(self.tokens, self.draw), self.step)
-        drawn, log_probs, entropy = pick_tokens(self.decoder, hidden, self.draw, self.uniforms)
+        drawn, log_probs, entropy = self._pick(guided_hidden(hidden, self.draw))
         real = self.real.index_select(0, self.step)
         self.tokens.copy_(drawn.where(real, self.pad))
         self.delayed.index_copy_(2, self.step, self.tokens[..., None])
         self.log_probs.index_copy_(2, self.step, log_probs.where(real, 0.0)[..., None])
         self.entropy += entropy.where(real, 0.0)
         self.step += 1
+
+    def _pick(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        draw = self.draw
+        if hidden.device.type != "cuda" or draw.greedy or draw.top_k is not None or draw.top_p is not None:
+            return draw_from(self.decoder.heads(hidden), draw, self.uniforms)
+        logits = self.decoder.joint_head(hidden).unflatten(1, self.tokens.shape[1:] + (-1,))
+        return draw_tokens(logits, draw.inverse_temperature, self.uniforms)
 
 
 def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,9 +23,9 @@ def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
     entropy = torch.zeros(batch, lm.codebooks, device=device)
     tokens = delayed[..., 0]
     for step, real in enumerate(mask.T):
-        hidden = decoder.advance(both_halves(tokens, draw))
+        hidden = guided_hidden(decoder.advance(both_halves(tokens, draw)), draw)
         uniforms = None if draw.uniforms is None else draw.uniforms(step)
-        drawn, scores, surprise = pick_tokens(decoder, hidden, draw, uniforms)
+        drawn, scores, surprise = draw_from(decoder.heads(hidden), draw, uniforms)
         tokens = drawn.where(real, lm.pad)
         delayed[..., step] = tokens
         log_probs[..., step] = scores.where(real, 0.0)
@@ -38,20 +38,19 @@ def both_halves(tokens: Tensor, draw: Draw) -> Tensor:
     return tokens.repeat(2, 1) if draw.guided else tokens
 
 
-def pick_tokens(
-    decoder: CachedDecoder, hidden: Tensor, draw: Draw, uniforms: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def guided_hidden(hidden: Tensor, draw: Draw) -> Tensor:
+    """Hidden states of the sequences ``(batch, width)``, of those of all rows: conditional ones, then negative ones."""
+    return guide(*hidden.chunk(2), draw.guidance_scale) if draw.guided else hidden
+
+
+def draw_from(logits: Tensor, draw: Draw, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens of a step ``(batch, codebooks)``, their log-probabilities, and the entropies they were drawn with.
 
     Args:
-        hidden: ``(rows, width)``, under guidance conditional rows, then negative ones.
+        logits: ``(batch, codebooks, tokens)``, float32.
         uniforms: ``(batch, codebooks)``; None if ``draw.greedy``.
     """
-    if draw.guided:
-        batch = len(hidden) // 2
-        hidden = guide(hidden[:batch], hidden[batch:], draw.guidance_scale)
-    logits = decoder.heads(hidden) * draw.inverse_temperature
-    scores = truncate(logits, draw.top_k, draw.top_p).log_softmax(dim=-1)
+    scores = truncate(logits * draw.inverse_temperature, draw.top_k, draw.top_p).log_softmax(dim=-1)
     probs = scores.exp()
     drawn = scores.argmax(dim=-1) if draw.greedy else inverse_cdf(probs, uniforms)
     # 0 · log 0 is 0.

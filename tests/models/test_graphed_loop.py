@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from qd.models.delay import delay_mask
-from qd.models.gpu_kernels import add_norm, attend_cached, attend_text
 from qd.models.graphed_loop import PlacedLoop, draw_graphed
 from qd.models.sampler import counter_uniforms
 from qd.models.stepwise_loop import draw_stepwise
@@ -65,36 +64,3 @@ def test_replayed_graphs_draw_what_the_plain_loop_draws(lm, make_condition, guid
             assert torch.equal(codes, expected[0])
             torch.testing.assert_close(log_probs, expected[1], atol=1e-4, rtol=0)
             torch.testing.assert_close(entropy, expected[2], atol=1e-2, rtol=1e-5)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize(("heads", "size"), [(4, 64), (2, 24)])
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_kernels_equal_plain_operations_in_float32(heads, size, dtype, error):
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator).to(dtype)
-
-    rows, width, norm = 6, heads * size, torch.nn.LayerNorm(heads * size)
-    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
-    hidden, delta, qkv, query = random(rows, width), random(rows, width), random(rows, 3 * width), random(rows, width)
-    caches, text = [[random(n, heads, steps, size) for _ in range(2)] for n, steps in ((rows, 150), (3, 70))]
-    last = torch.tensor([2, 40, 69])[:, None, None, None]
-    bias = torch.zeros(3, 1, 1, 70).masked_fill(torch.arange(70) > last, -torch.inf)
-    found = []
-    for place in ({"device": "cpu", "dtype": torch.float32}, {"device": "cuda", "dtype": dtype}):
-        x, (keys, values) = (
-            hidden.float().to(place["device"], copy=True),
-            (one.to(**place, copy=True) for one in caches),
-        )
-        normed = add_norm(x, delta.to(**place), norm.to(place["device"]), place["dtype"])
-        results = [x, normed, add_norm(x, None, norm, torch.float32)]
-        for position in (0, 63, 64, 140):
-            at = torch.tensor([position], device=place["device"])
-            results.append(attend_cached(qkv.to(**place), keys, values, at))
-        results += [keys, values]
-        results.append(attend_text(query.to(**place), *(one.to(**place) for one in text), bias.to(**place)))
-        found.append([result.detach().float().cpu() for result in results])
-    for plain, fused in zip(*found, strict=True):
-        torch.testing.assert_close(fused, plain, atol=error, rtol=error)

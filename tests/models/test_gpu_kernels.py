@@ -1,0 +1,113 @@
+"""The kernels of a decoding step against plain operations, on a GPU or by Triton's interpreter:
+
+TRITON_INTERPRET=1 make test ARGS=tests/models/test_gpu_kernels.py
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from importlib.util import find_spec
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qd.models import gpu_kernels
+from qd.models.gpu_kernels import add_norm, attend_cached, attend_text, draw_tokens, product_gelu, product_parts
+from qd.models.packed_linear import PackedLinear
+from qd.models.stepwise_loop import draw_from
+from qd.models.token_loop import Draw
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Where the kernels run: on a GPU, or by Triton's interpreter on the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    if os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None:
+        pytest.skip("needs an NVIDIA GPU, or triton (pip install triton) and TRITON_INTERPRET=1")
+    monkeypatch.setattr(gpu_kernels, "_limits", lambda device: (132, 4))
+    return "cpu"
+
+
+def forced_kernels():
+    return patch.object(gpu_kernels, "_plain", lambda x: False)
+
+
+PLACES = (0, 1, 16, 32, 33, 140)
+
+
+@pytest.mark.parametrize(("heads", "size"), [(4, 64), (2, 24)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+def test_attention_and_norm_equal_plain_operations_in_float32(device, heads, size, dtype, error):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return (0.7 * torch.randn(*shape, generator=generator)).to(dtype)
+
+    parts, rows, width, norm = 2, 6, heads * size, torch.nn.LayerNorm(heads * size)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    hidden, delta, qkv = random(rows, width), random(parts, rows, width), random(parts, rows, 3 * width)
+    query, caches, text = (
+        random(parts, rows, width),
+        *([random(n, heads, steps, size) for _ in range(2)] for n, steps in ((rows, 150), (3, 70))),
+    )
+    last = torch.tensor([2, 40, 69])[:, None, None, None]
+    bias = torch.zeros(3, 1, 1, 70).masked_fill(torch.arange(70) > last, -torch.inf)
+    found = []
+    for plain in (True, False):
+        place = {"device": "cpu", "dtype": torch.float32} if plain else {"device": device, "dtype": dtype}
+        with nullcontext() if plain else forced_kernels():
+            x = hidden.float().to(place["device"], copy=True)
+            keys, values = (one.to(**place, copy=True) for one in caches)
+            normed = add_norm(x, delta.to(**place), norm.to(place["device"]), place["dtype"])
+            results = [x, normed, add_norm(x, None, norm, torch.float32)]
+            for position in PLACES:
+                at = torch.tensor([position], device=place["device"])
+                results.append(attend_cached(qkv.to(**place), keys, values, at))
+            results += [keys, values]
+            results.append(attend_text(query.to(**place), *(one.to(**place) for one in text), bias.to(**place)))
+        found.append([result.detach().float().cpu() for result in results])
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, atol=error, rtol=error)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(3, 40, 30), (70, 1024, 200), (256, 512, 512)])
+def test_products_equal_plain_operations_in_float32(device, rows, inputs, outputs):
+    generator = torch.Generator().manual_seed(0)
+    half = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
+    x, weight = (torch.randn(n, inputs, generator=generator).to(half) for n in (rows, outputs))
+    weight /= inputs**0.5
+    linear = PackedLinear(weight.to(device), rows)
+    linear.weight = weight.to(device)  # not in oneDNN's blocks
+    with forced_kernels():
+        parts, wide = product_parts(x.to(device), linear), product_gelu(x.to(device), linear)
+    assert parts.dtype == torch.float32 and len(parts) == (4 if inputs == 1024 else 2 if inputs == 512 else 1)
+    expected = x.float() @ weight.float().T
+    torch.testing.assert_close(parts.sum(dim=0).cpu(), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(wide.float().cpu(), F.gelu(expected), atol=2e-2, rtol=1e-2)
+
+
+def at(scales):
+    return Draw(scales, None, False, 1.0, None, None, False)
+
+
+@pytest.mark.parametrize(("tokens", "dtype"), [(2048, torch.bfloat16), (2048, torch.float32), (50, torch.float32)])
+def test_drawing_equals_plain_operations(device, tokens, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, 3, tokens, generator=generator).to(dtype)
+    logits[0, 0, 1:] = -torch.inf  # one is sure
+    scales, uniforms = torch.linspace(0.5, 2, 40)[:, None, None], torch.rand(40, 3, generator=generator)
+    uniforms[:2, 0] = torch.tensor([0.0, 1.0])
+    expected = draw_from(logits.float(), at(scales), uniforms)
+    found = [one.cpu() for one in draw_tokens(logits.to(device), scales.to(device), uniforms.to(device))]
+    assert (found[0] == expected[0]).float().mean() > 0.98  # a rounded sum may pass a uniform
+    assert found[0][0, 0] == 0
+    scores = (logits.float() * scales).log_softmax(dim=-1)
+    torch.testing.assert_close(found[1], scores.gather(-1, found[0][..., None])[..., 0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[2], expected[2], atol=1e-3, rtol=1e-4)
+    one = draw_tokens(logits.to(device), scales[:1].to(device), uniforms.to(device))[2]
+    torch.testing.assert_close(one.cpu(), draw_from(logits.float(), at(scales[:1]), uniforms)[2], atol=1e-3, rtol=1e-4)
