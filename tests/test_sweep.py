@@ -101,6 +101,13 @@ def test_every_point_of_every_series_and_each_measured_once(config, models, meas
     assert all(comparable(point, points[0]) for point in points)
 
 
+def test_of_a_config_that_is_not_there_no_model_is_missed(capsys):
+    assert main(["sweep", "--config", "nope"]) == 2
+    (title, told) = capsys.readouterr().err.splitlines()
+    assert "1 problem in the configuration" in title
+    assert "there is no config" in told and "default, larger-beta" in told
+
+
 def test_no_series_is_an_error(config, capsys):
     assert main(["sweep", "--config", str(config()), "only=[]"]) == 2
     assert "only is empty; expected names of series, or null for all" in capsys.readouterr().err
