@@ -170,7 +170,7 @@ def _add_sample(parsers: Any) -> None:
     parser.add_argument("--model", default="base", help=f"{MODELS} (default: base)")
     parser.add_argument("--prompt", required=True, help="what to play")
     parser.add_argument("--n", type=int, default=4, help="clips (default: 4)")
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale; 1 is no guidance (default: 1)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="γ, 0 or more; 1 is no guidance (default: 1)")
     add_sampling(parser)
     parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens (default: from all)")
     parser.add_argument(

@@ -234,6 +234,7 @@ def test_defaults_have_no_problem():
         (["seed=-1"], "seed is -1"),
         (["name=../x"], "name is '../x'"),
         (["guidance.scale=.nan"], "guidance.scale is nan"),
+        (["guidance.scale=-1"], "guidance.scale is -1.0; expected a finite number, 0 or more"),
         (["rollout.temperature=0"], "rollout.temperature is 0.0"),
         (["rollout.temperature=.nan"], "rollout.temperature is nan"),
         (["rollout.seconds=.inf"], "rollout.seconds is inf"),

@@ -169,10 +169,11 @@ def test_dry_run_measures_no_point(evaluate, points, models, tmp_path, capsys):
 
 def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
     arguments = ["--model=runs/gone", "--model", f"{models[0]}:0.5 {models[1]}:0.6", "--protocol=ful", "--batch-rows=0"]
-    assert evaluate(*arguments, "--seeds", "0", "0", "--temperature=0", "--device=tpu") == 2
+    assert evaluate(*arguments, "--seeds", "0", "0", "--temperature=0", "--device=tpu", "--guidance=-1") == 2
     told = capsys.readouterr().err
     wanted = ("full?", "batch_rows is 0", "seeds is [0, 0]", "temperature is 0.0", "device: ", "runs/gone", "add up to")
-    assert all(text in told for text in wanted) and "7 problems" in told
+    wanted += ("guidance_scale is -1.0; expected a finite number, 0 or more",)
+    assert all(text in told for text in wanted) and "8 problems" in told
     assert not (tmp_path / "results").exists()
     (tmp_path / "taken").touch()
     (tmp_path / "folder.jsonl").mkdir()

@@ -158,7 +158,7 @@ def test_vggish_is_found_by_its_file(tmp_path):
 
 def test_bad_settings_are_told_at_once(tmp_path, capsys):
     (tmp_path / "old.json").touch()
-    arguments = ["--out", str(tmp_path / "old.json"), "--n-reference=1", "--protocol=ful", "--guidance=0"]
+    arguments = ["--out", str(tmp_path / "old.json"), "--n-reference=1", "--protocol=ful", "--guidance=-1"]
     assert main(["fad", *arguments, "--device=tpu"]) == 2
     error = capsys.readouterr().err
     assert "6 problems" in error
