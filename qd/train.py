@@ -42,7 +42,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     Args:
         config: of the run.
         resume: folder of the run to go on with, from its ``last.ckpt``; ``config`` is then that run's.
-        dry_run: print the config and the time, memory and disk that the run needs, and write nothing.
+        dry_run: print the config and the time, memory and disk that the run, or what is left of it, needs, and write
+            nothing.
 
     Returns:
         The run folder; None from a dry run.
@@ -71,7 +72,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_memory(module, config, device)
     if dry_run:
         if first_process():
-            needs = estimate(module, config, data.accumulation(ranks), device)
+            needs = estimate(module, config, data.accumulation(ranks), device, folder, done)
             print(f"{to_yaml(config)}\n{prompt_report(prompt_lists(config))}{needs}")
         return None
     # Before the folder: what cannot be measured must not take the run's name.

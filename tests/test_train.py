@@ -348,6 +348,17 @@ def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
     assert state_of(run) == before
 
 
+def test_a_dry_run_of_a_run_that_goes_on_tells_what_is_left(
+    stopped: tuple[TrainConfig, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = stopped
+    before, done = state_of(run), config.trainer.max_steps
+    longer = replace(config, trainer=replace(config.trainer, max_steps=done + 3))
+    train(longer, resume=run, dry_run=True)
+    assert f"steps: 3 of {done + 3} left\n" in capsys.readouterr().out
+    assert state_of(run) == before
+
+
 def test_a_run_does_not_go_back(stopped: tuple[TrainConfig, Path]) -> None:
     config, run = stopped
     before, done = state_of(run), config.trainer.max_steps
