@@ -12,7 +12,7 @@ from qd.report.figures import FIGURES
 from qd.report.tables import TABLES
 from qd.reproduction.estimate import estimate
 from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs, trained
-from qd.reproduction.processes import Job, run_jobs
+from qd.reproduction.processes import Job, lasting, run_jobs
 from qd.reproduction.sweep_plan import load_sweep, sweep_arguments
 
 STAGES = ("runs", "sweep", "report", "document")
@@ -73,9 +73,10 @@ def _progress(
     """``runs: 2 of 10 done · beta5 640/2000, beta10 630/2000 · 3 h 05 min left``."""
     seen = {job.name: job.progress() for job in running}
     over = {job.name for job in (*done, *failed)}
-    left = sum(run.steps - (seen.get(name) or (0,))[0] for name, run in runs.items() if name not in over)
+    steps = [runs[name].steps - progress[0] if progress else runs[name].left for name, progress in seen.items()]
+    steps += [run.left for name, run in runs.items() if name not in (*over, *seen)]
     rates = [progress[1] for progress in seen.values() if progress]
-    eta = f"{clock(left * sum(rates) / len(rates) / jobs)} left" if rates else "time left not known yet"
+    eta = f"{clock(lasting(steps, jobs) * sum(rates) / len(rates))} left" if rates else "time left not known yet"
     now = ", ".join(f"{name} {(progress or (0,))[0]}/{runs[name].steps}" for name, progress in seen.items())
     lost = f", {len(failed)} failed" if failed else ""
     return f"runs: {len(done)} of {len(runs)} done{lost} · {now} · {eta}"
