@@ -24,6 +24,7 @@ from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.points import FILE, PointsFile
+from qd.launch import first_process
 from qd.loggers import build_loggers
 from qd.memory import check_memory
 from qd.models.embedder import load_embedder
@@ -32,7 +33,7 @@ from qd.models.resolver import SHIPPED, hub_name, resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
-from qd.ranks import check_nodes, first_process, local_device, new_folder, trainer_devices
+from qd.ranks import check_nodes, local_device, new_folder, trainer_devices
 from qd.runs import check_disk, checkpoint_step, newest_checkpoint, save_config, taken
 
 

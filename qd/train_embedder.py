@@ -17,13 +17,14 @@ from qd.config import ConfigError
 from qd.data.recordings import BuiltinRecordings, Recordings, RecordingsDataModule, SequentialRecordings
 from qd.devices import fast_precision, resolve_device
 from qd.embedder_card import write_card
+from qd.launch import first_process
 from qd.loggers import build_loggers
 from qd.models.audio_vit import AudioViT
 from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
 from qd.quiet import quieten_libraries
-from qd.ranks import first_process, new_folder, trainer_devices
+from qd.ranks import new_folder, trainer_devices
 from qd.runs import checkpoint_step, newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
