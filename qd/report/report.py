@@ -58,6 +58,7 @@ def write_report(
             "name another OUT"
         )
     data = ReportData(points, protocol, scorers)
+    data.keep_newest_steps()
     training = [read_training(folder) for folder in runs]
     figures, tables, left_out = _made(wanted, data, training)
     if not figures and not tables:

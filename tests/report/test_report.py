@@ -198,6 +198,26 @@ def test_two_steps_at_one_lambda_of_an_interpolation_are_refused(synthetic) -> N
         ReportData(synthetic.results.points.path).series("slider")
 
 
+def test_of_a_line_over_guidance_the_newest_step_is_drawn(synthetic, tmp_path: Path) -> None:
+    """And those that were measured of the step before are told, once; a list of models may have both steps."""
+    for step in (2000, 4000):
+        for scale in (1.0, 3.0, 5.0) if step == 2000 else (1.0, 3.0):
+            model, asked = f"runs/b/step-{step:06d}", {"guidance_scale": scale, "step": step, "seed": 1}
+            synthetic.add("guidance-b", model, scale + step / 1e4, 0.3, **asked)
+        synthetic.add("temperature-b", f"runs/b{step}/step-{step:06d}", 1.0, 0.3, temperature=step / 2000, step=step)
+        synthetic.add("betas", f"runs/b/step-{step:06d}", 1.0, 0.3, beta=15.0, step=step)
+    file = synthetic.results.points.path
+    with pytest.warns(UserWarning) as told:
+        write_report(file, tmp_path / "report", only=["figure-6"])
+    (one,) = (str(warning.message) for warning in told)
+    assert "3 points of older steps are left out" in one and one.endswith("'guidance-b' has runs/b at steps 2000, 4000")
+    data = ReportData(file)
+    with pytest.warns(UserWarning, match="3 points"):
+        data.keep_newest_steps()
+    assert [(s.point.guidance_scale, s.point.step) for s in data.series("guidance-b")] == [(1.0, 4000), (3.0, 4000)]
+    assert [len(data.series(name)) for name in ("temperature-b", "betas")] == [2, 2]
+
+
 def test_a_slider_that_is_no_interpolation_costs_what_is_drawn_along_it(synthetic, tmp_path: Path) -> None:
     for name in ("base", "runs/beta0"):
         for series in ("betas", "slider"):
