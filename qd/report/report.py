@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -62,8 +62,7 @@ def write_report(
     training = [read_training(folder) for folder in runs]
     figures, tables, left_out = _made(wanted, data, training)
     if not figures and not tables:
-        needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
-        raise ValueError(f"{points} has the points of no figure and no table: {needs}")
+        raise ValueError(_nothing(data, left_out))
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         for kind in ("png", "svg"):
@@ -73,6 +72,20 @@ def write_report(
     (folder / "report.html").write_text(page(data, folder, captions, tables, left_out), encoding="utf-8")
     log_report(folder, data, figures)
     return left_out
+
+
+def _nothing(data: ReportData, left_out: Mapping[str, str]) -> str:
+    """What to do where there is nothing to draw."""
+    file = data.results.points.path
+    if not any(data.names):
+        return (
+            f"{file} has no series, of which figures and tables are drawn, but {len(data.points)} points that were "
+            "measured by themselves (make evaluate): measure series with `make sweep`, or name RUNS=… for the curves "
+            "along training"
+        )
+    series = ", ".join(name for name in data.names if name)
+    needs = [f"  • {name} {why}" for name, why in left_out.items()]
+    return "\n".join([f"{file} has the points of no figure and no table, but of the series {series}:", *needs])
 
 
 def _made(

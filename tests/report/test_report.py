@@ -142,7 +142,7 @@ def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
     file = synthetic.results.points.path
     with pytest.raises(ValueError, match="no figure-5, nonsense; expected some of figure-1"):
         write_report(file, tmp_path / "report", only=["figure-5", "nonsense"])
-    with pytest.raises(ValueError, match="of no figure and no table: figure-6 needs a series"):
+    with pytest.raises(ValueError, match="no figure and no table, but of the series betas:\n  • figure-6 needs a"):
         write_report(file, tmp_path / "report", only=["figure-6"])
     with pytest.raises(NotMeasuredError, match="betas"):
         headline(ReportData(file))
@@ -157,6 +157,18 @@ def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
     values.unlink()
     with pytest.raises(ValueError, match=r"\.npz is missing: the values behind the point of 'base'"):
         ReportData(file).series("betas")
+
+
+def test_of_evaluations_alone_it_is_told_what_to_do(synthetic, trained, tmp_path: Path) -> None:
+    for model in ("base", "beta0"):
+        synthetic.add("", model, 1.0, 0.3)
+    file = synthetic.results.points.path
+    with pytest.raises(
+        ValueError, match=r"has no series, .* but 2 points .* with `make sweep`, or name RUNS=…"
+    ) as told:
+        write_report(file, tmp_path / "report")
+    assert "figure-" not in str(told.value) and not (tmp_path / "report").exists()
+    assert "figure-2" not in write_report(file, tmp_path / "report", runs=[trained("beta0", 0.0)])
 
 
 def test_a_torn_last_line_is_left_out_and_told(whole: Path, tmp_path: Path) -> None:
