@@ -13,11 +13,10 @@ from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
 from qd.report.page import caption, markdown, page
+from qd.report.pictures import save_pictures
 from qd.report.tables import TABLES, Table
 from qd.report.tensorboard import log_report
 from qd.runs import CONFIG
-
-DPI = 200
 
 
 def write_report(
@@ -30,6 +29,8 @@ def write_report(
     scorers: str | None = None,
 ) -> dict[str, str]:
     """Writes ``<name>.png`` and ``.svg`` of each figure, ``report.md``, ``report.html`` and TensorBoard events.
+
+    Pictures of an earlier report in that folder that are out of date are removed.
 
     Args:
         points: the results file, with what lies beside it.
@@ -64,9 +65,7 @@ def write_report(
     if not figures and not tables:
         raise ValueError(_nothing(data, left_out))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+    save_pictures(folder, data, figures, wanted)
     captions = {name: caption(data, name, training) for name in figures}
     (folder / "report.md").write_text(markdown(data, captions, tables, left_out), encoding="utf-8")
     (folder / "report.html").write_text(page(data, folder, captions, tables, left_out), encoding="utf-8")

@@ -171,6 +171,26 @@ def test_of_evaluations_alone_it_is_told_what_to_do(synthetic, trained, tmp_path
     assert "figure-2" not in write_report(file, tmp_path / "report", runs=[trained("beta0", 0.0)])
 
 
+def test_pictures_that_are_out_of_date_are_removed_and_no_others(whole: Path, synthetic, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_report(whole, out)
+    kept = {path.name: path.read_bytes() for path in out.glob("figure-*")}
+    assert len(kept) == 2 * 7
+    own = {"figure-1.png": kept["figure-3.png"].replace(b"qd report of", b"my figure of"), "mine.svg": b"<svg/>"}
+    for name, content in own.items():
+        (out / name).write_bytes(content)
+    write_report(whole, out, only=["figure-3", "figure-1"])  # of the same points: the others are as good as before
+    found = {path.name: path.read_bytes() for path in out.glob("*.[ps][nv]g")}
+    assert set(found) == {*kept, *own} and found["figure-4.png"] == kept["figure-4.png"]
+    for scale in (1.0, 3.0):
+        synthetic.add("guidance-base", "base", scale, 0.5, guidance_scale=scale, protocol="quick")
+    left_out = write_report(whole, out, protocol="quick", only=["figure-6", "figure-4"])
+    assert list(left_out) == ["figure-4"]
+    found = {path.name: path.read_bytes() for path in out.glob("*.[ps][nv]g")}
+    assert set(found) == {"figure-6.png", "figure-6.svg", *own}
+    assert {name: found[name] for name in own} == own
+
+
 def test_a_torn_last_line_is_left_out_and_told(whole: Path, tmp_path: Path) -> None:
     with whole.open("a") as file:
         file.write('{"key": "12')
