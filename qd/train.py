@@ -25,6 +25,7 @@ from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.points import FILE, PointsFile
 from qd.launch import first_process
+from qd.lock import sole_writer
 from qd.loggers import build_loggers
 from qd.memory import check_memory
 from qd.models.embedder import load_embedder
@@ -51,7 +52,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
 
     Raises:
         ConfigError: the config has problems, or the run exists; all are named.
-        ValueError: the disk is too small, there is nothing to resume, or a resumed run would not be the same one.
+        ValueError: the disk is too small, there is nothing to resume, a resumed run would not be the same one, or
+            another process is writing it.
         NonFiniteError: the loss, a reward or a gradient was not finite.
         KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
     """
@@ -94,11 +96,12 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder, module.music.revision)
-    if first_process():
-        save_config(config, folder)
-        going_on = f", from step {done} to {steps}" if checkpoint else ""
-        print(f"{prompt_report(prompt_lists(config))}run folder: {folder}{going_on}", flush=True)
-    _fit(module, data, evaluator, config, folder, checkpoint)
+    with sole_writer(folder):
+        if first_process():
+            save_config(config, folder)
+            going_on = f", from step {done} to {steps}" if checkpoint else ""
+            print(f"{prompt_report(prompt_lists(config))}run folder: {folder}{going_on}", flush=True)
+        _fit(module, data, evaluator, config, folder, checkpoint)
     if first_process():
         print(
             f"finished: look at {folder / 'pareto.png'} and `make tensorboard`; `make sample MODEL={folder} PROMPT=…`"

@@ -22,6 +22,7 @@ from qd.evaluation.protocols import PROTOCOLS, Protocol
 from qd.merging.merge import merge
 from qd.models.musicgen import MusicGen
 from tests.conftest import CLIP_SECONDS
+from tests.held_place import written_by_another
 from tests.merging.conftest import sibling
 from tests.test_two_ranks import ended, launch
 from tests.tiny_run import stand_in_quality
@@ -157,6 +158,15 @@ def test_a_reference_asks_for_the_distance(evaluate, points, models, tiny_embedd
     capsys.readouterr()
     assert evaluate("--model", str(models[0]), "--reference", str(tmp_path / "gone")) == 2
     assert "fad_reference: " in capsys.readouterr().err
+
+
+def test_a_file_that_another_process_is_writing_gets_no_points(evaluate, points, models, tmp_path, capsys):
+    with written_by_another(tmp_path / "results" / "points.jsonl") as other:
+        assert evaluate("--model", str(models[0])) == 2
+        assert f"points.jsonl is being written by process {other.pid} of " in capsys.readouterr().err
+        assert evaluate("--model", str(models[0]), "--dry-run") == 0
+    assert not (tmp_path / "results" / "points.jsonl").exists()
+    assert evaluate("--model", str(models[0])) == 0 and len(points()) == 1
 
 
 def test_dry_run_measures_no_point(evaluate, points, models, tmp_path, capsys):

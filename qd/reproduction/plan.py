@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 from qd.config import ConfigError, load_config
 from qd.config_schema import TrainConfig
 from qd.evaluation.points import FILE
+from qd.lock import sole_writer
 from qd.models.resolver import step_folder
 from qd.reproduction.measured import BETAS
 from qd.runs import CHECKPOINT, CONFIG, changes, checkpoint_step
@@ -132,9 +133,14 @@ class PlannedRun:
         return [*self.settings(), "--name", self.run.name, f"trainer.runs={self.plan.folder}"]
 
     def clear(self) -> None:
-        """Removes what a run left that was killed before it saved anything."""
+        """Removes what a run left that was killed before it saved anything.
+
+        Raises:
+            ValueError: it has not ended yet.
+        """
         if self.state is State.NEW and self.folder.is_dir():
-            shutil.rmtree(self.folder)
+            with sole_writer(self.folder):
+                shutil.rmtree(self.folder)
 
 
 QD = [sys.executable, "-m", "qd"]

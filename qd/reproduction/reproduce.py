@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qd.callbacks.progress import clock
 from qd.config import ConfigError
+from qd.lock import sole_writer
 from qd.report.figures import FIGURES
 from qd.report.tables import TABLES
 from qd.reproduction.estimate import estimate
@@ -34,9 +35,16 @@ def reproduce(
 
     Raises:
         ConfigError: the plan does not fit what is there.
-        ValueError: what is left does not tell what it needs.
+        ValueError: what is left does not tell what it needs, or another process is at work in the plan's folder.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    with sole_writer(plan.folder):
+        return _reproduce(plan, stages, names, jobs, shown)
+
+
+def _reproduce(
+    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, shown: str | None
+) -> int:
     series = shown and shown_series(plan, shown)
     needs = estimate(plan, stages, names, jobs, series)
     if needs.left:

@@ -12,6 +12,7 @@ from qd.reproduction.processes import Job
 from qd.reproduction.reproduce import _progress, reproduce
 from qd.reproduction.sweep_plan import load_sweep
 from qd.runs import CHECKPOINT, CONFIG
+from tests.held_place import written_by_another
 
 PLANS = sorted(file.stem for file in (config_folder() / "reproduction").glob("*.yaml"))
 
@@ -210,6 +211,25 @@ def test_a_sweep_alone_tells_what_it_needs_before_it_starts(sweep_of_the_shipped
     assert told[:2] == ["sweep: 62 of 77 points left", "time: 26 min"] and told[2].startswith("disk: 0.5 GiB of")
     assert told[3:5] == ["== runs", "0 of 0 runs are done"] and "== sweep" in told
     assert asked == [["sweep", "--config", "shipped", "--out", str(plan.results), "--device", "cpu"]]
+
+
+def test_a_plan_that_another_process_is_at_is_left_alone(sweep_of_the_shipped, tmp_path):
+    plan, asked = sweep_of_the_shipped(1, "1 s", "1 MiB")
+    with written_by_another(tmp_path) as other:
+        with pytest.raises(ValueError, match=f"is being written by process {other.pid} of "):
+            reproduce(plan, ["sweep"], [], jobs=1)
+        assert asked == []
+    assert reproduce(plan, ["sweep"], [], jobs=1) == 0
+
+
+def test_a_run_that_has_not_ended_yet_is_not_cleared(one):
+    """As after a reproduction was killed, whose runs are still saving."""
+    one.folder.mkdir()
+    with written_by_another(one.folder), pytest.raises(ValueError, match="is being written by"):
+        one.clear()
+    assert one.folder.is_dir()
+    one.clear()
+    assert not one.folder.exists()
 
 
 def test_nothing_is_told_where_nothing_is_left(sweep_of_the_shipped, capsys):
