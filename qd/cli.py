@@ -11,9 +11,11 @@ from qd import commands
 from qd.cli_command import MODELS, add_command, add_sampling
 from qd.cli_evaluation import add_evaluate, add_pick, add_report, add_sweep
 from qd.cli_judging import add_fad, add_scorer_ranges, add_train_preference
+from qd.launch import first_of_machine, first_process, rank_number
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
+SHARED = ("train", "train-embedder", "evaluate", "sweep", "base")  # commands whose work several processes share
 OF_SEVERAL = ("seeds", "only")  # options of several values in commands that take overrides
 
 
@@ -21,6 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 2 for bad input (told in one message), 130 after Ctrl-C."""
     parser = build_parser()
     options = _parse(parser, arguments)
+    if options.command not in SHARED and not first_process():
+        print(
+            f"qd {options.command}: one process does it all, the first; rank {rank_number()} ends here", file=sys.stderr
+        )
+        return 0
     try:
         options.run(options)
     except ValueError as error:
@@ -65,7 +72,6 @@ def _tell(command: str, error: ValueError) -> None:
     """Every process of a run tells what stopped it, by its number, so that nothing is lost; but what is wrong with the
     config, which all processes of a machine find alike, the first of them tells for all."""
     from qd.config import ConfigError
-    from qd.ranks import first_of_machine, first_process, rank_number
 
     if isinstance(error, ConfigError) and not first_of_machine():
         return
@@ -170,7 +176,7 @@ def _add_sample(parsers: Any) -> None:
     parser.add_argument("--model", default="base", help=f"{MODELS} (default: base)")
     parser.add_argument("--prompt", required=True, help="what to play")
     parser.add_argument("--n", type=int, default=4, help="clips (default: 4)")
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale; 1 is no guidance (default: 1)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="γ, 0 or more; 1 is no guidance (default: 1)")
     add_sampling(parser)
     parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens (default: from all)")
     parser.add_argument(

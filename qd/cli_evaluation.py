@@ -23,7 +23,9 @@ def add_evaluate(parsers: Any) -> None:
         action="append",
         help="base, a run, a folder or a hub name, or several; with weights, 'a:0.5 b:0.5', their sum; may be repeated",
     )
-    parser.add_argument("--guidance", dest="guidance_scale", type=float, help="γ; 1 is no guidance (default: 1)")
+    parser.add_argument(
+        "--guidance", dest="guidance_scale", type=float, help="γ, 0 or more; 1 is no guidance (default: 1)"
+    )
     parser.add_argument(
         "--negative-prompt", help="of the guidance; '' is unconditional (default: 'Bad audio quality.')"
     )

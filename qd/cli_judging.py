@@ -21,7 +21,7 @@ def add_scorer_ranges(parsers: Any) -> None:
     parser.add_argument("--preference", default="builtin", help="builtin, audiobox:<…> or a folder (default: builtin)")
     parser.add_argument("--prompts", metavar="FILE", help="as for train (default: built-in development prompts)")
     parser.add_argument("--n", type=int, help="prompts, with 4 samples each (default: all of the file, or 32)")
-    parser.add_argument("--guidance", type=float, default=3.0, help="scale of the guided half (default: 3)")
+    parser.add_argument("--guidance", type=float, default=3.0, help="γ of the guided half, 0 or more (default: 3)")
     add_sampling(parser)
 
 
@@ -85,7 +85,7 @@ def add_fad(parsers: Any) -> None:
     parser.add_argument("--n-reference", type=int, default=512, help="pieces of the built-in reference (default: 512)")
     parser.add_argument("--protocol", default="full", help="prompts and samples of --model (default: %(default)s)")
     parser.add_argument("--prompts", metavar="FILE", help="as for train, instead of the protocol's own")
-    parser.add_argument("--guidance", type=float, default=1.0, help="of --model; 1 is no guidance (default: 1)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="γ of --model, 0 or more; 1 is none (default: 1)")
     add_negative_prompt(parser)
     parser.add_argument("--seconds", type=float, help="length of a clip of --model (default: the protocol's, 4)")
     parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn and of FAD∞'s subsets (default: 0)")

@@ -15,7 +15,7 @@ def run_train(options: argparse.Namespace) -> None:
     """``qd train``."""
     from qd.callbacks.guards import NonFiniteError
     from qd.config_schema import TrainConfig
-    from qd.ranks import first_process
+    from qd.launch import first_process
     from qd.train import train
 
     settings = {
@@ -37,9 +37,9 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_train_embedder(options: argparse.Namespace) -> None:
     """``qd train-embedder``."""
+    from qd.launch import first_process
     from qd.modules.embedder import CollapseError
     from qd.modules.embedder_config import EmbedderTrainConfig
-    from qd.ranks import first_process
     from qd.train_embedder import train_embedder
 
     config, run = _config(options, EmbedderTrainConfig, "embedder", {"data.source": options.data})
@@ -188,7 +188,7 @@ def _measuring_config(options: argparse.Namespace, schema: type, kind: str, sett
 def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict[str, Any]) -> tuple[Any, str | None]:
     """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
     from qd.config import load_config
-    from qd.ranks import first_process
+    from qd.launch import first_process
     from qd.runs import find_run, resumed_config, taken
 
     settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}

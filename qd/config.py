@@ -63,13 +63,17 @@ def load_config(
         checks: what else may be wrong with the config, to be told with the rest.
 
     Raises:
-        ConfigError: names every unknown key, ill-typed value and bad value, and the layer that holds it.
+        ConfigError: names every unknown key, ill-typed value and bad value, and the layer that holds it; of a file
+            that cannot be read the values are not known, and none is told.
     """
     problems: list[str] = []
+    unread: list[str] = []
     layers = [
         _Layer(where, problems).fitting(schema, tree)
-        for where, tree in chain(_files(kind, name, problems), _overrides(overrides, problems))
+        for where, tree in chain(_files(kind, name, unread), _overrides(overrides, problems))
     ]
+    if unread:
+        raise ConfigError([*unread, *problems])
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere

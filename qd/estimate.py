@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,12 +17,13 @@ from qd.memory import GIB, needed_bytes
 from qd.modules.distillation import DIAGNOSTICS_EVERY, DiversityDistillation
 from qd.objectives.baselines import Baseline
 from qd.run_size import run_size
-from qd.runs import FLOAT32_BYTES, disk_needed
+from qd.runs import FLOAT32_BYTES, disk_needed, held_bytes
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of a run: its processes, seconds an optimiser step and in all, bytes of each device's memory, of the disk.
+    """Needs of a run, or of what is left of it: its processes, seconds an optimiser step and in all, bytes of each
+    device's memory, of the disk; its optimiser steps, and how many of them are done.
 
     What the processes send each other is not in the time. Where the time is None, the memory is by formula.
     """
@@ -31,6 +33,8 @@ class Estimate:
     seconds: float | None
     memory: float
     disk: int
+    steps: int
+    done: int = 0
 
     def __str__(self) -> str:
         time, formula = "not measured: one process would have to hold what trainer.strategy=fsdp shares out", ""
@@ -38,7 +42,9 @@ class Estimate:
             formula = " at least, by formula"
         else:
             time = f"{clock(self.seconds)} ({self.step_seconds:.2f} s a step)"
+        left = f"steps: {self.steps - self.done} of {self.steps} left\n" if self.done else ""
         return (
+            f"{left}"
             f"ranks: {self.ranks}\n"
             f"time: {time}\n"
             f"memory: {self.memory / GIB:.1f} GiB{' a rank' if self.ranks > 1 else ''}{formula}\n"
@@ -55,15 +61,27 @@ def disk_bytes(module: DiversityDistillation, config: TrainConfig) -> int:
     return disk_needed(trained, _count(module.music) - trained, kept)
 
 
-def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: int, device: torch.device) -> Estimate:
+def estimate(
+    module: DiversityDistillation,
+    config: TrainConfig,
+    accumulation: int,
+    device: torch.device,
+    run: Path | None = None,
+    done: int = 0,
+) -> Estimate:
     """Makes two micro-batches, forward and backward, on the device, and times the second: the first warms up.
 
     The module keeps no trace of them. The time of a measured point is taken from that of the rollout, row for row.
     A run that shares its weights out is not tried: the whole of it may not fit on one device.
+
+    Args:
+        run: the folder of a run that goes on; what it holds is not needed again. done: its optimiser steps.
     """
+    steps = config.trainer.max_steps
+    disk = max(0, disk_bytes(module, config) - held_bytes(run))
     if config.trainer.sharded:
         memory = sum(needed_bytes(run_size(module, config)).values())
-        return Estimate(config.trainer.ranks, None, None, memory, disk_bytes(module, config))
+        return Estimate(config.trainer.ranks, None, None, memory, disk, steps, done)
     module.to(device)
     # This is one process: a baseline that looks at the prompts of other ranks would find none.
     baseline, module.baseline = module.baseline, Baseline()
@@ -82,13 +100,16 @@ def estimate(module: DiversityDistillation, config: TrainConfig, accumulation: i
     module.zero_grad(set_to_none=True)
     module.forget()
     module.baseline = baseline
-    points = 1 + -(-config.trainer.max_steps // config.evaluation.every)
     rows = protocol_of(config.evaluation, config.rollout.seconds).rows(config.trainer.ranks)
-    seconds = config.trainer.max_steps * step_seconds + (points + 2) * rows * rollout_seconds
+    seconds = (steps - done) * step_seconds + _rollouts(steps, config.evaluation.every, done) * rows * rollout_seconds
     moments = 2 * _trained(module) * FLOAT32_BYTES
-    return Estimate(
-        config.trainer.ranks, step_seconds, seconds, _peak_bytes(device) + moments, disk_bytes(module, config)
-    )
+    return Estimate(config.trainer.ranks, step_seconds, seconds, _peak_bytes(device) + moments, disk, steps, done)
+
+
+def _rollouts(steps: int, every: int, done: int) -> int:
+    """Of the prompts that are measured: one a point, and once for all the base model's, of one and of two passes."""
+    points = -(-steps // every) - done // every if done < steps else 0
+    return points if done else points + 3
 
 
 def _trained(module: DiversityDistillation) -> int:

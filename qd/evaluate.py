@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from qd.config_schema.measuring import EvaluateConfig
 from qd.devices import resolve_device
 from qd.evaluation.model_spec import ModelSpec
 from qd.evaluation.run_tasks import run_tasks
 from qd.evaluation.task import Task
+from qd.lock import sole_writer
 from qd.quiet import quieten_libraries
 from qd.ranks import process_group
 
 
 def evaluate(config: EvaluateConfig, dry_run: bool = False) -> None:
-    """Measures each model with each seed; see :func:`qd.evaluation.run_tasks.run_tasks`, also for what it raises.
+    """Measures each model with each seed; see :func:`qd.evaluation.run_tasks.run_tasks`, also for what it raises,
+    beside the ``ValueError`` where another process is writing the results file.
 
     Args:
         config: as :func:`qd.config.load_config` gives it, without problems.
@@ -22,5 +26,6 @@ def evaluate(config: EvaluateConfig, dry_run: bool = False) -> None:
     specs = [ModelSpec.parse(text) for text in config.models]
     asked = (config.temperature, config.guidance_scale, config.negative_prompt)
     tasks = [Task(spec, seed, *asked, fad=config.asks_fad) for spec in specs for seed in config.seeds]
-    with process_group(resolve_device(config.device)) as device:
+    alone = nullcontext() if dry_run else sole_writer(config.out)
+    with alone, process_group(resolve_device(config.device)) as device:
         run_tasks(config, tasks, device, dry_run)

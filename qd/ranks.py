@@ -17,28 +17,12 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from qd.devices import trainer_device
+from qd.launch import first_process
 from qd.runs import create_run
 from qd.sharded_strategy import FullySharded
 
 RUN_FOLDER = "QD_RUN_FOLDER"
 """Tells the run folder to the processes of the other ranks."""
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-"""Where torchrun, Lightning and SLURM tell a process its number, in the order in which Lightning looks there."""
-
-
-def rank_number() -> str:
-    """Of this process, as it was started."""
-    return next((os.environ[name] for name in RANKS if name in os.environ), "0")
-
-
-def first_process() -> bool:
-    """Whether this process is the first of its run, which alone writes and speaks."""
-    return rank_number() == "0"
-
-
-def first_of_machine() -> bool:
-    """Whether this process is the first of its run on this machine."""
-    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
 
 
 def local_device(device: torch.device, ranks: int) -> torch.device:

@@ -204,6 +204,11 @@ def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
     )  # the next one is written before the old goes
 
 
+def held_bytes(run: Path | None) -> int:
+    """What a run folder holds; of none, nothing."""
+    return sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run else 0
+
+
 def check_disk(runs: str | Path, needed: int, run: Path | None = None) -> None:
     """Refuses to start, or to go on with, a run that the disk cannot hold.
 
@@ -215,7 +220,7 @@ def check_disk(runs: str | Path, needed: int, run: Path | None = None) -> None:
     Raises:
         ValueError: fewer bytes than are needed are free where ``runs`` is, or will be.
     """
-    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run else 0
+    held = held_bytes(run)
     missing = needed - held
     folder, free = free_space(runs)
     if free < missing:

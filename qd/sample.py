@@ -43,7 +43,7 @@ def sample(
         model: any name that ``qd.models.resolver.resolve_model`` knows.
         prompt: what to play.
         n: clips.
-        guidance: γ of Eq. 1; 1 is no guidance.
+        guidance: γ of Eq. 1, 0 or more; 1 is no guidance.
         negative_prompt: of the guidance; None or empty is unconditional guidance.
         seconds: length of a clip.
         temperature: T, above 0.

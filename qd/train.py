@@ -24,6 +24,8 @@ from qd.estimate import disk_bytes, estimate
 from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.points import FILE, PointsFile
+from qd.launch import first_process
+from qd.lock import sole_writer
 from qd.loggers import build_loggers
 from qd.memory import check_memory
 from qd.models.embedder import load_embedder
@@ -32,7 +34,7 @@ from qd.models.resolver import SHIPPED, hub_name, resolve_model
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
 from qd.quiet import quieten_libraries
-from qd.ranks import check_nodes, first_process, local_device, new_folder, trainer_devices
+from qd.ranks import check_nodes, local_device, new_folder, trainer_devices
 from qd.runs import check_disk, checkpoint_step, newest_checkpoint, save_config, taken
 
 
@@ -42,14 +44,16 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     Args:
         config: of the run.
         resume: folder of the run to go on with, from its ``last.ckpt``; ``config`` is then that run's.
-        dry_run: print the config and the time, memory and disk that the run needs, and write nothing.
+        dry_run: print the config and the time, memory and disk that the run, or what is left of it, needs, and write
+            nothing.
 
     Returns:
         The run folder; None from a dry run.
 
     Raises:
         ConfigError: the config has problems, or the run exists; all are named.
-        ValueError: the disk is too small, there is nothing to resume, or a resumed run would not be the same one.
+        ValueError: the disk is too small, there is nothing to resume, a resumed run would not be the same one, or
+            another process is writing it.
         NonFiniteError: the loss, a reward or a gradient was not finite.
         KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
     """
@@ -71,7 +75,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_memory(module, config, device)
     if dry_run:
         if first_process():
-            needs = estimate(module, config, data.accumulation(ranks), device)
+            needs = estimate(module, config, data.accumulation(ranks), device, folder, done)
             print(f"{to_yaml(config)}\n{prompt_report(prompt_lists(config))}{needs}")
         return None
     # Before the folder: what cannot be measured must not take the run's name.
@@ -92,11 +96,12 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder, module.music.revision)
-    if first_process():
-        save_config(config, folder)
-        going_on = f", from step {done} to {steps}" if checkpoint else ""
-        print(f"{prompt_report(prompt_lists(config))}run folder: {folder}{going_on}", flush=True)
-    _fit(module, data, evaluator, config, folder, checkpoint)
+    with sole_writer(folder):
+        if first_process():
+            save_config(config, folder)
+            going_on = f", from step {done} to {steps}" if checkpoint else ""
+            print(f"{prompt_report(prompt_lists(config))}run folder: {folder}{going_on}", flush=True)
+        _fit(module, data, evaluator, config, folder, checkpoint)
     if first_process():
         print(
             f"finished: look at {folder / 'pareto.png'} and `make tensorboard`; `make sample MODEL={folder} PROMPT=…`"

@@ -17,13 +17,15 @@ from qd.config import ConfigError
 from qd.data.recordings import BuiltinRecordings, Recordings, RecordingsDataModule, SequentialRecordings
 from qd.devices import fast_precision, resolve_device
 from qd.embedder_card import write_card
+from qd.launch import first_process
+from qd.lock import sole_writer
 from qd.loggers import build_loggers
 from qd.models.audio_vit import AudioViT
 from qd.models.codec import load_codec
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.modules.embedder_config import BUILTIN, EmbedderTrainConfig
 from qd.quiet import quieten_libraries
-from qd.ranks import first_process, new_folder, trainer_devices
+from qd.ranks import new_folder, trainer_devices
 from qd.runs import checkpoint_step, newest_checkpoint, save_config, taken
 
 ASSET = "embedder"
@@ -44,7 +46,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
 
     Raises:
         ConfigError: the config has problems, or the run exists; all are named.
-        ValueError: there is nothing to resume, or the recordings cannot be used.
+        ValueError: there is nothing to resume, the recordings cannot be used, or another process is writing the run.
         FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
         KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
     """
@@ -56,8 +58,15 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module = _module(config)
     folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
+    with sole_writer(folder):
+        _fit(module, replace(config, name=folder.name), device, folder, checkpoint)
+    return folder / ASSET
+
+
+def _fit(
+    module: EmbedderModule, config: EmbedderTrainConfig, device: torch.device, folder: Path, checkpoint: Path | None
+) -> None:
     data = _data_or_no_folder(config, folder)
-    config = replace(config, name=folder.name)
     if first_process():
         save_config(config, folder)
         print(f"run folder: {folder}", flush=True)
@@ -74,7 +83,6 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         module.model.save_pretrained(folder / ASSET, half=True)
         parameters = sum(weight.numel() for weight in module.model.parameters())
         write_card(folder / ASSET, config, data.held_out, parameters, checkpoint_step(best), seconds, metrics)
-    return folder / ASSET
 
 
 def _module(config: EmbedderTrainConfig) -> EmbedderModule:

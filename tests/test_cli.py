@@ -258,12 +258,12 @@ def test_bad_input_is_one_message_and_status_2(calls, capsys):
 @pytest.mark.parametrize(
     ("started", "config_told", "other_told"),
     [
-        ({}, True, "qd sample: no such model\n"),
-        ({"RANK": "0", "LOCAL_RANK": "0"}, True, "qd sample: no such model\n"),
-        ({"RANK": "1", "LOCAL_RANK": "1"}, False, "qd sample: rank 1: no such model\n"),
-        ({"LOCAL_RANK": "1"}, False, "qd sample: rank 1: no such model\n"),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, True, "qd sample: rank 8: no such model\n"),
-        ({"SLURM_PROCID": "9", "SLURM_LOCALID": "1"}, False, "qd sample: rank 9: no such model\n"),
+        ({}, True, "qd train: no such model\n"),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True, "qd train: no such model\n"),
+        ({"RANK": "1", "LOCAL_RANK": "1"}, False, "qd train: rank 1: no such model\n"),
+        ({"LOCAL_RANK": "1"}, False, "qd train: rank 1: no such model\n"),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, True, "qd train: rank 8: no such model\n"),
+        ({"SLURM_PROCID": "9", "SLURM_LOCALID": "1"}, False, "qd train: rank 9: no such model\n"),
     ],
 )
 def test_a_bad_config_is_told_once_a_machine_and_no_other_error_is_lost(
@@ -272,13 +272,13 @@ def test_a_bad_config_is_told_once_a_machine_and_no_other_error_is_lost(
     for name, value in started.items():
         monkeypatch.setenv(name, value)
 
-    def missing(**kwargs):
+    def missing(*args, **kwargs):
         raise ValueError("no such model")
 
-    monkeypatch.setattr(sys.modules["qd.sample"], "sample", missing)
+    monkeypatch.setattr(sys.modules["qd.train"], "train", missing)
     assert cli.main(["train", "trainer.max_step=1"]) == 2
     assert ("unknown key" in capsys.readouterr().err) is config_told
-    assert cli.main(["sample", "--prompt", "x"]) == 2
+    assert cli.main(["train", "--name=x"]) == 2
     assert capsys.readouterr().err == other_told
 
 
@@ -309,6 +309,24 @@ def test_a_collapsed_embedder_is_one_message(calls, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["train-embedder"])
     assert stopped.value.code == "qd train-embedder: all embeddings are equal"
+
+
+@pytest.mark.parametrize("started_by", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_of_several_processes_the_first_alone_does_what_is_not_shared(calls, monkeypatch, capsys, started_by):
+    work = {
+        "fad": ["--audio=x"], "scorer-ranges": [], "sample": ["--prompt=x"], "merge": ["--a=x", "--b=y"],
+        "embedder-report": [], "train-preference": ["--data=x"],
+    }  # fmt: skip
+    monkeypatch.setenv(started_by, "1")
+    for command, arguments in work.items():
+        assert cli.main([command, *arguments]) == 0
+        assert capsys.readouterr().err == f"qd {command}: one process does it all, the first; rank 1 ends here\n"
+    assert calls == []
+    assert cli.main(["train", "--name=x"]) == 0 and calls.pop()[0] == "train"
+    monkeypatch.setenv(started_by, "0")
+    for command, arguments in work.items():
+        assert cli.main([command, *arguments]) == 0
+    assert len(calls) == len(work)
 
 
 def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):

@@ -125,6 +125,17 @@ def test_a_missing_config_lists_those_present(configs):
     assert "smal.yaml" in found and found.endswith("one of: default, small")
 
 
+def test_of_a_config_that_cannot_be_read_no_value_is_told(configs):
+    """What it would have changed is not known; an override that no config could take is told beside it."""
+    (configs / "broken.yaml").write_text("size: [1")
+    (missing,) = problems_of(Toy, "toy", "nope", ["size=-1"])
+    assert "there is no config" in missing
+    assert len(problems_of(Toy, "toy", "broken", ["size=-1"])) == 1
+    assert problems_of(Toy, "toy", "nope", ["sise=1"])[1:] == [
+        "override 'sise=1': unknown key 'sise'; did you mean 'size'?"
+    ]
+
+
 def test_an_overlay_may_extend_another_and_states_only_what_differs(configs, tmp_path):
     (configs / "smaller.yaml").write_text("extends: small\nsize: 1\n")
     (configs / "smallest.yaml").write_text("extends: smaller\ngroup: {'on': true}\n")
@@ -223,6 +234,7 @@ def test_defaults_have_no_problem():
         (["seed=-1"], "seed is -1"),
         (["name=../x"], "name is '../x'"),
         (["guidance.scale=.nan"], "guidance.scale is nan"),
+        (["guidance.scale=-1"], "guidance.scale is -1.0; expected a finite number, 0 or more"),
         (["rollout.temperature=0"], "rollout.temperature is 0.0"),
         (["rollout.temperature=.nan"], "rollout.temperature is nan"),
         (["rollout.seconds=.inf"], "rollout.seconds is inf"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ import torch
 import qd.modules.distillation as distillation
 from qd.config_schema import TrainConfig
 from qd.estimate import estimate
+from qd.evaluation.protocols import protocol_of
 from qd.memory import GIB, needed_bytes
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
+from qd.models.sampler import Sampler
 from qd.modules.step_record import StepRecord
 from qd.objectives.baselines import Baseline
 from qd.run_size import run_size
@@ -40,6 +43,36 @@ def test_what_one_step_in_fifty_measures_counts_a_fiftieth(
     found = estimate(module, config, accumulation=3, device=torch.device("cpu"))
     assert found.step_seconds == pytest.approx(3 * (3.0 + 1.0))
     assert found.seconds == pytest.approx(100 * found.step_seconds)  # nothing of it is the rollout's
+    assert "left" not in str(found)
+
+
+def test_of_a_run_that_goes_on_what_is_left_counts(
+    tiny_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Steps, the points after them, and room on the disk."""
+    clock = [0.0]
+    config = tiny_config("trainer.max_steps=100", "evaluation.every=30")
+    module = distillation.DiversityDistillation(
+        MusicGen.load(config.model.name), load_embedder(config.reward.embedder), Baseline(), config
+    )
+    sample = Sampler.sample
+
+    def lasting(*arguments: object, **options: object) -> object:
+        clock[0] += config.data.micro_batch_size  # a second a sequence
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(StepRecord, "now", lambda record, device: clock[0])
+    monkeypatch.setattr(Sampler, "sample", lasting)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_bytes(bytes(5000))
+    cpu, point = torch.device("cpu"), protocol_of(config.evaluation, config.rollout.seconds).rows(1)
+    whole = estimate(module, config, 1, cpu)
+    assert whole.seconds == pytest.approx(100 * whole.step_seconds + (3 + 4) * point)  # of steps 30, 60, 90, 100
+    rest = estimate(module, config, 1, cpu, tmp_path / "run", done=60)
+    assert rest.seconds == pytest.approx(40 * rest.step_seconds + 2 * point)  # those of 90 and 100
+    assert whole.disk - rest.disk == 5000
+    assert str(rest).startswith("steps: 40 of 100 left\n")
+    assert estimate(module, config, 1, cpu, tmp_path / "run", done=100).seconds == 0
 
 
 def test_a_run_that_shares_its_weights_out_is_told_by_formula(

@@ -22,6 +22,7 @@ from qd.evaluation.protocols import PROTOCOLS, Protocol
 from qd.merging.merge import merge
 from qd.models.musicgen import MusicGen
 from tests.conftest import CLIP_SECONDS
+from tests.held_place import written_by_another
 from tests.merging.conftest import sibling
 from tests.test_two_ranks import ended, launch
 from tests.tiny_run import stand_in_quality
@@ -159,6 +160,15 @@ def test_a_reference_asks_for_the_distance(evaluate, points, models, tiny_embedd
     assert "fad_reference: " in capsys.readouterr().err
 
 
+def test_a_file_that_another_process_is_writing_gets_no_points(evaluate, points, models, tmp_path, capsys):
+    with written_by_another(tmp_path / "results" / "points.jsonl") as other:
+        assert evaluate("--model", str(models[0])) == 2
+        assert f"points.jsonl is being written by process {other.pid} of " in capsys.readouterr().err
+        assert evaluate("--model", str(models[0]), "--dry-run") == 0
+    assert not (tmp_path / "results" / "points.jsonl").exists()
+    assert evaluate("--model", str(models[0])) == 0 and len(points()) == 1
+
+
 def test_dry_run_measures_no_point(evaluate, points, models, tmp_path, capsys):
     assert evaluate("--model", str(models[0])) == 0
     assert evaluate("--model", f"{models[0]} {models[1]}", "--dry-run") == 0
@@ -169,10 +179,11 @@ def test_dry_run_measures_no_point(evaluate, points, models, tmp_path, capsys):
 
 def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
     arguments = ["--model=runs/gone", "--model", f"{models[0]}:0.5 {models[1]}:0.6", "--protocol=ful", "--batch-rows=0"]
-    assert evaluate(*arguments, "--seeds", "0", "0", "--temperature=0", "--device=tpu") == 2
+    assert evaluate(*arguments, "--seeds", "0", "0", "--temperature=0", "--device=tpu", "--guidance=-1") == 2
     told = capsys.readouterr().err
     wanted = ("full?", "batch_rows is 0", "seeds is [0, 0]", "temperature is 0.0", "device: ", "runs/gone", "add up to")
-    assert all(text in told for text in wanted) and "7 problems" in told
+    wanted += ("guidance_scale is -1.0; expected a finite number, 0 or more",)
+    assert all(text in told for text in wanted) and "8 problems" in told
     assert not (tmp_path / "results").exists()
     (tmp_path / "taken").touch()
     (tmp_path / "folder.jsonl").mkdir()

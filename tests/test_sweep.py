@@ -101,6 +101,13 @@ def test_every_point_of_every_series_and_each_measured_once(config, models, meas
     assert all(comparable(point, points[0]) for point in points)
 
 
+def test_of_a_config_that_is_not_there_no_model_is_missed(capsys):
+    assert main(["sweep", "--config", "nope"]) == 2
+    (title, told) = capsys.readouterr().err.splitlines()
+    assert "1 problem in the configuration" in title
+    assert "there is no config" in told and "default, larger-beta" in told
+
+
 def test_no_series_is_an_error(config, capsys):
     assert main(["sweep", "--config", str(config()), "only=[]"]) == 2
     assert "only is empty; expected names of series, or null for all" in capsys.readouterr().err
@@ -212,6 +219,7 @@ def test_bad_series_are_told_at_once(config):
         {"name": "none", "temperature": {"model": "base", "values": [0.0]}},
         {"name": "scales", "guidance": {"model": "base", "scales": []}},
         {"name": "weights", "soup": {"models": ["base", "beta0"], "weights": [1.0]}},
+        {"name": "below", "guidance": {"model": "base", "scales": [0, -1]}},
     ]
     with pytest.raises(ConfigError) as told:
         load_config(SweepConfig, "sweep", str(config(series)), ["only=[three]", "protocol=ful", "seconds=0"])
@@ -220,7 +228,7 @@ def test_bad_series_are_told_at_once(config):
         "series[1] has soup and models", "series[1].soup.models is ['base']", "series[1].models.names is empty",
         "series[2] has no kind", "series[2].seeds is [1, 1]", "series[3].temperature.values is 0.0",
         "series[4].guidance.scales is empty", "2 models and 1 weights", "series 'none' is there 2 times",
-        "there is no series 'three'", "full?", "seconds is 0",
+        "there is no series 'three'", "full?", "seconds is 0", "series[6].guidance.scales is -1",
     )  # fmt: skip
     assert [text for text in wanted if not any(text in problem for problem in told.value.problems)] == []
     assert len(told.value.problems) == len(wanted)

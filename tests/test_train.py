@@ -29,6 +29,7 @@ from qd.data.prompts import PromptStream
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
 from qd.train import _build, _check_points, train
+from tests.held_place import written_by_another
 
 STEPS = 8
 WORKER = Path(__file__).with_name("tiny_run.py")
@@ -345,6 +346,28 @@ def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
     fewer = replace(config, evaluation=replace(config.evaluation, n_samples=3))
     with pytest.raises(ValueError, match="protocol 'quick-2x2.*', now 'quick-2x3.*; scorers "):
         train(fewer, resume=run)
+    assert state_of(run) == before
+
+
+def test_a_dry_run_of_a_run_that_goes_on_tells_what_is_left(
+    stopped: tuple[TrainConfig, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = stopped
+    before, done = state_of(run), config.trainer.max_steps
+    longer = replace(config, trainer=replace(config.trainer, max_steps=done + 3))
+    train(longer, resume=run, dry_run=True)
+    assert f"steps: 3 of {done + 3} left\n" in capsys.readouterr().out
+    assert state_of(run) == before
+
+
+def test_a_run_that_another_process_is_writing_does_not_go_on(stopped: tuple[TrainConfig, Path]) -> None:
+    config, run = stopped
+    before = state_of(run)
+    longer = replace(config, trainer=replace(config.trainer, max_steps=config.trainer.max_steps + 1))
+    with written_by_another(run) as other:
+        with pytest.raises(ValueError, match=f"'?{run}'? is being written by process {other.pid} of "):
+            train(longer, resume=run)
+        train(longer, resume=run, dry_run=True)
     assert state_of(run) == before
 
 

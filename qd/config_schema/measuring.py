@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,14 +64,14 @@ class EvaluateConfig(MeasuringConfig):
     """``qd evaluate``."""
 
     models: list[str] = field(default_factory=list)  # names, or sums: "runs/beta0:0.5 runs/beta15:0.5"
-    guidance_scale: float = 1.0  # γ of Eq. 1; 1 = no guidance
+    guidance_scale: float = 1.0  # γ of Eq. 1, ≥ 0; 1 = no guidance
     negative_prompt: str | None = "Bad audio quality."  # of the guidance; null = unconditional
     extrapolate: bool = False  # allow weights of a sum outside [0, 1]
 
     def problems(self) -> list[str]:
         found, weights = self.measuring_problems(self.asks_fad), WeightsInPlace()
         found += [text for model in self.models for text in self._model_problems(model, weights)]
-        found += [] if math.isfinite(self.guidance_scale) else [f"guidance_scale is {self.guidance_scale}"]
+        found += bounded("guidance_scale", self.guidance_scale, 0)
         return found + ([] if self.models else ["no model is named; expected MODEL=<name> or MODEL='<a>:0.5 <b>:0.5'"])
 
     def _model_problems(self, text: str, weights: WeightsInPlace) -> list[str]:

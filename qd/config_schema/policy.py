@@ -74,11 +74,11 @@ class ModelConfig:
 
 @dataclass
 class GuidanceConfig:
-    scale: float = 3.0  # γ of the teacher, Eq. 1; 1 = no guidance
+    scale: float = 3.0  # γ of the teacher, Eq. 1, ≥ 0; 1 = no guidance
     negative_prompt: str | None = "Bad audio quality."  # null = unconditional guidance
 
     def problems(self) -> list[str]:
-        return bounded("guidance.scale", self.scale)
+        return bounded("guidance.scale", self.scale, 0)
 
 
 @dataclass

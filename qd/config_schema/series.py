@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from qd.config_checks import bounded, positive
@@ -57,7 +58,7 @@ class GuidanceSweepConfig:
     """A model, guided."""
 
     model: str = ""
-    scales: list[float] = field(default_factory=lambda: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])  # γ; 1 = no guidance
+    scales: list[float] = field(default_factory=lambda: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])  # γ ≥ 0; 1 = no guidance
     negative_prompt: str | None = "Bad audio quality."  # null = unconditional
 
     @property
@@ -69,7 +70,7 @@ class GuidanceSweepConfig:
         return [(spec, {"guidance_scale": scale, "negative": self.negative_prompt}) for scale in self.scales]
 
     def problems(self, path: str) -> list[str]:
-        return _each(f"{path}.scales", self.scales, bounded)
+        return _each(f"{path}.scales", self.scales, partial(bounded, low=0))
 
 
 @dataclass

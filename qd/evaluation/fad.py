@@ -51,7 +51,7 @@ class Generations:
 
     Attributes:
         protocol: of the evaluation, which names the prompts and how many samples each gets.
-        guidance: γ; 1 is no guidance.
+        guidance: γ, 0 or more; 1 is no guidance.
         negative_prompt: of the guidance; None is unconditional, or no guidance.
         seed: of the tokens drawn.
         prompts: a file of them, instead of the protocol's.
@@ -73,7 +73,7 @@ class Generations:
         """Every invalid value, one sentence each."""
         return [
             *one_of("protocol", self.protocol, PROTOCOLS),
-            *positive("guidance", self.guidance),
+            *bounded("guidance", self.guidance, 0),
             *(unreadable("prompts", PromptFile.parse(self.prompts)) if self.prompts else []),
             *(positive("seconds", self.clip_seconds) if self.clip_seconds is not None else []),
         ]

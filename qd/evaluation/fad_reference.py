@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -66,7 +68,8 @@ class FadReference:
 
 
 def load_reference(name: str, embedder: str, pieces: int, device: torch.device, cache: Path) -> FadReference:
-    """The recordings as the embedder hears them; what was heard before is read from ``cache``.
+    """The recordings as the embedder hears them; what was heard before is read from ``cache``, or heard again where it
+    is damaged.
 
     Args:
         name: folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
@@ -83,8 +86,10 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
     made_by = [_digest(path) for path in paths] if paths else [BUILTIN, SPLIT, pieces, SECONDS]
     key = content_key({"recordings": made_by, "embedder": fingerprint(listener)})
     file = cache / f"{key}.npy"
-    (known, *_) = gather_objects(file.is_file())  # another rank may come a moment later, when it has appeared
-    embeddings = torch.from_numpy(np.load(file)) if known else hear_recordings(listener, paths, pieces, device)
+    # What the first rank has found counts: another may come a moment later, when the file has appeared.
+    (kept, *_) = gather_objects(_kept(file) if rank() == 0 else None)
+    known = kept is not None
+    embeddings = torch.from_numpy(kept) if known else hear_recordings(listener, paths, pieces, device)
     if len(embeddings) < LEAST:
         raise ValueError(f"reference {name!r} gives {len(embeddings)} embeddings; expected {LEAST} or more")
     if not known and rank() == 0:
@@ -95,6 +100,24 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
         unfinished.replace(file)
     what = BUILTIN if paths is None else Path(name).name
     return FadReference(listener, embeddings, f"{what}-{len(embeddings)}@{key[:8]}")
+
+
+def _kept(file: Path) -> np.ndarray | None:
+    """What was heard before; None where nothing is kept, or nothing that can be read, which is told."""
+    if not file.is_file():
+        return None
+    try:
+        embeddings = np.load(file)
+        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
+            raise ValueError(f"shape {embeddings.shape}, or values that are not finite")
+    # What numpy raises where a byte is wrong, by where it is.
+    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        warnings.warn(
+            f"{file} cannot be read as the embeddings of a reference ({error}): it is heard again and written anew",
+            stacklevel=2,
+        )
+        return None
+    return embeddings
 
 
 def load_listener(name: str) -> Embedder:

@@ -23,6 +23,7 @@ from qd.evaluation.protocols import build_protocol
 from qd.memory import check_sampling_memory
 from qd.models.embedder import load_embedder
 from qd.models.musicgen import MusicGen
+from qd.models.sampler import sampling_problems
 from qd.quiet import quieten_libraries
 from qd.scorers.loading import load_quality
 from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
@@ -65,7 +66,7 @@ def scorer_ranges(
         adherence, preference: names of ``qd.scorers.loading``.
         prompts: a file of prompts, see ``qd.data.prompt_files``; the built-in development prompts if None.
         n: prompts; all of the file, or 32 built-in ones, if None.
-        guidance: γ of the guided half.
+        guidance: γ of the guided half, 0 or more.
         negative_prompt: of the guidance; None or empty is unconditional.
         seconds: length of a clip.
         temperature: T.
@@ -73,10 +74,12 @@ def scorer_ranges(
         device: see ``qd.devices.resolve_device``.
 
     Raises:
-        ConfigError: prompts of the file are longer than the text encoder reads.
+        ConfigError: γ or T is out of range, or prompts of the file are longer than the text encoder reads.
         ValueError: a model or a scorer cannot be loaded, the device cannot hold a batch, or a scorer says the same of
             all clips.
     """
+    if problems := sampling_problems(temperature, guidance, None, None):
+        raise ConfigError(problems)
     quieten_libraries()
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
     where, rows = resolve_device(device), min(Evaluator.batch_rows, protocol.rows(ranks=1))

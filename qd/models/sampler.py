@@ -85,7 +85,7 @@ class Sampler:
             temperature: divides the logits, after guidance; one number, or one a row ``(batch,)``.
             uniforms: gives for each delayed step the uniforms ``(batch, codebooks)`` in [0, 1) that pick the tokens;
                 not needed if ``greedy``.
-            guidance_scale: 1 is no guidance.
+            guidance_scale: 0 or more; 1 is no guidance, 0 the negative prompt alone.
             negative: negative prompt of the guidance, one row for all or B rows; None is unconditional.
             top_k: keep only the k likeliest tokens. Like ``top_p`` no part of the policy that is trained.
             top_p: keep the likeliest tokens up to this total probability.
@@ -141,8 +141,8 @@ def sampling_problems(
     if not bool((values.isfinite() & (values > 0)).all()):
         shown = temperature if isinstance(temperature, float | int) else values.tolist()
         found.append(f"temperature must be finite and above 0, got {shown}; for the likeliest use greedy.")
-    if not math.isfinite(guidance_scale):
-        found.append(f"guidance_scale must be finite, got {guidance_scale}; 1 is no guidance.")
+    if not 0 <= guidance_scale < math.inf:  # below 0 the prompt itself would be avoided
+        found.append(f"guidance_scale must be finite and 0 or more, got {guidance_scale}; 1 is no guidance.")
     if top_k is not None and top_k < 1:
         found.append(f"top_k must be at least 1, got {top_k}; leave it out to keep all tokens.")
     if top_p is not None and not 0 < top_p <= 1:

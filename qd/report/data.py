@@ -82,6 +82,31 @@ class ReportData:
         """The series, in the order in which they were measured."""
         return list(dict.fromkeys(point.series for point in self.points))
 
+    def keep_newest_steps(self) -> None:
+        """Drops, and tells, the points of a run's older steps from the series over γ and T, each the line of one model.
+
+        A list of models may name several steps of a run, and an interpolation refuses them.
+        """
+        steps: dict[tuple[str, str], set[int]] = {}
+        for point in self.points:
+            if point.series.startswith(("guidance", "temperature")):
+                steps.setdefault((point.series, _without_step(point)), set()).add(point.step)
+        newest = {line: max(found) for line, found in steps.items()}
+        kept = [p for p in self.points if p.step == newest.get((p.series, _without_step(p)), p.step)]
+        if len(kept) < len(self.points):
+            lines = [
+                f"series {series!r} has {model} at steps {', '.join(map(str, sorted(found)))}"
+                for (series, model), found in steps.items()
+                if len(found) > 1
+            ]
+            older = len(self.points) - len(kept)
+            warnings.warn(
+                f"{self.results.points.path}: {older} points of older steps are left out, for the newest is drawn: "
+                f"{'; '.join(lines)}",
+                stacklevel=2,
+            )
+        self.points = kept
+
     def series(self, name: str) -> list[Setting]:
         """Its settings, in the order of λ, γ, T and β; none if it was not measured.
 
@@ -177,8 +202,11 @@ class ReportData:
 
 def _setting(point: Point) -> tuple:
     """What the seeds of a setting have in common; a point of an earlier version names a run without its step folder."""
-    model = point.model.removesuffix(f"/{step_folder(Path(), point.step)}")
-    return model, point.step, point.guidance_scale, point.negative, point.temperature, point.lam
+    return _without_step(point), point.step, point.guidance_scale, point.negative, point.temperature, point.lam
+
+
+def _without_step(point: Point) -> str:
+    return point.model.removesuffix(f"/{step_folder(Path(), point.step)}")
 
 
 def _order(point: Point) -> tuple[float, ...]:

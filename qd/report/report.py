@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -13,11 +13,10 @@ from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
 from qd.report.page import caption, markdown, page
+from qd.report.pictures import save_pictures
 from qd.report.tables import TABLES, Table
 from qd.report.tensorboard import log_report
 from qd.runs import CONFIG
-
-DPI = 200
 
 
 def write_report(
@@ -30,6 +29,8 @@ def write_report(
     scorers: str | None = None,
 ) -> dict[str, str]:
     """Writes ``<name>.png`` and ``.svg`` of each figure, ``report.md``, ``report.html`` and TensorBoard events.
+
+    Pictures of an earlier report in that folder that are out of date are removed.
 
     Args:
         points: the results file, with what lies beside it.
@@ -58,20 +59,32 @@ def write_report(
             "name another OUT"
         )
     data = ReportData(points, protocol, scorers)
+    data.keep_newest_steps()
     training = [read_training(folder) for folder in runs]
     figures, tables, left_out = _made(wanted, data, training)
     if not figures and not tables:
-        needs = "; ".join(f"{name} {why}" for name, why in left_out.items())
-        raise ValueError(f"{points} has the points of no figure and no table: {needs}")
+        raise ValueError(_nothing(data, left_out))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+    save_pictures(folder, data, figures, wanted)
     captions = {name: caption(data, name, training) for name in figures}
     (folder / "report.md").write_text(markdown(data, captions, tables, left_out), encoding="utf-8")
     (folder / "report.html").write_text(page(data, folder, captions, tables, left_out), encoding="utf-8")
     log_report(folder, data, figures)
     return left_out
+
+
+def _nothing(data: ReportData, left_out: Mapping[str, str]) -> str:
+    """What to do where there is nothing to draw."""
+    file = data.results.points.path
+    if not any(data.names):
+        return (
+            f"{file} has no series, of which figures and tables are drawn, but {len(data.points)} points that were "
+            "measured by themselves (make evaluate): measure series with `make sweep`, or name RUNS=… for the curves "
+            "along training"
+        )
+    series = ", ".join(name for name in data.names if name)
+    needs = [f"  • {name} {why}" for name, why in left_out.items()]
+    return "\n".join([f"{file} has the points of no figure and no table, but of the series {series}:", *needs])
 
 
 def _made(

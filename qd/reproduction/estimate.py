@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from qd.callbacks.progress import clock
 from qd.disk import free_space
-from qd.reproduction.plan import QD, ReproductionConfig, State, planned_runs
+from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs
+from qd.reproduction.processes import lasting
 from qd.reproduction.sweep_plan import load_sweep, sweep_arguments
+from qd.runs import held_bytes
 
 _TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s a step\))?$", re.MULTILINE)
 _POINTS = re.compile(r": of (\d+) points .*?(\d+) to measure$", re.MULTILINE)
@@ -33,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 class _Stage(NamedTuple):
-    """Of a stage: what is told of it, how many runs or points are left, seconds on one core, and GiB."""
+    """Of a stage: what is told of it, how many runs or points are left, seconds, and GiB."""
 
     lines: list[str]
     left: int
@@ -59,9 +61,9 @@ def estimate(
         ValueError: the plan does not fit what is there, or a command does not tell what it needs.
     """
     found = [_runs(plan, names, jobs)] if "runs" in stages else []
-    found += [_sweep(plan, series)] if "sweep" in stages else []
+    found += [_sweep(plan, jobs, series)] if "sweep" in stages else []
     lines = [line for stage in found for line in stage.lines]
-    seconds = sum(stage.seconds for stage in found) / jobs
+    seconds = sum(stage.seconds for stage in found)
     disk = sum(stage.disk for stage in found)
     place, free = free_space(plan.folder)
     lines += [f"time: {clock(seconds)}", f"disk: {disk:.1f} GiB of {free / 2**30:.1f} in {place}"]
@@ -70,23 +72,29 @@ def estimate(
 
 def _runs(plan: ReproductionConfig, names: Sequence[str], jobs: int) -> _Stage:
     runs = planned_runs(plan, list(names))
-    lines = [f"{run.state.value:>10}  {run.run.name}, {run.steps} steps" for run in runs]
+    lines = [f"{run.state.value:>10}  {run.run.name}, {_steps(run)}" for run in runs]
     left = [run for run in runs if run.state is not State.DONE]
     if not left:
         return _Stage(lines, 0, 0.0, 0.0)
     told = _told(left[0].settings())
     step = float(_TIME.search(told)[2])
     lines.append(f"runs: {len(left)} left, {step:.2f} s a step by itself, {jobs} at once")
-    return _Stage(lines, len(left), sum(run.steps for run in left) * step, len(left) * gibibytes(told))
+    disk = sum(max(0.0, gibibytes(told) - held_bytes(run.folder) / 2**30) for run in left)
+    return _Stage(lines, len(left), lasting([run.left * step for run in left], jobs), disk)
 
 
-def _sweep(plan: ReproductionConfig, series: Sequence[str] | None) -> _Stage:
-    """Of the points that are not there yet; of all points where models are still to be trained."""
+def _steps(run: PlannedRun) -> str:
+    return f"{run.left} of {run.steps} steps" if run.state is State.BEGUN else f"{run.steps} steps"
+
+
+def _sweep(plan: ReproductionConfig, jobs: int, series: Sequence[str] | None) -> _Stage:
+    """Of the points that are not there yet; of all points where models are still to be trained. The processes share
+    each point."""
     if all(run.state is State.DONE for run in planned_runs(plan)):
         told = _told(sweep_arguments(plan, series))
         points, left = map(int, _POINTS.search(told).groups())
         lines = [f"sweep: {left} of {points} points left"]
-        return _Stage(lines, left, read_clock(_TIME.search(told)[1]), gibibytes(told))
+        return _Stage(lines, left, read_clock(_TIME.search(told)[1]) / jobs, gibibytes(told))
     sweep = load_sweep(plan, series)
     passes = sum(2 if guided else 1 for guided in sweep.guided)
     with tempfile.TemporaryDirectory() as empty:
@@ -94,7 +102,7 @@ def _sweep(plan: ReproductionConfig, series: Sequence[str] | None) -> _Stage:
         told = _told(["evaluate", "--model", "base", *out, *sweep.overrides])
     point, count = read_clock(_TIME.search(told)[1]), len(sweep.guided)
     lines = [f"sweep: {count} points, {point:.0f} s each, guided ones twice as long"]
-    return _Stage(lines, count, passes * point, count * gibibytes(told))
+    return _Stage(lines, count, passes * point / jobs, count * gibibytes(told))
 
 
 def _told(arguments: Sequence[str]) -> str:

@@ -8,13 +8,15 @@ import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from pickle import UnpicklingError
 
 from qd.config import ConfigError, load_config
 from qd.config_schema import TrainConfig
 from qd.evaluation.points import FILE
+from qd.lock import sole_writer
 from qd.models.resolver import step_folder
 from qd.reproduction.measured import BETAS
-from qd.runs import CHECKPOINT, CONFIG, changes
+from qd.runs import CHECKPOINT, CONFIG, changes, checkpoint_step
 
 
 @dataclass
@@ -99,6 +101,16 @@ class PlannedRun:
             return State.DONE
         return State.BEGUN if (self.folder / CHECKPOINT).is_file() else State.NEW
 
+    @property
+    def left(self) -> int:
+        """Optimiser steps to make; all where the checkpoint cannot be read, which going on will tell."""
+        if self.state is not State.BEGUN:
+            return 0 if self.state is State.DONE else self.steps
+        try:
+            return self.steps - checkpoint_step(self.folder / CHECKPOINT)
+        except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError):  # what torch raises, by what is wrong
+            return self.steps
+
     def problems(self) -> list[str]:
         """Whether the folder holds a run of other settings."""
         if not (self.folder / CONFIG).is_file():
@@ -121,9 +133,14 @@ class PlannedRun:
         return [*self.settings(), "--name", self.run.name, f"trainer.runs={self.plan.folder}"]
 
     def clear(self) -> None:
-        """Removes what a run left that was killed before it saved anything."""
+        """Removes what a run left that was killed before it saved anything.
+
+        Raises:
+            ValueError: it has not ended yet.
+        """
         if self.state is State.NEW and self.folder.is_dir():
-            shutil.rmtree(self.folder)
+            with sole_writer(self.folder):
+                shutil.rmtree(self.folder)
 
 
 QD = [sys.executable, "-m", "qd"]

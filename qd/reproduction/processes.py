@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heapreplace
 from pathlib import Path
 
 POLL = 0.5  # seconds
@@ -34,6 +35,19 @@ class Job:
         """The last step that a training run printed, and its seconds a step."""
         found = _STEP.findall(self.log.read_text(encoding="utf-8", errors="replace")) if self.log.is_file() else []
         return (int(found[-1][0]), float(found[-1][1])) if found else None
+
+
+def lasting(durations: Sequence[float], at_once: int) -> float:
+    """How long :func:`run_jobs` takes for jobs that take so long each: none can be split, and each waits for its turn.
+
+    Example:
+        >>> lasting([2.0, 2.0, 2.0], at_once=2)
+        4.0
+    """
+    ends = [0.0] * at_once
+    for duration in durations:
+        heapreplace(ends, ends[0] + duration)
+    return max(ends)
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[list[Job], list[Job], list[Job]], str]) -> list[Job]:

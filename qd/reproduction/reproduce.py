@@ -8,11 +8,12 @@ from pathlib import Path
 
 from qd.callbacks.progress import clock
 from qd.config import ConfigError
+from qd.lock import sole_writer
 from qd.report.figures import FIGURES
 from qd.report.tables import TABLES
 from qd.reproduction.estimate import estimate
 from qd.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs, trained
-from qd.reproduction.processes import Job, run_jobs
+from qd.reproduction.processes import Job, lasting, run_jobs
 from qd.reproduction.sweep_plan import load_sweep, sweep_arguments
 
 STAGES = ("runs", "sweep", "report", "document")
@@ -34,9 +35,16 @@ def reproduce(
 
     Raises:
         ConfigError: the plan does not fit what is there.
-        ValueError: what is left does not tell what it needs.
+        ValueError: what is left does not tell what it needs, or another process is at work in the plan's folder.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    with sole_writer(plan.folder):
+        return _reproduce(plan, stages, names, jobs, shown)
+
+
+def _reproduce(
+    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, shown: str | None
+) -> int:
     series = shown and shown_series(plan, shown)
     needs = estimate(plan, stages, names, jobs, series)
     if needs.left:
@@ -73,9 +81,10 @@ def _progress(
     """``runs: 2 of 10 done · beta5 640/2000, beta10 630/2000 · 3 h 05 min left``."""
     seen = {job.name: job.progress() for job in running}
     over = {job.name for job in (*done, *failed)}
-    left = sum(run.steps - (seen.get(name) or (0,))[0] for name, run in runs.items() if name not in over)
+    steps = [runs[name].steps - progress[0] if progress else runs[name].left for name, progress in seen.items()]
+    steps += [run.left for name, run in runs.items() if name not in (*over, *seen)]
     rates = [progress[1] for progress in seen.values() if progress]
-    eta = f"{clock(left * sum(rates) / len(rates) / jobs)} left" if rates else "time left not known yet"
+    eta = f"{clock(lasting(steps, jobs) * sum(rates) / len(rates))} left" if rates else "time left not known yet"
     now = ", ".join(f"{name} {(progress or (0,))[0]}/{runs[name].steps}" for name, progress in seen.items())
     lost = f", {len(failed)} failed" if failed else ""
     return f"runs: {len(done)} of {len(runs)} done{lost} · {now} · {eta}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from qd.builtin import world
 from qd.cli import main
 from qd.evaluation.fad import fad
-from qd.evaluation.fad_reference import clean_pieces, embed_windows, load_listener
+from qd.evaluation.fad_reference import clean_pieces, embed_windows, load_listener, load_reference
 from qd.evaluation.protocols import PROTOCOLS, Protocol
 from qd.metrics.frechet import frechet_distance, gaussian
 from qd.models.embedder import load_embedder
@@ -158,13 +159,33 @@ def test_vggish_is_found_by_its_file(tmp_path):
 
 def test_bad_settings_are_told_at_once(tmp_path, capsys):
     (tmp_path / "old.json").touch()
-    arguments = ["--out", str(tmp_path / "old.json"), "--n-reference=1", "--protocol=ful", "--guidance=0"]
+    arguments = ["--out", str(tmp_path / "old.json"), "--n-reference=1", "--protocol=ful", "--guidance=-1"]
     assert main(["fad", *arguments, "--device=tpu"]) == 2
     error = capsys.readouterr().err
     assert "6 problems" in error
     assert "expected one of them: AUDIO=<folder> or MODEL=<name>" in error and "full?" in error
     assert main(["fad", "--audio=a", "--model=base"]) == 2
     assert "audio is 'a' and model is 'base'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "text", "zip", "nan"])
+def test_a_damaged_reference_is_heard_again_and_told(folders, tiny_embedder, tmp_path, monkeypatch, damage):
+    asked = (str(folders["clean"]), str(tiny_embedder), 512, torch.device("cpu"), tmp_path)
+    whole = load_reference(*asked)
+    (file,) = tmp_path.iterdir()
+    kept = file.read_bytes()
+    zipped = io.BytesIO()
+    np.savez(zipped, a=np.zeros(3))
+    nan = io.BytesIO()
+    np.save(nan, np.full_like(np.load(file), np.nan))
+    spoiled = {"torn": kept[:-9], "empty": b"", "text": b"x" * 99, "zip": zipped.getvalue(), "nan": nan.getvalue()}
+    file.write_bytes(spoiled[damage])
+    with pytest.warns(UserWarning, match=f"{file.name} cannot be read as the .*: it is heard again and written anew"):
+        again = load_reference(*asked)
+    assert torch.equal(again.embeddings, whole.embeddings) and again.description == whole.description
+    assert file.read_bytes() == kept and list(tmp_path.iterdir()) == [file]
+    monkeypatch.setattr("qd.evaluation.fad_reference.hear_recordings", None)  # kept: not heard again
+    assert torch.equal(load_reference(*asked).embeddings, whole.embeddings)
 
 
 def test_too_little_audio_is_refused(folders, tiny_embedder):

@@ -77,6 +77,7 @@ def test_bad_input_is_told_before_anything_is_sampled(tiny_model, monkeypatch, t
     monkeypatch.setattr(MusicGen, "condition", None)
     for given, named in (
         ({"n": 1}, "n_prompts is 1"),
+        ({"guidance": -1.0, "temperature": 0.0}, r"(?s)temperature must be .* guidance_scale must be .* 0 or more"),
         ({"adherence": "clip"}, "adherence scorer 'clip': expected builtin, clap:"),
         ({"preference": "mos"}, "preference scorer 'mos': expected builtin, audiobox:"),
         ({"prompts": str(tmp_path / "long.txt")}, r"1 too long for the model's text encoder, .*: line 2 \("),

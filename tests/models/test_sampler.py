@@ -309,7 +309,8 @@ def test_counter_uniforms_are_uniform_and_uncorrelated():
     [
         ({"temperature": 0.0}, "temperature must be finite and above 0, got 0.0"),
         ({"temperature": math.nan}, "temperature"),
-        ({"guidance_scale": math.inf}, "guidance_scale must be finite, got inf"),
+        ({"guidance_scale": math.inf}, "guidance_scale must be finite and 0 or more, got inf"),
+        ({"guidance_scale": -1.0}, "guidance_scale must be finite and 0 or more, got -1.0; 1 is no guidance"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
         ({"greedy": False}, "uniforms are needed"),

@@ -142,7 +142,7 @@ def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
     file = synthetic.results.points.path
     with pytest.raises(ValueError, match="no figure-5, nonsense; expected some of figure-1"):
         write_report(file, tmp_path / "report", only=["figure-5", "nonsense"])
-    with pytest.raises(ValueError, match="of no figure and no table: figure-6 needs a series"):
+    with pytest.raises(ValueError, match="no figure and no table, but of the series betas:\n  • figure-6 needs a"):
         write_report(file, tmp_path / "report", only=["figure-6"])
     with pytest.raises(NotMeasuredError, match="betas"):
         headline(ReportData(file))
@@ -157,6 +157,38 @@ def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
     values.unlink()
     with pytest.raises(ValueError, match=r"\.npz is missing: the values behind the point of 'base'"):
         ReportData(file).series("betas")
+
+
+def test_of_evaluations_alone_it_is_told_what_to_do(synthetic, trained, tmp_path: Path) -> None:
+    for model in ("base", "beta0"):
+        synthetic.add("", model, 1.0, 0.3)
+    file = synthetic.results.points.path
+    with pytest.raises(
+        ValueError, match=r"has no series, .* but 2 points .* with `make sweep`, or name RUNS=…"
+    ) as told:
+        write_report(file, tmp_path / "report")
+    assert "figure-" not in str(told.value) and not (tmp_path / "report").exists()
+    assert "figure-2" not in write_report(file, tmp_path / "report", runs=[trained("beta0", 0.0)])
+
+
+def test_pictures_that_are_out_of_date_are_removed_and_no_others(whole: Path, synthetic, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_report(whole, out)
+    kept = {path.name: path.read_bytes() for path in out.glob("figure-*")}
+    assert len(kept) == 2 * 7
+    own = {"figure-1.png": kept["figure-3.png"].replace(b"qd report of", b"my figure of"), "mine.svg": b"<svg/>"}
+    for name, content in own.items():
+        (out / name).write_bytes(content)
+    write_report(whole, out, only=["figure-3", "figure-1"])  # of the same points: the others are as good as before
+    found = {path.name: path.read_bytes() for path in out.glob("*.[ps][nv]g")}
+    assert set(found) == {*kept, *own} and found["figure-4.png"] == kept["figure-4.png"]
+    for scale in (1.0, 3.0):
+        synthetic.add("guidance-base", "base", scale, 0.5, guidance_scale=scale, protocol="quick")
+    left_out = write_report(whole, out, protocol="quick", only=["figure-6", "figure-4"])
+    assert list(left_out) == ["figure-4"]
+    found = {path.name: path.read_bytes() for path in out.glob("*.[ps][nv]g")}
+    assert set(found) == {"figure-6.png", "figure-6.svg", *own}
+    assert {name: found[name] for name in own} == own
 
 
 def test_a_torn_last_line_is_left_out_and_told(whole: Path, tmp_path: Path) -> None:
@@ -196,6 +228,26 @@ def test_two_steps_at_one_lambda_of_an_interpolation_are_refused(synthetic) -> N
     told = r"2 models at λ = 0.5 of series 'slider' \(.*step-002000:0.5; .*step-004000:0.5\).* Remove the lines"
     with pytest.raises(ValueError, match=told):
         ReportData(synthetic.results.points.path).series("slider")
+
+
+def test_of_a_line_over_guidance_the_newest_step_is_drawn(synthetic, tmp_path: Path) -> None:
+    """And those that were measured of the step before are told, once; a list of models may have both steps."""
+    for step in (2000, 4000):
+        for scale in (1.0, 3.0, 5.0) if step == 2000 else (1.0, 3.0):
+            model, asked = f"runs/b/step-{step:06d}", {"guidance_scale": scale, "step": step, "seed": 1}
+            synthetic.add("guidance-b", model, scale + step / 1e4, 0.3, **asked)
+        synthetic.add("temperature-b", f"runs/b{step}/step-{step:06d}", 1.0, 0.3, temperature=step / 2000, step=step)
+        synthetic.add("betas", f"runs/b/step-{step:06d}", 1.0, 0.3, beta=15.0, step=step)
+    file = synthetic.results.points.path
+    with pytest.warns(UserWarning) as told:
+        write_report(file, tmp_path / "report", only=["figure-6"])
+    (one,) = (str(warning.message) for warning in told)
+    assert "3 points of older steps are left out" in one and one.endswith("'guidance-b' has runs/b at steps 2000, 4000")
+    data = ReportData(file)
+    with pytest.warns(UserWarning, match="3 points"):
+        data.keep_newest_steps()
+    assert [(s.point.guidance_scale, s.point.step) for s in data.series("guidance-b")] == [(1.0, 4000), (3.0, 4000)]
+    assert [len(data.series(name)) for name in ("temperature-b", "betas")] == [2, 2]
 
 
 def test_a_slider_that_is_no_interpolation_costs_what_is_drawn_along_it(synthetic, tmp_path: Path) -> None:

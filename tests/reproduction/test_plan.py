@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from qd.config import ConfigError, config_folder, load_config
 from qd.reproduction.estimate import estimate, gibibytes, read_clock
 from qd.reproduction.plan import PlannedRun, ReproductionConfig, RunConfig, State, planned_runs
-from qd.reproduction.reproduce import reproduce
+from qd.reproduction.processes import Job
+from qd.reproduction.reproduce import _progress, reproduce
 from qd.reproduction.sweep_plan import load_sweep
 from qd.runs import CHECKPOINT, CONFIG
+from tests.held_place import written_by_another
 
 PLANS = sorted(file.stem for file in (config_folder() / "reproduction").glob("*.yaml"))
 
@@ -70,6 +73,31 @@ def test_the_estimate_of_a_run_that_has_begun_begins_none(one):
     assert "--resume" in one.command() and "--resume" not in one.settings()
     assert not any(text.startswith(("--name", "trainer.runs=")) for text in one.settings())
     assert one.command()[-1] == "trainer.max_steps=20"  # if the plan asks for more steps than it was begun with
+
+
+def test_of_a_run_that_has_begun_the_steps_that_are_left_count(tmp_path, monkeypatch):
+    """Two runs of a hundred steps of a second, of which one has made eighty; and a checkpoint that cannot be read."""
+    monkeypatch.setattr(
+        "qd.reproduction.estimate._told", lambda arguments: "time: 10 min (1.00 s a step)\ndisk: 1.0 GiB"
+    )
+    runs = [RunConfig("a", 15.0), RunConfig("b", 15.0, seed=1)]
+    plan = ReproductionConfig(folder=str(tmp_path), overrides=["trainer.max_steps=100"], runs=runs)
+    (tmp_path / "b").mkdir()
+    torch.save({"global_step": 80}, tmp_path / "b" / CHECKPOINT)
+    told = estimate(plan, ["runs"], [], jobs=1).text.splitlines()
+    assert [line.strip() for line in told[:2]] == ["to do  a, 100 steps", "to go on  b, 20 of 100 steps"]
+    assert told[-2] == "time: 2 min"
+    (tmp_path / "b" / CHECKPOINT).write_bytes(b"")
+    assert estimate(plan, ["runs"], [], jobs=1).text.splitlines()[-2] == "time: 3 min"
+
+
+def test_the_time_left_knows_that_no_run_can_be_split(tmp_path):
+    plan = ReproductionConfig(folder=str(tmp_path), overrides=["trainer.max_steps=100"], runs=[RunConfig("a", 15.0)])
+    runs = {name: PlannedRun(plan, RunConfig(name), 100) for name in "abcd"}
+    jobs = {name: Job(name, list, tmp_path / name) for name in "abcd"}
+    jobs["b"].log.write_text("step 40/100 · 3.00 s/step · KL\n")
+    told = _progress(runs, [jobs["a"]], [jobs["b"], jobs["c"]], [], 2)  # 60 steps; 100; and 100 after the 60
+    assert told == "runs: 1 of 4 done · b 40/100, c 0/100 · 8 min left"
 
 
 def test_both_estimators_are_compared_at_constant_batch():
@@ -149,7 +177,7 @@ def test_the_estimate_adds_up_what_is_left(tmp_path, monkeypatch):
     assert needs.left
     lines = needs.text.splitlines()
     assert lines[0].split() == ["done", "beta0,", "150", "steps"] and "to do" in lines[1]
-    assert lines[-2] == "time: 18 min"  # 7 runs × 150 steps × 2 s / 2
+    assert lines[-2] == "time: 20 min"  # 7 runs of 150 steps of 2 s, two at once: the last one waits for its turn
     assert lines[-1].startswith("disk: 7.0 GiB of")
     sweep = load_sweep(plan)
     seconds = 30 * (len(sweep.guided) + sum(sweep.guided))
@@ -183,6 +211,25 @@ def test_a_sweep_alone_tells_what_it_needs_before_it_starts(sweep_of_the_shipped
     assert told[:2] == ["sweep: 62 of 77 points left", "time: 26 min"] and told[2].startswith("disk: 0.5 GiB of")
     assert told[3:5] == ["== runs", "0 of 0 runs are done"] and "== sweep" in told
     assert asked == [["sweep", "--config", "shipped", "--out", str(plan.results), "--device", "cpu"]]
+
+
+def test_a_plan_that_another_process_is_at_is_left_alone(sweep_of_the_shipped, tmp_path):
+    plan, asked = sweep_of_the_shipped(1, "1 s", "1 MiB")
+    with written_by_another(tmp_path) as other:
+        with pytest.raises(ValueError, match=f"is being written by process {other.pid} of "):
+            reproduce(plan, ["sweep"], [], jobs=1)
+        assert asked == []
+    assert reproduce(plan, ["sweep"], [], jobs=1) == 0
+
+
+def test_a_run_that_has_not_ended_yet_is_not_cleared(one):
+    """As after a reproduction was killed, whose runs are still saving."""
+    one.folder.mkdir()
+    with written_by_another(one.folder), pytest.raises(ValueError, match="is being written by"):
+        one.clear()
+    assert one.folder.is_dir()
+    one.clear()
+    assert not one.folder.exists()
 
 
 def test_nothing_is_told_where_nothing_is_left(sweep_of_the_shipped, capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qd.reproduction.processes import Job, run_jobs
+from qd.reproduction.processes import Job, lasting, run_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +43,14 @@ def test_so_many_run_at_once(tmp_path):
     assert max(int(each.log.read_text()) for each in jobs) <= 2
 
 
+@pytest.mark.parametrize(
+    ("durations", "at_once", "expected"),
+    [([], 2, 0), ([3, 3, 3], 1, 9), ([3, 3, 3], 2, 6), ([3, 3, 3], 8, 3), ([5, 1, 1, 4], 2, 6), ([1, 1, 5], 2, 6)],
+)
+def test_the_time_of_all_is_that_of_their_turns(durations, at_once, expected):
+    assert lasting(durations, at_once) == expected
+
+
 def test_progress_is_read_from_the_log(tmp_path):
     one = job(tmp_path, "a", "")
     assert one.progress() is None
@@ -66,7 +74,7 @@ def runner(tmp_path):
     """Starts a process that runs two children; returns it and their logs when both are there."""
     script = tmp_path / "runner.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom qd.reproduction.processes import Job, run_jobs\n"
+        "import sys\nfrom pathlib import Path\nfrom qd.reproduction.processes import Job, lasting, run_jobs\n"
         f"command = [sys.executable, '-c', {textwrap.dedent(CHILD)!r}]\n"
         "jobs = [Job(n, lambda: command, Path(sys.argv[1]) / n) for n in 'ab']\n"
         "try:\n    run_jobs(jobs, 2, lambda *_: '')\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"

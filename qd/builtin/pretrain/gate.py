@@ -44,7 +44,7 @@ class GateConfig:
         problems = [
             *bounded("seed", self.seed, 0),
             *one_of("protocol", self.protocol, PROTOCOLS),
-            *(problem for scale in self.scales for problem in bounded("scales", scale)),
+            *(problem for scale in self.scales for problem in bounded("scales", scale, 0)),
         ]
         if self.gate_scale not in self.scales:
             scales = ", ".join(f"{scale:g}" for scale in self.scales) or "none"

@@ -1,0 +1,39 @@
+"""Another process that writes a folder or a file for as long as a test needs one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = """
+import os, sys, time
+from qd.lock import sole_writer
+with sole_writer(sys.argv[1]):
+    worker = os.fork() if "forks" in sys.argv else os.getpid()
+    if worker == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(worker, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def written_by_another(place: Path, *how: str) -> Iterator[subprocess.Popen]:
+    """The process, which holds the place until it reads a line or the context ends; ``said`` is its own number, or
+    with ``"forks"`` that of a worker that it has forked.
+    """
+    command = [sys.executable, "-c", CODE, str(place), *how]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        process.said = int(process.stdout.readline())
+        try:
+            yield process
+        finally:
+            process.kill()
