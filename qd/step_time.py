@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from qd.objectives.distillation import rows_at_once
 from qd.run_size import RunSize
 
-LAUNCHES_A_LAYER = 20
-"""Operations of a decoder layer in one step of the token loop, each started by itself on a GPU: about so many (a test
-counts those of a CPU in mixed precision, which are a few more)."""
+LAUNCHES_A_LAYER = 11
+"""Kernels of a decoder layer in one step of the token loop, one after another in the graph that a GPU replays: six
+products, three norms and two attentions."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Rates:
     Attributes:
         operations: floating-point operations a second that products of matrices reach, not those of its data sheet.
         bandwidth: of its memory, bytes a second.
-        launch: seconds that starting an operation takes.
+        launch: seconds of a kernel's beginning and end, on a GPU.
     """
 
     operations: float
@@ -46,20 +46,17 @@ def step_seconds(size: RunSize, rates: Rates, micro_batches: int = 1, guided: bo
 
 
 def rollout_seconds(size: RunSize, rates: Rates, guided: bool = False) -> float:
-    """Of the token loop: in each of its steps the largest of three limits.
+    """Of the token loop: in each of its steps the longer of two limits, and what the kernels take beside them.
 
     The products of B tokens with the weights (2B of guided ones, with the heads once), and the scores of attention, at
-    S/2 tokens in the mean; reading weights and cache once; and starting the operations one by one.
+    S/2 tokens in the mean; and reading weights and cache once. A kernel begins and ends with little to do.
     """
     rows = size.rows * (2 if guided else 1)
     cache = rows * size.layers * 2 * size.width * size.steps / 2
     products = rows * _layer_weights(size) + size.rows * size.head_weights
     read = size.product_bytes * (_layer_weights(size) + size.head_weights + cache)
-    return size.steps * max(
-        2 * (products + cache) / rates.operations,
-        read / rates.bandwidth,
-        LAUNCHES_A_LAYER * size.layers * rates.launch,
-    )
+    longer = max(2 * (products + cache) / rates.operations, read / rates.bandwidth)
+    return size.steps * (longer + LAUNCHES_A_LAYER * size.layers * rates.launch)
 
 
 def teacher_operations(size: RunSize, guided: bool = True) -> float:

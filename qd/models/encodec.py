@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import EncodecModel
 
 SAMPLES_AT_ONCE = 2**22
-"""Of audio that is decoded at once: each takes a kilobyte between the widest layers, and 13 clips of 10 s some 4 GiB."""
+"""Of audio that is decoded at once: each takes a kilobyte between the widest layers, and 13 clips of 10 s 4 GiB."""
 
 
 class EncodecCodec(nn.Module):
