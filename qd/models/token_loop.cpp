@@ -6,7 +6,8 @@
 //   other, so the threads never wait for each other.
 // - A step of a small model is some sixty operations of 10 to 100 microseconds; here they are function calls whose
 //   intermediate results stay in the nearest cache.
-// - The products with the weights keep a block of results in registers and read each weight once a step.
+// - The products with the weights keep a block of results in registers, read each weight once a step, and ask for the
+//   next ones meanwhile.
 //
 // Every sum runs in an order that depends on the model alone. So a row's tokens are the same, to the bit, whichever
 // rows are drawn with it and however many threads there are.
@@ -113,15 +114,19 @@ static void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t inpu
     if constexpr (ROWS > 1) pack_rows<ROWS / 2>(x, stride, rows, inputs, packed);
 }
 
-// A block of results, ROWS x (PANELS * LANES), summed in registers: each weight that is loaded serves all rows.
+// A block of results, ROWS x (PANELS * LANES), summed in registers: each weight that is loaded serves all rows. The
+// weights of a model do not fit into the nearer caches, so those of the next block are asked for meanwhile; few rows
+// leave no time for that.
 template <bool ADD, int ROWS, int PANELS>
 static void multiply_block(const float* x, const float* weight, int64_t inputs, float* result, int64_t stride) {
     Lanes sum[ROWS][PANELS] = {};
     for (int64_t i = 0; i < inputs; ++i) {
         Lanes column[PANELS];
 #pragma GCC unroll 4
-        for (int p = 0; p < PANELS; ++p)
+        for (int p = 0; p < PANELS; ++p) {
             column[p] = at(weight + (p * inputs + i) * LANES);
+            if (ROWS >= 8) __builtin_prefetch(weight + ((PANELS + p) * inputs + i) * LANES, 0, 2);
+        }
 #pragma GCC unroll 16
         for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 4
