@@ -2,8 +2,8 @@
 //
 // Same arithmetic as cached_decoder.py and sampler.py, which are the reference and what runs where no compiler is found.
 // It is faster for three reasons:
-// - Each thread draws some of the sequences from the first token to the last. Rows of a batch do not depend on each
-//   other, so the threads never wait for each other.
+// - Each thread draws some of the sequences from the first token to the last, a few dozen rows at once. Rows of a batch
+//   do not depend on each other, so the threads never wait for each other.
 // - A step of a small model is some sixty operations of 10 to 100 microseconds; here they are function calls whose
 //   intermediate results stay in the nearest cache.
 // - The products with the weights keep a block of results in registers, read each weight once a step, and ask for the
@@ -16,13 +16,19 @@
 // `head_size` of one attention head. `token_loop.py` holds the same structs, in the same order.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <new>
 #include <numeric>
 #include <thread>
 #include <vector>
+
+#include <sys/mman.h>
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, TILE = 16;  // floats of a register; most rows of a block of results, one register a row
@@ -36,6 +42,8 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 static inline const Lanes& at(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 static inline Lanes& at(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
+// Rows that a thread draws together. More would not make the products faster, and their caches would lie farther away.
+constexpr int64_t ROWS_AT_ONCE = 32;
 constexpr float NEVER = -1e30f;  // a score whose probability is 0
 
 struct Norm {
@@ -64,7 +72,6 @@ struct Work {
     const float* inverse_temperature;  // (sequences)
     const float* uniforms;             // (steps, sequences, codebooks)
     const uint8_t* real;               // (codebooks, steps)
-    float *keys, *values;              // the caches, zeros; of a row: see Cache
     int64_t* delayed;                  // (sequences, codebooks, steps)
     float* log_probs;                  // the same
     double* entropy;                   // (sequences), summed over the real tokens
@@ -158,6 +165,23 @@ static void multiply_panels(const float* x, int64_t rows, const float* weight, i
 
 // ---- One thread: its sequences, from the first step to the last -------------------------------------------------------
 
+struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<float[], Free>;
+
+// Not filled: its pages come when they are first written, large ones where the system has them.
+static Memory allocate(int64_t floats) {
+    constexpr size_t PAGE = 2 << 20;
+    const size_t bytes = (floats * sizeof(float) + PAGE - 1) / PAGE * PAGE;
+    void* memory = std::aligned_alloc(PAGE, bytes);
+    if (!memory) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return Memory(static_cast<float*>(memory));
+}
+
 // What attention reads of a row, in blocks of LANES steps, so that it is one stream through memory: keys (steps / LANES,
 // heads, head_size, LANES), whose products give LANES scores at once; values (steps / LANES, heads, LANES, head_size up
 // to whole registers).
@@ -168,11 +192,13 @@ struct Cache {
 class Worker {
    public:
     Worker(const Model& model, const Work& work, int64_t first, int64_t count)
-        : m(model), w(work), first(first), count(count), rows(count * (work.guided ? 2 : 1)), width(padded(model.width)),
-          head_size(model.width / model.heads), value_size(padded(head_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
+        : m(model), w(work), first(first), count(count), rows(count * (work.guided ? 2 : 1)),
+          width(padded(model.width)), head_size(model.width / model.heads), value_size(padded(head_size)),
+          cached(model.layers * rows * padded(work.steps) * model.heads), keys(allocate(cached * head_size)),
+          values(allocate(cached * value_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
           wide(rows * padded(std::max({3 * model.width, model.ffn, model.codebooks * model.tokens}))),
-          packed(rows * std::max(model.ffn, width)), scores(model.heads * padded(std::max(work.steps, work.text_length))), mixed(model.heads * value_size),
-          probs(model.tokens), order(model.tokens), tokens(count * model.codebooks, model.tokens) {}
+          packed(rows * std::max(model.ffn, width)), scores(model.heads * padded(std::max(work.steps, work.text_length))),
+          mixed(model.heads * value_size), probs(model.tokens), order(model.tokens), tokens(count * model.codebooks, model.tokens) {}
 
     void run() {
         for (int64_t step = 0; step < w.steps; ++step) {
@@ -191,6 +217,8 @@ class Worker {
     const Model& m;
     const Work& w;
     const int64_t first, count, rows, width, head_size, value_size;  // width, value_size: up to whole registers
+    const int64_t cached;                                            // steps of all layers, rows and heads
+    const Memory keys, values;                                       // the caches; of a row: see Cache
     std::vector<float> hidden, normed, attended, wide, packed, scores, mixed, probs;
     std::vector<int64_t> order, tokens;
 
@@ -204,7 +232,7 @@ class Worker {
                                        inputs, result + p * LANES, padded(outputs));
     }
 
-    // Row of the condition, and of the caches, that a row of this thread is.
+    // Row of the condition that a row of this worker is.
     int64_t condition_row(int64_t row) const { return row < count ? first + row : w.sequences + first + row - count; }
 
     void embed(int64_t step) {
@@ -224,7 +252,7 @@ class Worker {
         multiply<false>(normed.data(), rows, m.width, layer.qkv, 3 * m.width, wide.data());
         for (int64_t row = 0; row < rows; ++row) {
             const float* qkv = &wide[row * padded(3 * m.width)];
-            const Cache cache = remember(index, condition_row(row), step, qkv + m.width, qkv + 2 * m.width);
+            const Cache cache = remember(index, row, step, qkv + m.width, qkv + 2 * m.width);
             attend(qkv, cache, step + 1, nullptr, &attended[row * width]);
         }
         multiply<true>(attended.data(), rows, m.width, layer.out, m.width, hidden.data());
@@ -265,8 +293,10 @@ class Worker {
 
     // Stores a step's key and value of a row.
     Cache remember(int64_t layer, int64_t row, int64_t step, const float* key, const float* value) {
-        const int64_t all = w.sequences * (w.guided ? 2 : 1), before = (layer * all + row) * padded(w.steps) * m.heads;
-        float *keys = w.keys + before * head_size, *values = w.values + before * value_size;
+        const int64_t before = (layer * rows + row) * padded(w.steps) * m.heads;
+        float *keys = this->keys.get() + before * head_size, *values = this->values.get() + before * value_size;
+        if (step % LANES == 0)  // what is weighted with 0 must be a number
+            std::fill_n(values + step * m.heads * value_size, LANES * m.heads * value_size, 0.0f);
         for (int64_t head = 0; head < m.heads; ++head, key += head_size, value += head_size) {
             const int64_t block = (step / LANES * m.heads + head) * LANES, lane = step % LANES;
             for (int64_t i = 0; i < head_size; ++i) keys[block * head_size + i * LANES + lane] = key[i];
@@ -392,17 +422,34 @@ class Worker {
     }
 };
 
+// Draws the sequences from `first` up to `end`, about ROWS_AT_ONCE rows at a time.
+static void draw_sequences(const Model& model, const Work& work, int64_t first, int64_t end) {
+    const int64_t all = end - first, at_once = ROWS_AT_ONCE / (work.guided ? 2 : 1);
+    const int64_t pieces = std::max<int64_t>(1, (all + at_once / 2) / at_once);
+    for (int64_t i = 0; i < pieces; ++i) {
+        const int64_t start = first + all * i / pieces;
+        Worker(model, work, start, first + all * (i + 1) / pieces - start).run();
+    }
+}
+
 extern "C" {
 
 int64_t lanes() { return LANES; }
 
-void draw_tokens(const Model* model, const Work* work, int64_t threads) {
+// Whether there was memory for it.
+int64_t draw_tokens(const Model* model, const Work* work, int64_t threads) {
     threads = std::min(threads, work->sequences);
+    std::atomic<bool> room{true};
     std::vector<std::thread> pool;
-    for (int64_t i = 0; i < threads; ++i) {
-        const int64_t first = work->sequences * i / threads, end = work->sequences * (i + 1) / threads;
-        pool.emplace_back([=] { Worker(*model, *work, first, end - first).run(); });
-    }
+    for (int64_t i = 0; i < threads; ++i)
+        pool.emplace_back([=, &room] {
+            try {
+                draw_sequences(*model, *work, work->sequences * i / threads, work->sequences * (i + 1) / threads);
+            } catch (const std::bad_alloc&) {
+                room = false;
+            }
+        });
     for (std::thread& thread : pool) thread.join();
+    return room;
 }
 }
