@@ -97,6 +97,16 @@ static inline float exponential(float x) {
     return x < -87.0f ? 0.0f : sum * power;
 }
 
+// The largest of some numbers; a compiler does not take many at once by itself, for the sake of NaN.
+static inline float greatest(const float* x, int64_t size) {
+    if (size < LANES) return *std::max_element(x, x + size);
+    Lanes most = at(x + size - LANES);
+    for (int64_t i = 0; i + LANES <= size; i += LANES) most = at(x + i) > most ? at(x + i) : most;
+    float result = most[0];
+    for (int i = 1; i < LANES; ++i) result = std::max(result, most[i]);
+    return result;
+}
+
 // x Φ(x), with the error function to 1.5e-7 (Abramowitz and Stegun 7.1.26).
 static inline float gelu(float x) {
     const float z = std::fabs(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
@@ -340,9 +350,8 @@ class Worker {
 
     // Turns scores into e^(score - largest), and returns their sum.
     static float softmax(float* x, int64_t size) {
-        float largest = x[0], sum = 0;
-#pragma omp simd reduction(max : largest)
-        for (int64_t i = 0; i < size; ++i) largest = std::max(largest, x[i]);
+        const float largest = greatest(x, size);
+        float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < size; ++i) sum += x[i] = exponential(x[i] - largest);
         return sum;
@@ -359,9 +368,10 @@ class Worker {
                 continue;
             }
             float* logits = &wide[index * padded(m.codebooks * m.tokens) + book * m.tokens];
+            const float inverse = w.inverse_temperature[sequence];
             float broken = 0;  // NaN if a logit is infinite or NaN, as of a run that diverged
 #pragma omp simd reduction(+ : broken)
-            for (int64_t i = 0; i < m.tokens; ++i) broken += 0.0f * (logits[i] *= w.inverse_temperature[sequence]);
+            for (int64_t i = 0; i < m.tokens; ++i) broken += 0.0f * (logits[i] *= inverse);
             if (std::isnan(broken)) {  // no order, so neither sorting nor a running sum finds a token
                 w.delayed[place] = token = 0;
                 w.log_probs[place] = broken;
@@ -369,8 +379,8 @@ class Worker {
                 continue;
             }
             truncate(logits);
-            const float largest = *std::max_element(logits, logits + m.tokens);
-            token = w.greedy ? std::max_element(logits, logits + m.tokens) - logits : 0;
+            const float largest = greatest(logits, m.tokens);
+            token = w.greedy ? std::find(logits, logits + m.tokens, largest) - logits : 0;
             probs.assign(logits, logits + m.tokens);
             const float total = softmax(probs.data(), m.tokens), log_total = std::log(total);
             if (!w.greedy) token = pick(w.uniforms[(step * w.sequences + sequence) * m.codebooks + book] * total);
