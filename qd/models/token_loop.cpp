@@ -44,6 +44,8 @@ static inline Lanes& at(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
 // Rows that a thread draws together. More would not make the products faster, and their caches would lie farther away.
 constexpr int64_t ROWS_AT_ONCE = 32;
+// Inputs of a product at a time: the rows and weights of a few blocks fit into the nearest cache.
+constexpr int64_t DEPTH = 128;
 constexpr float NEVER = -1e30f;  // a score whose probability is 0
 
 struct Norm {
@@ -135,9 +137,10 @@ static void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t inpu
 // weights of a model do not fit into the nearer caches, so those of the next block are asked for meanwhile; few rows
 // leave no time for that.
 template <bool ADD, int ROWS, int PANELS>
-static void multiply_block(const float* x, const float* weight, int64_t inputs, float* result, int64_t stride) {
+static void multiply_block(const float* x, const float* weight, int64_t inputs, int64_t depth, float* result,
+                           int64_t stride) {
     Lanes sum[ROWS][PANELS] = {};
-    for (int64_t i = 0; i < inputs; ++i) {
+    for (int64_t i = 0; i < depth; ++i) {
         Lanes column[PANELS];
 #pragma GCC unroll 4
         for (int p = 0; p < PANELS; ++p) {
@@ -161,16 +164,17 @@ static void multiply_block(const float* x, const float* weight, int64_t inputs, 
 // A few panels of the weight with all rows: what was loaded for the first block is near for the next.
 template <bool ADD, int ROWS>
 static void multiply_panels(const float* x, int64_t rows, const float* weight, int64_t panels, int64_t inputs,
-                            float* result, int64_t stride) {
+                            int64_t depth, float* result, int64_t stride) {
     constexpr int PANELS = ROWS >= 16 ? 1 : ROWS == 8 ? 2 : 4;  // independent sums enough to keep the units busy
-    for (; rows >= ROWS; rows -= ROWS, x += ROWS * inputs, result += ROWS * stride) {
+    for (; rows >= ROWS; rows -= ROWS, x += ROWS * depth, result += ROWS * stride) {
         int64_t p = 0;
         for (; p + PANELS <= panels; p += PANELS)
-            multiply_block<ADD, ROWS, PANELS>(x, weight + p * inputs * LANES, inputs, result + p * LANES, stride);
+            multiply_block<ADD, ROWS, PANELS>(x, weight + p * inputs * LANES, inputs, depth, result + p * LANES,
+                                              stride);
         for (; p < panels; ++p)
-            multiply_block<ADD, ROWS, 1>(x, weight + p * inputs * LANES, inputs, result + p * LANES, stride);
+            multiply_block<ADD, ROWS, 1>(x, weight + p * inputs * LANES, inputs, depth, result + p * LANES, stride);
     }
-    if constexpr (ROWS > 1) multiply_panels<ADD, ROWS / 2>(x, rows, weight, panels, inputs, result, stride);
+    if constexpr (ROWS > 1) multiply_panels<ADD, ROWS / 2>(x, rows, weight, panels, inputs, depth, result, stride);
 }
 
 // ---- One thread: its sequences, from the first step to the last -------------------------------------------------------
@@ -207,7 +211,7 @@ class Worker {
           cached(model.layers * rows * padded(work.steps) * model.heads), keys(allocate(cached * head_size)),
           values(allocate(cached * value_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
           wide(rows * padded(std::max({3 * model.width, model.ffn, model.codebooks * model.tokens}))),
-          packed(rows * std::max(model.ffn, width)), scores(model.heads * padded(std::max(work.steps, work.text_length))),
+          packed(rows * DEPTH), scores(model.heads * padded(std::max(work.steps, work.text_length))),
           mixed(model.heads * value_size), probs(model.tokens), order(model.tokens), tokens(count * model.codebooks, model.tokens) {}
 
     void run() {
@@ -232,14 +236,18 @@ class Worker {
     std::vector<float> hidden, normed, attended, wide, packed, scores, mixed, probs;
     std::vector<int64_t> order, tokens;
 
-    // result = x W^T, or result += x W^T; rows of `result` are as long as a whole number of registers.
+    // result = x W^T, or result += x W^T; rows of `result` are as long as a whole number of registers. It takes DEPTH
+    // inputs at a time, after those that are `done`.
     template <bool ADD>
-    void multiply(const float* x, int64_t size, int64_t inputs, const float* weight, int64_t outputs, float* result) {
-        pack_rows<TILE>(x, padded(inputs), size, inputs, packed.data());
-        const int64_t panels = padded(outputs) / LANES;
+    void multiply(const float* x, int64_t size, int64_t inputs, const float* weight, int64_t outputs, float* result,
+                  int64_t done = 0) {
+        const int64_t panels = padded(outputs) / LANES, depth = std::min(DEPTH, inputs - done);
+        pack_rows<TILE>(x + done, padded(inputs), size, depth, packed.data());
         for (int64_t p = 0; p < panels; p += 4)
-            multiply_panels<ADD, TILE>(packed.data(), size, weight + p * inputs * LANES, std::min<int64_t>(4, panels - p),
-                                       inputs, result + p * LANES, padded(outputs));
+            multiply_panels<ADD, TILE>(packed.data(), size, weight + (p * inputs + done) * LANES,
+                                       std::min<int64_t>(4, panels - p), inputs, depth, result + p * LANES,
+                                       padded(outputs));
+        if (done + depth < inputs) multiply<true>(x, size, inputs, weight, outputs, result, done + depth);
     }
 
     // Row of the condition that a row of this worker is.
