@@ -2,8 +2,8 @@
 //
 // Same arithmetic as cached_decoder.py and sampler.py, which are the reference and what runs where no compiler is found.
 // It is faster for three reasons:
-// - Each thread draws some of the sequences from the first token to the last, a few dozen rows at once. Rows of a batch
-//   do not depend on each other, so the threads never wait for each other.
+// - Each thread draws some of the sequences from the first token to the last, some sixteen at once. Rows of a batch do
+//   not depend on each other, so the threads never wait for each other.
 // - A step of a small model is some sixty operations of 10 to 100 microseconds; here they are function calls whose
 //   intermediate results stay in the nearest cache.
 // - The products with the weights keep a block of results in registers, read each weight once a step, and ask for the
@@ -42,8 +42,9 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 static inline const Lanes& at(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 static inline Lanes& at(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
-// Rows that a thread draws together. More would not make the products faster, and their caches would lie farther away.
-constexpr int64_t ROWS_AT_ONCE = 32;
+// Sequences that a thread draws together, about: one block of the products. More would not make the products faster, and
+// their caches would lie farther away.
+constexpr int64_t AT_ONCE = 16;
 // Inputs of a product at a time: the rows and weights of a few blocks fit into the nearest cache.
 constexpr int64_t DEPTH = 128;
 constexpr float NEVER = -1e30f;  // a score whose probability is 0
@@ -212,7 +213,8 @@ class Worker {
           values(allocate(cached * value_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
           wide(rows * padded(std::max({3 * model.width, model.ffn, model.codebooks * model.tokens}))),
           packed(rows * DEPTH), scores(model.heads * padded(std::max(work.steps, work.text_length))),
-          mixed(model.heads * value_size), probs(model.tokens), order(model.tokens), tokens(count * model.codebooks, model.tokens) {}
+          mixed(model.heads * value_size), probs(model.tokens), order(model.tokens),
+          tokens(count * model.codebooks, model.tokens) {}
 
     void run() {
         for (int64_t step = 0; step < w.steps; ++step) {
@@ -440,10 +442,11 @@ class Worker {
     }
 };
 
-// Draws the sequences from `first` up to `end`, about ROWS_AT_ONCE rows at a time.
+// Draws the sequences from `first` up to `end`. What is left over of AT_ONCE joins the others; with guidance, which has
+// two rows a sequence, only up to a half.
 static void draw_sequences(const Model& model, const Work& work, int64_t first, int64_t end) {
-    const int64_t all = end - first, at_once = ROWS_AT_ONCE / (work.guided ? 2 : 1);
-    const int64_t pieces = std::max<int64_t>(1, (all + at_once / 2) / at_once);
+    const int64_t all = end - first;
+    const int64_t pieces = std::max<int64_t>(1, (all + (work.guided ? AT_ONCE / 2 : 0)) / AT_ONCE);
     for (int64_t i = 0; i < pieces; ++i) {
         const int64_t start = first + all * i / pieces;
         Worker(model, work, start, first + all * (i + 1) / pieces - start).run();

@@ -69,7 +69,7 @@ def test_draws_what_the_plain_loop_draws(index, scale, options, make_lm, make_co
 @needs_compiler
 @torch.no_grad()
 def test_a_row_is_the_same_to_the_bit_in_any_batch_and_on_any_threads(make_lm, make_condition):
-    """45 guided sequences are more than a thread draws at once."""
+    """45 sequences are more than a thread draws at once."""
     lm, condition = make_lm(seed=2), make_condition(45, 5, 32)
     uniforms = counter_uniforms(3, 7, range(45), 4, 60)
 
