@@ -2,11 +2,12 @@
 //
 // Same arithmetic as cached_decoder.py and sampler.py, which are the reference and what runs where no compiler is found.
 // It is faster for three reasons:
-// - Each thread draws some of the sequences from the first token to the last. Rows of a batch do not depend on each
-//   other, so the threads never wait for each other.
+// - Each thread draws some of the sequences from the first token to the last, some sixteen at once. Rows of a batch do
+//   not depend on each other, so the threads never wait for each other.
 // - A step of a small model is some sixty operations of 10 to 100 microseconds; here they are function calls whose
 //   intermediate results stay in the nearest cache.
-// - The products with the weights keep a block of results in registers and read each weight once a step.
+// - The products with the weights keep a block of results in registers, read each weight once a step, and ask for the
+//   next ones meanwhile.
 //
 // Every sum runs in an order that depends on the model alone. So a row's tokens are the same, to the bit, whichever
 // rows are drawn with it and however many threads there are.
@@ -15,13 +16,19 @@
 // `head_size` of one attention head. `token_loop.py` holds the same structs, in the same order.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <new>
 #include <numeric>
 #include <thread>
 #include <vector>
+
+#include <sys/mman.h>
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, TILE = 16;  // floats of a register; most rows of a block of results, one register a row
@@ -35,6 +42,11 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 static inline const Lanes& at(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 static inline Lanes& at(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
+// Sequences that a thread draws together, about: one block of the products. More would not make the products faster, and
+// their caches would lie farther away.
+constexpr int64_t AT_ONCE = 16;
+// Inputs of a product at a time: the rows and weights of a few blocks fit into the nearest cache.
+constexpr int64_t DEPTH = 128;
 constexpr float NEVER = -1e30f;  // a score whose probability is 0
 
 struct Norm {
@@ -63,7 +75,6 @@ struct Work {
     const float* inverse_temperature;  // (sequences)
     const float* uniforms;             // (steps, sequences, codebooks)
     const uint8_t* real;               // (codebooks, steps)
-    float *keys, *values;              // the caches, zeros; of a row: see Cache
     int64_t* delayed;                  // (sequences, codebooks, steps)
     float* log_probs;                  // the same
     double* entropy;                   // (sequences), summed over the real tokens
@@ -87,6 +98,16 @@ static inline float exponential(float x) {
     float power;
     std::memcpy(&power, &bits, sizeof power);
     return x < -87.0f ? 0.0f : sum * power;
+}
+
+// The largest of some numbers; a compiler does not take many at once by itself, for the sake of NaN.
+static inline float greatest(const float* x, int64_t size) {
+    if (size < LANES) return *std::max_element(x, x + size);
+    Lanes most = at(x + size - LANES);
+    for (int64_t i = 0; i + LANES <= size; i += LANES) most = at(x + i) > most ? at(x + i) : most;
+    float result = most[0];
+    for (int i = 1; i < LANES; ++i) result = std::max(result, most[i]);
+    return result;
 }
 
 // x Φ(x), with the error function to 1.5e-7 (Abramowitz and Stegun 7.1.26).
@@ -113,15 +134,20 @@ static void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t inpu
     if constexpr (ROWS > 1) pack_rows<ROWS / 2>(x, stride, rows, inputs, packed);
 }
 
-// A block of results, ROWS x (PANELS * LANES), summed in registers: each weight that is loaded serves all rows.
+// A block of results, ROWS x (PANELS * LANES), summed in registers: each weight that is loaded serves all rows. The
+// weights of a model do not fit into the nearer caches, so those of the next block are asked for meanwhile; few rows
+// leave no time for that.
 template <bool ADD, int ROWS, int PANELS>
-static void multiply_block(const float* x, const float* weight, int64_t inputs, float* result, int64_t stride) {
+static void multiply_block(const float* x, const float* weight, int64_t inputs, int64_t depth, float* result,
+                           int64_t stride) {
     Lanes sum[ROWS][PANELS] = {};
-    for (int64_t i = 0; i < inputs; ++i) {
+    for (int64_t i = 0; i < depth; ++i) {
         Lanes column[PANELS];
 #pragma GCC unroll 4
-        for (int p = 0; p < PANELS; ++p)
+        for (int p = 0; p < PANELS; ++p) {
             column[p] = at(weight + (p * inputs + i) * LANES);
+            if (ROWS >= 8) __builtin_prefetch(weight + ((PANELS + p) * inputs + i) * LANES, 0, 2);
+        }
 #pragma GCC unroll 16
         for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 4
@@ -139,19 +165,37 @@ static void multiply_block(const float* x, const float* weight, int64_t inputs, 
 // A few panels of the weight with all rows: what was loaded for the first block is near for the next.
 template <bool ADD, int ROWS>
 static void multiply_panels(const float* x, int64_t rows, const float* weight, int64_t panels, int64_t inputs,
-                            float* result, int64_t stride) {
+                            int64_t depth, float* result, int64_t stride) {
     constexpr int PANELS = ROWS >= 16 ? 1 : ROWS == 8 ? 2 : 4;  // independent sums enough to keep the units busy
-    for (; rows >= ROWS; rows -= ROWS, x += ROWS * inputs, result += ROWS * stride) {
+    for (; rows >= ROWS; rows -= ROWS, x += ROWS * depth, result += ROWS * stride) {
         int64_t p = 0;
         for (; p + PANELS <= panels; p += PANELS)
-            multiply_block<ADD, ROWS, PANELS>(x, weight + p * inputs * LANES, inputs, result + p * LANES, stride);
+            multiply_block<ADD, ROWS, PANELS>(x, weight + p * inputs * LANES, inputs, depth, result + p * LANES,
+                                              stride);
         for (; p < panels; ++p)
-            multiply_block<ADD, ROWS, 1>(x, weight + p * inputs * LANES, inputs, result + p * LANES, stride);
+            multiply_block<ADD, ROWS, 1>(x, weight + p * inputs * LANES, inputs, depth, result + p * LANES, stride);
     }
-    if constexpr (ROWS > 1) multiply_panels<ADD, ROWS / 2>(x, rows, weight, panels, inputs, result, stride);
+    if constexpr (ROWS > 1) multiply_panels<ADD, ROWS / 2>(x, rows, weight, panels, inputs, depth, result, stride);
 }
 
 // ---- One thread: its sequences, from the first step to the last -------------------------------------------------------
+
+struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<float[], Free>;
+
+// Not filled: its pages come when they are first written, large ones where the system has them.
+static Memory allocate(int64_t floats) {
+    constexpr size_t PAGE = 2 << 20;
+    const size_t bytes = (floats * sizeof(float) + PAGE - 1) / PAGE * PAGE;
+    void* memory = std::aligned_alloc(PAGE, bytes);
+    if (!memory) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return Memory(static_cast<float*>(memory));
+}
 
 // What attention reads of a row, in blocks of LANES steps, so that it is one stream through memory: keys (steps / LANES,
 // heads, head_size, LANES), whose products give LANES scores at once; values (steps / LANES, heads, LANES, head_size up
@@ -163,11 +207,14 @@ struct Cache {
 class Worker {
    public:
     Worker(const Model& model, const Work& work, int64_t first, int64_t count)
-        : m(model), w(work), first(first), count(count), rows(count * (work.guided ? 2 : 1)), width(padded(model.width)),
-          head_size(model.width / model.heads), value_size(padded(head_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
+        : m(model), w(work), first(first), count(count), rows(count * (work.guided ? 2 : 1)),
+          width(padded(model.width)), head_size(model.width / model.heads), value_size(padded(head_size)),
+          cached(model.layers * rows * padded(work.steps) * model.heads), keys(allocate(cached * head_size)),
+          values(allocate(cached * value_size)), hidden(rows * width), normed(rows * width), attended(rows * width),
           wide(rows * padded(std::max({3 * model.width, model.ffn, model.codebooks * model.tokens}))),
-          packed(rows * std::max(model.ffn, width)), scores(model.heads * padded(std::max(work.steps, work.text_length))), mixed(model.heads * value_size),
-          probs(model.tokens), order(model.tokens), tokens(count * model.codebooks, model.tokens) {}
+          packed(rows * DEPTH), scores(model.heads * padded(std::max(work.steps, work.text_length))),
+          mixed(model.heads * value_size), probs(model.tokens), order(model.tokens),
+          tokens(count * model.codebooks, model.tokens) {}
 
     void run() {
         for (int64_t step = 0; step < w.steps; ++step) {
@@ -186,20 +233,26 @@ class Worker {
     const Model& m;
     const Work& w;
     const int64_t first, count, rows, width, head_size, value_size;  // width, value_size: up to whole registers
+    const int64_t cached;                                            // steps of all layers, rows and heads
+    const Memory keys, values;                                       // the caches; of a row: see Cache
     std::vector<float> hidden, normed, attended, wide, packed, scores, mixed, probs;
     std::vector<int64_t> order, tokens;
 
-    // result = x W^T, or result += x W^T; rows of `result` are as long as a whole number of registers.
+    // result = x W^T, or result += x W^T; rows of `result` are as long as a whole number of registers. It takes DEPTH
+    // inputs at a time, after those that are `done`.
     template <bool ADD>
-    void multiply(const float* x, int64_t size, int64_t inputs, const float* weight, int64_t outputs, float* result) {
-        pack_rows<TILE>(x, padded(inputs), size, inputs, packed.data());
-        const int64_t panels = padded(outputs) / LANES;
+    void multiply(const float* x, int64_t size, int64_t inputs, const float* weight, int64_t outputs, float* result,
+                  int64_t done = 0) {
+        const int64_t panels = padded(outputs) / LANES, depth = std::min(DEPTH, inputs - done);
+        pack_rows<TILE>(x + done, padded(inputs), size, depth, packed.data());
         for (int64_t p = 0; p < panels; p += 4)
-            multiply_panels<ADD, TILE>(packed.data(), size, weight + p * inputs * LANES, std::min<int64_t>(4, panels - p),
-                                       inputs, result + p * LANES, padded(outputs));
+            multiply_panels<ADD, TILE>(packed.data(), size, weight + (p * inputs + done) * LANES,
+                                       std::min<int64_t>(4, panels - p), inputs, depth, result + p * LANES,
+                                       padded(outputs));
+        if (done + depth < inputs) multiply<true>(x, size, inputs, weight, outputs, result, done + depth);
     }
 
-    // Row of the condition, and of the caches, that a row of this thread is.
+    // Row of the condition that a row of this worker is.
     int64_t condition_row(int64_t row) const { return row < count ? first + row : w.sequences + first + row - count; }
 
     void embed(int64_t step) {
@@ -219,7 +272,7 @@ class Worker {
         multiply<false>(normed.data(), rows, m.width, layer.qkv, 3 * m.width, wide.data());
         for (int64_t row = 0; row < rows; ++row) {
             const float* qkv = &wide[row * padded(3 * m.width)];
-            const Cache cache = remember(index, condition_row(row), step, qkv + m.width, qkv + 2 * m.width);
+            const Cache cache = remember(index, row, step, qkv + m.width, qkv + 2 * m.width);
             attend(qkv, cache, step + 1, nullptr, &attended[row * width]);
         }
         multiply<true>(attended.data(), rows, m.width, layer.out, m.width, hidden.data());
@@ -260,8 +313,10 @@ class Worker {
 
     // Stores a step's key and value of a row.
     Cache remember(int64_t layer, int64_t row, int64_t step, const float* key, const float* value) {
-        const int64_t all = w.sequences * (w.guided ? 2 : 1), before = (layer * all + row) * padded(w.steps) * m.heads;
-        float *keys = w.keys + before * head_size, *values = w.values + before * value_size;
+        const int64_t before = (layer * rows + row) * padded(w.steps) * m.heads;
+        float *keys = this->keys.get() + before * head_size, *values = this->values.get() + before * value_size;
+        if (step % LANES == 0)  // what is weighted with 0 must be a number
+            std::fill_n(values + step * m.heads * value_size, LANES * m.heads * value_size, 0.0f);
         for (int64_t head = 0; head < m.heads; ++head, key += head_size, value += head_size) {
             const int64_t block = (step / LANES * m.heads + head) * LANES, lane = step % LANES;
             for (int64_t i = 0; i < head_size; ++i) keys[block * head_size + i * LANES + lane] = key[i];
@@ -305,9 +360,8 @@ class Worker {
 
     // Turns scores into e^(score - largest), and returns their sum.
     static float softmax(float* x, int64_t size) {
-        float largest = x[0], sum = 0;
-#pragma omp simd reduction(max : largest)
-        for (int64_t i = 0; i < size; ++i) largest = std::max(largest, x[i]);
+        const float largest = greatest(x, size);
+        float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < size; ++i) sum += x[i] = exponential(x[i] - largest);
         return sum;
@@ -324,9 +378,10 @@ class Worker {
                 continue;
             }
             float* logits = &wide[index * padded(m.codebooks * m.tokens) + book * m.tokens];
+            const float inverse = w.inverse_temperature[sequence];
             float broken = 0;  // NaN if a logit is infinite or NaN, as of a run that diverged
 #pragma omp simd reduction(+ : broken)
-            for (int64_t i = 0; i < m.tokens; ++i) broken += 0.0f * (logits[i] *= w.inverse_temperature[sequence]);
+            for (int64_t i = 0; i < m.tokens; ++i) broken += 0.0f * (logits[i] *= inverse);
             if (std::isnan(broken)) {  // no order, so neither sorting nor a running sum finds a token
                 w.delayed[place] = token = 0;
                 w.log_probs[place] = broken;
@@ -334,8 +389,8 @@ class Worker {
                 continue;
             }
             truncate(logits);
-            const float largest = *std::max_element(logits, logits + m.tokens);
-            token = w.greedy ? std::max_element(logits, logits + m.tokens) - logits : 0;
+            const float largest = greatest(logits, m.tokens);
+            token = w.greedy ? std::find(logits, logits + m.tokens, largest) - logits : 0;
             probs.assign(logits, logits + m.tokens);
             const float total = softmax(probs.data(), m.tokens), log_total = std::log(total);
             if (!w.greedy) token = pick(w.uniforms[(step * w.sequences + sequence) * m.codebooks + book] * total);
@@ -387,17 +442,35 @@ class Worker {
     }
 };
 
+// Draws the sequences from `first` up to `end`. What is left over of AT_ONCE joins the others; with guidance, which has
+// two rows a sequence, only up to a half.
+static void draw_sequences(const Model& model, const Work& work, int64_t first, int64_t end) {
+    const int64_t all = end - first;
+    const int64_t pieces = std::max<int64_t>(1, (all + (work.guided ? AT_ONCE / 2 : 0)) / AT_ONCE);
+    for (int64_t i = 0; i < pieces; ++i) {
+        const int64_t start = first + all * i / pieces;
+        Worker(model, work, start, first + all * (i + 1) / pieces - start).run();
+    }
+}
+
 extern "C" {
 
 int64_t lanes() { return LANES; }
 
-void draw_tokens(const Model* model, const Work* work, int64_t threads) {
+// Whether there was memory for it.
+int64_t draw_tokens(const Model* model, const Work* work, int64_t threads) {
     threads = std::min(threads, work->sequences);
+    std::atomic<bool> room{true};
     std::vector<std::thread> pool;
-    for (int64_t i = 0; i < threads; ++i) {
-        const int64_t first = work->sequences * i / threads, end = work->sequences * (i + 1) / threads;
-        pool.emplace_back([=] { Worker(*model, *work, first, end - first).run(); });
-    }
+    for (int64_t i = 0; i < threads; ++i)
+        pool.emplace_back([=, &room] {
+            try {
+                draw_sequences(*model, *work, work->sequences * i / threads, work->sequences * (i + 1) / threads);
+            } catch (const std::bad_alloc&) {
+                room = false;
+            }
+        });
     for (std::thread& thread : pool) thread.join();
+    return room;
 }
 }

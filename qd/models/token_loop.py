@@ -66,7 +66,7 @@ class _Work(Structure):
         *((name, c_int64) for name in ("negative_text", "greedy", "top_k")),
         ("top_p", c_float), ("scale", c_float),
         *((name, c_void_p) for name in ("text_bias", "inverse_temperature", "uniforms", "real")),
-        *((name, c_void_p) for name in ("keys", "values", "delayed", "log_probs", "entropy")),
+        *((name, c_void_p) for name in ("delayed", "log_probs", "entropy")),
     ]  # fmt: skip
 
 
@@ -88,7 +88,6 @@ def draw_compiled(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
     batch, steps = len(condition) // (2 if draw.guided else 1), mask.shape[1]
     with torch.autocast("cpu", enabled=False):
         weights = _Weights(lm, condition, steps, library.lanes())
-    config = lm.decoder.config
     delayed = torch.full((batch, *mask.shape), lm.pad)
     log_probs, entropy = torch.zeros(batch, *mask.shape), torch.zeros(batch, dtype=torch.float64)
     uniforms = None if draw.greedy else torch.stack([draw.uniforms(step) for step in range(steps)]).float().contiguous()
@@ -98,16 +97,15 @@ def draw_compiled(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
         )
     inverse_temperature = draw.inverse_temperature.flatten().expand(batch).contiguous()
     real = mask.to(torch.uint8).contiguous()
-    room = len(lm.decoder.model.decoder.layers), len(condition), config.num_attention_heads, _up(steps, library.lanes())
-    head_size = config.hidden_size // config.num_attention_heads
-    keys, values = torch.zeros(*room, head_size), torch.zeros(*room, _up(head_size, library.lanes()))
     work = _Work(
         batch, steps, weights.samples, weights.text_length, draw.guided, bool(condition.mask[batch:].any()),
         draw.greedy, draw.top_k or lm.codebook_size, 1.0 if draw.top_p is None else draw.top_p, draw.guidance_scale,
         _address(weights.text_bias), _address(inverse_temperature), _address(uniforms), _address(real),
-        _address(keys), _address(values), _address(delayed), _address(log_probs), _address(entropy),
+        _address(delayed), _address(log_probs), _address(entropy),
     )  # fmt: skip
-    library.draw_tokens(ctypes.byref(weights.model), ctypes.byref(work), c_int64(torch.get_num_threads()))
+    threads = c_int64(torch.get_num_threads())
+    if not library.draw_tokens(ctypes.byref(weights.model), ctypes.byref(work), threads):
+        raise MemoryError(f"no memory for the keys and values of {len(condition)} rows of {steps} steps.")
     return delayed, log_probs, entropy.float()
 
 
@@ -155,7 +153,8 @@ class _Weights:
 
     def _pack(self, weight: Tensor) -> int:
         """``(outputs / lanes, inputs, lanes)`` of ``(outputs, inputs)``, the last panel filled with zeros."""
-        filled = F.pad(weight, (0, 0, 0, -len(weight) % self.lanes))
+        missing = -len(weight) % self.lanes
+        filled = F.pad(weight, (0, 0, 0, missing)) if missing else weight
         return self._keep(filled.unflatten(0, (-1, self.lanes)).transpose(1, 2))
 
     def _norm(self, norm: nn.LayerNorm) -> _Norm:
@@ -168,7 +167,3 @@ class _Weights:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-def _up(size: int, lanes: int) -> int:
-    return size + -size % lanes

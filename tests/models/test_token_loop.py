@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,8 +69,9 @@ def test_draws_what_the_plain_loop_draws(index, scale, options, make_lm, make_co
 @needs_compiler
 @torch.no_grad()
 def test_a_row_is_the_same_to_the_bit_in_any_batch_and_on_any_threads(make_lm, make_condition):
-    lm, condition = make_lm(seed=2), make_condition(21, 5, 32)
-    uniforms = counter_uniforms(3, 7, range(21), 4, 60)
+    """45 sequences are more than a thread draws at once."""
+    lm, condition = make_lm(seed=2), make_condition(45, 5, 32)
+    uniforms = counter_uniforms(3, 7, range(45), 4, 60)
 
     def sample(rows: slice, threads: int):
         before = torch.get_num_threads()
@@ -82,8 +84,8 @@ def test_a_row_is_the_same_to_the_bit_in_any_batch_and_on_any_threads(make_lm, m
         finally:
             torch.set_num_threads(before)
 
-    whole = sample(slice(0, 21), 1)
-    for rows, threads in [(slice(0, 21), 3), (slice(0, 21), 1), (slice(4, 5), 1), (slice(3, 14), 2)]:
+    whole = sample(slice(0, 45), 1)
+    for rows, threads in [(slice(0, 45), 3), (slice(0, 45), 1), (slice(4, 5), 1), (slice(3, 14), 2)]:
         again = sample(rows, threads)
         assert torch.equal(again.codes, whole.codes[rows])
         assert torch.equal(again.log_probs, whole.log_probs[rows])
@@ -147,6 +149,15 @@ def test_under_autocast_it_draws_the_same(make_lm, make_condition):
 def test_uniforms_of_another_shape_are_refused(make_lm, make_condition):
     with pytest.raises(ValueError, match=r"uniforms must give \(2, 4\) numbers a step, got \(2, 3\)"):
         Sampler(make_lm()).sample(make_condition(2, 3, 32), 3, uniforms=lambda step: torch.zeros(2, 3))
+
+
+@needs_compiler
+@torch.no_grad()
+def test_too_little_memory_is_an_error(make_lm, make_condition, monkeypatch):
+    library = SimpleNamespace(lanes=load_library().lanes, draw_tokens=lambda *_: 0)
+    monkeypatch.setattr(token_loop, "load_library", lambda: library)
+    with pytest.raises(MemoryError, match="keys and values of 2 rows"):
+        Sampler(make_lm()).sample(make_condition(2, 3, 32), 3, greedy=True)
 
 
 @pytest.fixture
