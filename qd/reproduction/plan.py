@@ -140,7 +140,8 @@ class PlannedRun:
         """
         if self.state is State.NEW and self.folder.is_dir():
             with sole_writer(self.folder):
-                shutil.rmtree(self.folder)
+                if self.state is State.NEW:  # still: it may have saved and ended just now
+                    shutil.rmtree(self.folder)
 
 
 QD = [sys.executable, "-m", "qd"]

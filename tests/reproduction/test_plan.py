@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -230,6 +232,20 @@ def test_a_run_that_has_not_ended_yet_is_not_cleared(one):
     assert one.folder.is_dir()
     one.clear()
     assert not one.folder.exists()
+
+
+def test_a_run_that_saves_at_the_last_moment_is_not_cleared(one, monkeypatch):
+    """Between the look at what it has saved and the lock."""
+    one.folder.mkdir()
+
+    @contextmanager
+    def saved_first(place):
+        (one.folder / CHECKPOINT).touch()
+        yield
+
+    monkeypatch.setattr("qd.reproduction.plan.sole_writer", saved_first)
+    one.clear()
+    assert one.state is State.BEGUN
 
 
 def test_nothing_is_told_where_nothing_is_left(sweep_of_the_shipped, capsys):
