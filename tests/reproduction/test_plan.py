@@ -89,6 +89,8 @@ def test_of_a_run_that_has_begun_the_steps_that_are_left_count(tmp_path, monkeyp
     told = estimate(plan, ["runs"], [], jobs=1).text.splitlines()
     assert [line.strip() for line in told[:2]] == ["to do  a, 100 steps", "to go on  b, 20 of 100 steps"]
     assert told[-2] == "time: 2 min"
+    torch.save({"global_step": 150}, tmp_path / "b" / CHECKPOINT)  # more than are asked for by now
+    assert estimate(plan, ["runs"], [], jobs=1).text.splitlines()[1].strip() == "to go on  b, 0 of 100 steps"
     (tmp_path / "b" / CHECKPOINT).write_bytes(b"")
     assert estimate(plan, ["runs"], [], jobs=1).text.splitlines()[-2] == "time: 3 min"
 
