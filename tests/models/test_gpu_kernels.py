@@ -5,6 +5,7 @@ TRITON_INTERPRET=1 make test ARGS=tests/models/test_gpu_kernels.py
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -15,7 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from qd.models import gpu_kernels
+from qd.models.cached_decoder import CachedDecoder
 from qd.models.gpu_kernels import add_norm, attend_cached, attend_text, draw_tokens, product_gelu, product_parts
+from qd.models.graphed_loop import PlacedDecoder
 from qd.models.packed_linear import PackedLinear
 from qd.models.stepwise_loop import draw_from
 from qd.models.token_loop import Draw
@@ -96,6 +99,27 @@ def test_products_equal_plain_operations_in_float32(device, rows, inputs, output
     expected = x.float() @ weight.float().T
     torch.testing.assert_close(parts.sum(dim=0).cpu(), expected, atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(wide.float().cpu(), F.gelu(expected), atol=2e-2, rtol=1e-2)
+
+
+@torch.no_grad()
+def test_steps_of_a_model_in_float16_are_those_of_the_plain_one_in_float32(device, make_lm, make_condition):
+    """All kernels after one another, with products in two parts, a text for two samples, and float16 weights alone."""
+    lm = make_lm(hidden_size=512, ffn_dim=600, num_attention_heads=8)
+    for weight in lm.parameters():
+        weight.mul_(0.3)  # else attention is so sharp that it enlarges the rounding
+    condition = make_condition(3, 40, 512).repeat_interleave(2)
+    tokens = torch.randint(17, (4, 6, lm.codebooks), generator=torch.Generator().manual_seed(0))
+    plain = CachedDecoder(lm, condition, 4)
+    expected = [plain.advance(step) for step in tokens]
+    with forced_kernels(), patch.object(gpu_kernels, "_product", wraps=gpu_kernels._product) as product:
+        placed = PlacedDecoder(copy.deepcopy(lm).half().to(device), condition.to(device), 4)
+        found = [
+            placed.advance_at(step.to(device), torch.tensor([at], device=device)) for at, step in enumerate(tokens)
+        ]
+    assert product.call_count == 4 * 2 * 6
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float16
+        torch.testing.assert_close(one.float().cpu(), other, atol=1e-2, rtol=1e-2)
 
 
 def at(scales):
