@@ -170,9 +170,7 @@ def main() -> None:
     parser.add_argument("--tflops", type=float, default=989, help="bfloat16, by data sheet (default: 989, an H100 SXM)")
     parser.add_argument("--utilisation", type=float, default=0.4, help="of it reached, assumed (default: %(default)s)")
     parser.add_argument("--bandwidth", type=float, default=3.35, help="of the memory, TB/s (default: 3.35, the same)")
-    parser.add_argument(
-        "--launch", type=float, default=3, help="µs of a kernel's start and end (default: 3, an H200)"
-    )
+    parser.add_argument("--launch", type=float, default=3, help="µs of a kernel's start and end (default: 3, an H200)")
     parser.add_argument("--check", action="store_true", help="compare with steps of the built-in model on this CPU")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement of --check (default: %(default)s)")
     options = parser.parse_args()

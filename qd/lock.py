@@ -9,7 +9,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -49,9 +49,10 @@ def _locked(lock: Path, place: str | Path) -> int | None:
             f"{lock} cannot be locked ({error}): see to it that one process alone writes {place}", stacklevel=2
         )
         return None
-    os.truncate(file, 0)
     who = f"process {os.getpid()} of {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
-    os.write(file, f"{who}: {shlex.join(sys.argv)}\n".encode())
+    with suppress(OSError):  # a full disk: the lock holds all the same
+        os.truncate(file, 0)
+        os.write(file, f"{who}: {shlex.join(sys.argv)}\n".encode())
     return file
 
 
@@ -72,5 +73,8 @@ def _open_and_lock(lock: Path) -> int:
 
 
 def _holder(lock: Path) -> str:
-    said = lock.read_text(encoding="utf-8", errors="replace").strip() if lock.is_file() else ""
+    try:
+        said = lock.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:  # it has ended meanwhile
+        said = ""
     return said or "another process"

@@ -6,12 +6,14 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from qd.lock import sole_writer
-from tests.held_place import written_by_another
+from tests.held_place import ROOT, written_by_another
 
 
 def refused(place: Path) -> str:
@@ -81,6 +83,28 @@ def test_a_file_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "lockf", late)
     with sole_writer(tmp_path / "x"):
         assert removed and f"process {os.getpid()} of " in lock.read_text()
+
+
+def test_a_full_disk_locks_all_the_same(tmp_path, monkeypatch):
+    def full(file: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with sole_writer(tmp_path / "x"):
+        code = "import sys; from qd.lock import sole_writer\nwith sole_writer(sys.argv[1]): pass"
+        other = [sys.executable, "-c", code, str(tmp_path / "x")]
+        told = subprocess.run(other, cwd=ROOT, capture_output=True, text=True, check=False).stderr
+    assert "x is being written by another process; wait until it ends" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_holder_that_ends_before_it_is_named_is_told_all_the_same(tmp_path, monkeypatch):
+    def gone(self: Path, **_: object) -> str:
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", gone)
+    with written_by_another(tmp_path / "x"):
+        assert "is being written by another process" in refused(tmp_path / "x")
 
 
 def test_where_files_cannot_be_locked_it_is_said(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import tokenize
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -38,6 +39,11 @@ SECONDS = 4.0
 """Length of a clip of the built-in reference."""
 SUBSETS_SEED = 0
 """Of the subsets of FAD∞ in a sweep, whose points draw their tokens by other seeds."""
+_DAMAGED = (
+    AttributeError, EOFError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What numpy raises where a byte is wrong, by where it is."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,7 @@ def _kept(file: Path) -> np.ndarray | None:
         embeddings = np.load(file)
         if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
             raise ValueError(f"shape {embeddings.shape}, or values that are not finite")
-    # What numpy raises where a byte is wrong, by where it is.
-    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         warnings.warn(
             f"{file} cannot be read as the embeddings of a reference ({error}): it is heard again and written anew",
             stacklevel=2,

@@ -89,8 +89,9 @@ class PlacedLoop:
 
 def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """What ``draw_stepwise`` draws, on an NVIDIA GPU."""
-    loop, graph, stream = PlacedLoop(lm, condition, mask, draw), None, _stream(condition.states.device)
-    stream.wait_stream(torch.cuda.current_stream())
+    device = condition.states.device  # which need not be the current one
+    loop, graph, stream = PlacedLoop(lm, condition, mask, draw), None, _stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for step in range(mask.shape[1]):
             if draw.uniforms is not None:
@@ -100,7 +101,7 @@ def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Dr
             else:  # the first step counts too, and allocates and chooses what a capture may not
                 loop.advance()
                 graph = _captured(loop.advance)
-    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.current_stream(device).wait_stream(stream)
     return loop.delayed, loop.log_probs, loop.entropy.sum(dim=1)
 
 

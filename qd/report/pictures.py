@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from qd.evaluation.points import content_key
 from qd.report.data import ReportData
+from qd.report.figures import FIGURES
 
 DPI = 200
 KINDS = ("png", "svg")
@@ -31,7 +32,7 @@ def save_pictures(folder: Path, data: ReportData, figures: Mapping[str, Figure],
         for kind in KINDS:
             metadata = {"Description": f"qd report of points {points}", **({"Date": None} if kind == "svg" else {})}
             figure.savefig(folder / f"{name}.{kind}", dpi=DPI, metadata=metadata)
-    for path in [path for kind in KINDS for path in folder.glob(f"*.{kind}")]:
-        made_of = _MARK.search(path.read_bytes())  # None: not ours
-        if made_of and path.stem not in figures and (path.stem in asked or made_of[1].decode() != points):
+    for path in [folder / f"{name}.{kind}" for name in FIGURES if name not in figures for kind in KINDS]:
+        made_of = _MARK.search(path.read_bytes()) if path.is_file() else None  # None: not ours
+        if made_of and (path.stem in asked or made_of[1].decode() != points):
             path.unlink()

@@ -103,11 +103,12 @@ class PlannedRun:
 
     @property
     def left(self) -> int:
-        """Optimiser steps to make; all where the checkpoint cannot be read, which going on will tell."""
+        """Optimiser steps to make; all where the checkpoint cannot be read, and none where it has more, which going on
+        will tell."""
         if self.state is not State.BEGUN:
             return 0 if self.state is State.DONE else self.steps
         try:
-            return self.steps - checkpoint_step(self.folder / CHECKPOINT)
+            return max(0, self.steps - checkpoint_step(self.folder / CHECKPOINT))
         except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError):  # what torch raises, by what is wrong
             return self.steps
 
@@ -140,7 +141,8 @@ class PlannedRun:
         """
         if self.state is State.NEW and self.folder.is_dir():
             with sole_writer(self.folder):
-                shutil.rmtree(self.folder)
+                if self.state is State.NEW:  # still: it may have saved and ended just now
+                    shutil.rmtree(self.folder)
 
 
 QD = [sys.executable, "-m", "qd"]

@@ -168,7 +168,7 @@ def test_bad_settings_are_told_at_once(tmp_path, capsys):
     assert "audio is 'a' and model is 'base'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["torn", "empty", "text", "zip", "nan"])
+@pytest.mark.parametrize("damage", ["torn", "empty", "text", "zip", "nan", "unclosed", "endless"])
 def test_a_damaged_reference_is_heard_again_and_told(folders, tiny_embedder, tmp_path, monkeypatch, damage):
     asked = (str(folders["clean"]), str(tiny_embedder), 512, torch.device("cpu"), tmp_path)
     whole = load_reference(*asked)
@@ -178,7 +178,15 @@ def test_a_damaged_reference_is_heard_again_and_told(folders, tiny_embedder, tmp
     np.savez(zipped, a=np.zeros(3))
     nan = io.BytesIO()
     np.save(nan, np.full_like(np.load(file), np.nan))
-    spoiled = {"torn": kept[:-9], "empty": b"", "text": b"x" * 99, "zip": zipped.getvalue(), "nan": nan.getvalue()}
+    spoiled = {
+        "torn": kept[:-9],
+        "empty": b"",
+        "text": b"x" * 99,
+        "zip": zipped.getvalue(),
+        "nan": nan.getvalue(),
+        "unclosed": kept.replace(b"}", b" ", 1),
+        "endless": kept.replace(b"(", b"(" + b"9" * 20, 1),
+    }
     file.write_bytes(spoiled[damage])
     with pytest.warns(UserWarning, match=f"{file.name} cannot be read as the .*: it is heard again and written anew"):
         again = load_reference(*asked)

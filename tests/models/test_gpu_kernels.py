@@ -5,6 +5,7 @@ TRITON_INTERPRET=1 make test ARGS=tests/models/test_gpu_kernels.py
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -15,20 +16,27 @@ import torch
 import torch.nn.functional as F
 
 from qd.models import gpu_kernels
+from qd.models.cached_decoder import CachedDecoder
 from qd.models.gpu_kernels import add_norm, attend_cached, attend_text, draw_tokens, product_gelu, product_parts
+from qd.models.graphed_loop import PlacedDecoder
 from qd.models.packed_linear import PackedLinear
 from qd.models.stepwise_loop import draw_from
 from qd.models.token_loop import Draw
+
+PROCESSORS = 132
+"""Of the GPU, by whose number products are cut."""
 
 
 @pytest.fixture
 def device(monkeypatch):
     """Where the kernels run: on a GPU, or by Triton's interpreter on the CPU."""
     if torch.cuda.is_available():
+        stages = gpu_kernels._limits(torch.device("cuda"))[1]
+        monkeypatch.setattr(gpu_kernels, "_limits", lambda device: (PROCESSORS, stages))
         return "cuda"
     if os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None:
         pytest.skip("needs an NVIDIA GPU, or triton (pip install triton) and TRITON_INTERPRET=1")
-    monkeypatch.setattr(gpu_kernels, "_limits", lambda device: (132, 4))
+    monkeypatch.setattr(gpu_kernels, "_limits", lambda device: (PROCESSORS, 4))
     return "cpu"
 
 
@@ -47,7 +55,7 @@ def test_attention_and_norm_equal_plain_operations_in_float32(device, heads, siz
     def random(*shape):
         return (0.7 * torch.randn(*shape, generator=generator)).to(dtype)
 
-    parts, rows, width, norm = 2, 6, heads * size, torch.nn.LayerNorm(heads * size)
+    parts, rows, width, norm = 2, 6, heads * size, torch.nn.LayerNorm(heads * size, eps=0.1)
     torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
     hidden, delta, qkv = random(rows, width), random(parts, rows, width), random(parts, rows, 3 * width)
     query, caches, text = (
@@ -75,8 +83,10 @@ def test_attention_and_norm_equal_plain_operations_in_float32(device, heads, siz
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(3, 40, 30), (70, 1024, 200), (256, 512, 512)])
-def test_products_equal_plain_operations_in_float32(device, rows, inputs, outputs):
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs", "count"), [(3, 40, 30, 1), (70, 1024, 200, 4), (256, 512, 512, 2), (5, 600, 30, 2)]
+)
+def test_products_equal_plain_operations_in_float32(device, rows, inputs, outputs, count):
     generator = torch.Generator().manual_seed(0)
     half = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
     x, weight = (torch.randn(n, inputs, generator=generator).to(half) for n in (rows, outputs))
@@ -85,10 +95,31 @@ def test_products_equal_plain_operations_in_float32(device, rows, inputs, output
     linear.weight = weight.to(device)  # not in oneDNN's blocks
     with forced_kernels():
         parts, wide = product_parts(x.to(device), linear), product_gelu(x.to(device), linear)
-    assert parts.dtype == torch.float32 and len(parts) == (4 if inputs == 1024 else 2 if inputs == 512 else 1)
+    assert parts.dtype == torch.float32 and len(parts) == count
     expected = x.float() @ weight.float().T
     torch.testing.assert_close(parts.sum(dim=0).cpu(), expected, atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(wide.float().cpu(), F.gelu(expected), atol=2e-2, rtol=1e-2)
+
+
+@torch.no_grad()
+def test_steps_of_a_model_in_float16_are_those_of_the_plain_one_in_float32(device, make_lm, make_condition):
+    """All kernels after one another, with products in two parts, a text for two samples, and float16 weights alone."""
+    lm = make_lm(hidden_size=512, ffn_dim=600, num_attention_heads=8)
+    for weight in lm.parameters():
+        weight.mul_(0.3)  # else attention is so sharp that it enlarges the rounding
+    condition = make_condition(3, 40, 512).repeat_interleave(2)
+    tokens = torch.randint(17, (4, 6, lm.codebooks), generator=torch.Generator().manual_seed(0))
+    plain = CachedDecoder(lm, condition, 4)
+    expected = [plain.advance(step) for step in tokens]
+    with forced_kernels(), patch.object(gpu_kernels, "_product", wraps=gpu_kernels._product) as product:
+        placed = PlacedDecoder(copy.deepcopy(lm).half().to(device), condition.to(device), 4)
+        found = [
+            placed.advance_at(step.to(device), torch.tensor([at], device=device)) for at, step in enumerate(tokens)
+        ]
+    assert product.call_count == 4 * 2 * 6
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float16
+        torch.testing.assert_close(one.float().cpu(), other, atol=1e-2, rtol=1e-2)
 
 
 def at(scales):
@@ -101,11 +132,12 @@ def test_drawing_equals_plain_operations(device, tokens, dtype):
     logits = 3 * torch.randn(40, 3, tokens, generator=generator).to(dtype)
     logits[0, 0, 1:] = -torch.inf  # one is sure
     scales, uniforms = torch.linspace(0.5, 2, 40)[:, None, None], torch.rand(40, 3, generator=generator)
-    uniforms[:2, 0] = torch.tensor([0.0, 1.0])
+    logits[2, 0, :7] = -torch.inf  # none of these is drawn, even at 0
+    uniforms[:3, 0] = torch.tensor([0.0, 1.0, 0.0])
     expected = draw_from(logits.float(), at(scales), uniforms)
     found = [one.cpu() for one in draw_tokens(logits.to(device), scales.to(device), uniforms.to(device))]
     assert (found[0] == expected[0]).float().mean() > 0.98  # a rounded sum may pass a uniform
-    assert found[0][0, 0] == 0
+    assert found[0][0, 0] == 0 and found[0][2, 0] >= 7
     scores = (logits.float() * scales).log_softmax(dim=-1)
     torch.testing.assert_close(found[1], scores.gather(-1, found[0][..., None])[..., 0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[2], expected[2], atol=1e-3, rtol=1e-4)

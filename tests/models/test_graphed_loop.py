@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from qd.models import graphed_loop
 from qd.models.delay import delay_mask
 from qd.models.graphed_loop import PlacedLoop, draw_graphed
 from qd.models.sampler import counter_uniforms
@@ -43,6 +46,29 @@ def test_a_step_at_a_place_by_value_equals_the_plain_loop(lm, make_condition, gu
     assert torch.equal(loop.delayed, codes)
     torch.testing.assert_close(loop.log_probs, log_probs, atol=1e-5, rtol=0)
     torch.testing.assert_close(loop.entropy.sum(dim=1), entropy, atol=1e-3, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_loop_and_the_models_own_device_wait_for_each_other(lm, make_condition, monkeypatch):
+    """On `cuda:1` too, while another GPU is the current one."""
+    condition, mask, waits = make_condition(6, 5, 32), delay_mask(lm.codebooks, FRAMES), []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            waits.append((self.name, other.name))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: Stream(device))
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(graphed_loop, "_stream", lambda device: Stream("loop"))
+    monkeypatch.setattr(graphed_loop, "_captured", lambda work: SimpleNamespace(replay=work))
+    settings = draw(lm, 6, guided=False)
+    codes, log_probs, _ = draw_graphed(lm, condition, mask, settings)
+    device = condition.states.device
+    assert waits == [("loop", device), (device, "loop")]
+    assert codes.shape == log_probs.shape == (6, *mask.shape) and bool((codes[:, mask] < lm.pad).all())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

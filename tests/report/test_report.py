@@ -177,6 +177,7 @@ def test_pictures_that_are_out_of_date_are_removed_and_no_others(whole: Path, sy
     kept = {path.name: path.read_bytes() for path in out.glob("figure-*")}
     assert len(kept) == 2 * 7
     own = {"figure-1.png": kept["figure-3.png"].replace(b"qd report of", b"my figure of"), "mine.svg": b"<svg/>"}
+    own["figure-3-full.png"] = kept["figure-3.png"]  # kept aside under another name
     for name, content in own.items():
         (out / name).write_bytes(content)
     write_report(whole, out, only=["figure-3", "figure-1"])  # of the same points: the others are as good as before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -87,6 +89,8 @@ def test_of_a_run_that_has_begun_the_steps_that_are_left_count(tmp_path, monkeyp
     told = estimate(plan, ["runs"], [], jobs=1).text.splitlines()
     assert [line.strip() for line in told[:2]] == ["to do  a, 100 steps", "to go on  b, 20 of 100 steps"]
     assert told[-2] == "time: 2 min"
+    torch.save({"global_step": 150}, tmp_path / "b" / CHECKPOINT)  # more than are asked for by now
+    assert estimate(plan, ["runs"], [], jobs=1).text.splitlines()[1].strip() == "to go on  b, 0 of 100 steps"
     (tmp_path / "b" / CHECKPOINT).write_bytes(b"")
     assert estimate(plan, ["runs"], [], jobs=1).text.splitlines()[-2] == "time: 3 min"
 
@@ -230,6 +234,20 @@ def test_a_run_that_has_not_ended_yet_is_not_cleared(one):
     assert one.folder.is_dir()
     one.clear()
     assert not one.folder.exists()
+
+
+def test_a_run_that_saves_at_the_last_moment_is_not_cleared(one, monkeypatch):
+    """Between the look at what it has saved and the lock."""
+    one.folder.mkdir()
+
+    @contextmanager
+    def saved_first(place):
+        (one.folder / CHECKPOINT).touch()
+        yield
+
+    monkeypatch.setattr("qd.reproduction.plan.sole_writer", saved_first)
+    one.clear()
+    assert one.state is State.BEGUN
 
 
 def test_nothing_is_told_where_nothing_is_left(sweep_of_the_shipped, capsys):
