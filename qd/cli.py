@@ -15,7 +15,7 @@ from qd.launch import first_of_machine, first_process, rank_number
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
-SHARED = ("train", "train-embedder", "evaluate", "sweep", "base")  # commands whose work several processes share
+SHARED = ("train", "train-embedder", "evaluate", "sweep")  # commands whose work several processes share
 OF_SEVERAL = ("seeds", "only")  # options of several values in commands that take overrides
 
 

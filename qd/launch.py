@@ -13,7 +13,7 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 def rank_number() -> str:
     """Of this process, as it was started."""
-    return next((os.environ[name] for name in RANKS if name in os.environ), "0")
+    return next((os.environ[name] for name in RANKS if os.environ.get(name)), "0")
 
 
 def first_process() -> bool:

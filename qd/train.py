@@ -96,7 +96,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
     config = _pinned(config, folder, module.music.revision)
-    with sole_writer(folder):
+    with sole_writer(folder), sole_writer(folder / FILE):
         if first_process():
             save_config(config, folder)
             going_on = f", from step {done} to {steps}" if checkpoint else ""

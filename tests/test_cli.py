@@ -315,7 +315,7 @@ def test_a_collapsed_embedder_is_one_message(calls, monkeypatch):
 def test_of_several_processes_the_first_alone_does_what_is_not_shared(calls, monkeypatch, capsys, started_by):
     work = {
         "fad": ["--audio=x"], "scorer-ranges": [], "sample": ["--prompt=x"], "merge": ["--a=x", "--b=y"],
-        "embedder-report": [], "train-preference": ["--data=x"],
+        "embedder-report": [], "train-preference": ["--data=x"], "base": [],
     }  # fmt: skip
     monkeypatch.setenv(started_by, "1")
     for command, arguments in work.items():
@@ -323,10 +323,12 @@ def test_of_several_processes_the_first_alone_does_what_is_not_shared(calls, mon
         assert capsys.readouterr().err == f"qd {command}: one process does it all, the first; rank 1 ends here\n"
     assert calls == []
     assert cli.main(["train", "--name=x"]) == 0 and calls.pop()[0] == "train"
-    monkeypatch.setenv(started_by, "0")
-    for command, arguments in work.items():
-        assert cli.main([command, *arguments]) == 0
-    assert len(calls) == len(work)
+    for number in ("0", ""):  # empty is not set
+        monkeypatch.setenv(started_by, number)
+        for command, arguments in work.items():
+            assert cli.main([command, *arguments]) == 0
+        assert len(calls) == len(work)
+        calls.clear()
 
 
 def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):
