@@ -10,12 +10,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
 from qd.metrics.bootstrap import Interval
 
 LEVEL = 0.95
 """Of the bootstrap intervals."""
+DEGREE = 3
+"""Of the polynomials that stand for a line of models."""
 
 
 class Strategy(NamedTuple):
@@ -95,6 +98,24 @@ def front(points: ArrayLike) -> NDArray[np.float64]:
     """
     plane = _plane(points)
     return np.unique(plane[non_dominated(plane)], axis=0)
+
+
+def smooth_line(at: NDArray, line: NDArray) -> NDArray[np.float64]:
+    """A line of models without the noise of each: cubics in λ, fitted by least squares.
+
+    The best of many noisy points is better than any of them really is, so a line that were its non-dominated points
+    would beat its own models, the more so the more points it has.
+
+    Args:
+        at: ``(points,)``, λ, rising. line: ``(points, 2)``, quality and diversity there.
+
+    Returns:
+        ``(101, 2)``, evenly spaced; the line itself where four points or fewer would be met exactly.
+    """
+    if len(at) <= DEGREE + 1:
+        return line
+    grid = np.linspace(at[0], at[-1], 101)
+    return np.column_stack([Polynomial.fit(at, values, DEGREE)(grid) for values in line.T])
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:

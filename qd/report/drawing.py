@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -12,6 +13,7 @@ from matplotlib.patches import Rectangle
 from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import Point
 from qd.metrics.bootstrap import Interval
+from qd.pareto import smooth_line
 from qd.report.data import ReportData, Setting
 from qd.report.labels import model_label, series_label
 
@@ -26,17 +28,22 @@ MARGIN = 0.2
 def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
     """Lines of settings on the quality–diversity plane, with light intervals.
 
-    The ends of lines are labelled, but not where they are trained models, which are labelled themselves.
+    Models interpolated between two lie about a smooth line, so that what joins them is one and not their noise; of many
+    of them every fifth has its interval. The ends of lines are labelled, but not where they are trained models, which
+    are labelled themselves.
     """
     drawn = [(name, settings) for name, settings in series.items() if settings]
     for (name, settings), style in zip(drawn, cycle(STYLES), strict=False):
         x, y = ([setting.metrics[metric] for setting in settings] for metric in ("quality", "diversity"))
         means = [v.mean for v in x], [v.mean for v in y]
-        draw_spread(axes, x, y)
-        slides = not name.startswith(("betas", "soup"))
-        draw_line(
-            axes, *means, style if slides else (style[0], "none", style[2]), series_label(name, settings[0].point)
-        )
+        slides, label = not name.startswith(("betas", "soup")), series_label(name, settings[0].point)
+        if all(setting.point.lam is not None for setting in settings) and len(settings) > 2:
+            every = 5 if len(settings) > 11 else 1
+            draw_spread(axes, x[::every], y[::every])
+            draw_smooth_line(axes, [setting.point.lam for setting in settings], *means, style, label)
+        else:
+            draw_spread(axes, x, y)
+            draw_line(axes, *means, style if slides else (style[0], "none", style[2]), label)
         if slides:
             for setting in (settings[0], settings[-1]):
                 if "betas" in series and setting.point.lam in (0, 1):
@@ -105,6 +112,16 @@ def draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], style: tuple, 
         x, y, color=colour, linestyle=line, linewidth=1.2, marker=marker, markersize=4.5, markerfacecolor="white",
         label=label, zorder=3,
     )  # fmt: skip
+
+
+def draw_smooth_line(
+    axes: Axes, lams: Sequence[float], x: Sequence[float], y: Sequence[float], style: tuple, label: str
+) -> None:
+    """Interpolated models, and the line that they lie about."""
+    colour, line, marker = style
+    axes.plot(x, y, color=colour, linestyle="none", marker=marker, markersize=3.5, markerfacecolor="white", zorder=3)
+    axes.plot(*smooth_line(np.array(lams), np.column_stack([x, y])).T, color=colour, linestyle=line, zorder=2)
+    axes.plot([], [], color=colour, linestyle=line, marker=marker, markerfacecolor="white", label=label)
 
 
 def draw_intervals(axes: Axes, x: Sequence[float], values: Sequence[Interval], style: tuple, label: str) -> None:

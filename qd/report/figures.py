@@ -33,6 +33,7 @@ MAIN = ("slider", "lerp-base", "soup", "guidance-base", "temperature-", "betas")
 SLIDERS = ("slider", "lerp-base", "guidance-base")
 FINETUNED = ("slider", "soup")
 """How the names of the series begin that several figures show; the last, of those whose surroundings are enlarged."""
+LINES = "Lines through interpolated models are cubics in λ."
 
 
 class Drawing(NamedTuple):
@@ -201,7 +202,7 @@ def samples_a_prompt(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 FIGURES: Mapping[str, Drawing] = {
     "figure-1": Drawing(
-        "Quality against diversity: training trajectories; interpolation and guidance.",
+        f"Quality against diversity: training trajectories; interpolation and guidance. {LINES}",
         trajectories,
         SLIDERS,
         trained=True,
@@ -212,9 +213,9 @@ FIGURES: Mapping[str, Drawing] = {
         ("betas",),
         trained=True,
     ),
-    "figure-3": Drawing("Quality against diversity of every strategy.", fronts, STRATEGIES),
+    "figure-3": Drawing(f"Quality against diversity of every strategy. {LINES}", fronts, STRATEGIES),
     "figure-4": Drawing(
-        "Interpolating the weights of the quality and the diverse model, beside guidance.",
+        f"Interpolating the weights of the quality and the diverse model, beside guidance. {LINES}",
         interpolation,
         ("slider", "guidance-base"),
     ),

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
+from qd.pareto import smooth_line
 from qd.reproduction.claims_of_training import CFG, MARGIN, margin, values_of
 from qd.reproduction.measured import BASE, Measured
-from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity, smooth_line
+from qd.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity
 from qd.reproduction.verdicts import Part, Rule, Verdict, above, below, part, within
 
 SPREAD_SHARE = 0.2

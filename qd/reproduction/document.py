@@ -96,11 +96,13 @@ def _beside(name: str, plan: ReproductionConfig) -> str:
 
 
 def _times(plan: ReproductionConfig) -> str:
-    if not plan.runs:
+    """Of the runs; nothing where none has its log."""
+    taken = {one.run.name: step_seconds(one.folder) if one.folder.is_dir() else None for one in planned_runs(plan)}
+    if not any(taken.values()):
         return ""
     rows = []
     for one in planned_runs(plan):
-        seconds = step_seconds(one.folder) if one.folder.is_dir() else None
+        seconds = taken[one.run.name]
         told = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
         state = "" if one.state is State.DONE else f" ({one.state.value})"
         rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *told])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
@@ -17,8 +16,6 @@ from qd.pareto import front, non_dominated
 
 LEVEL = 0.95
 RESAMPLES = 1000
-DEGREE = 3
-"""Of the polynomials that stand for a line of models."""
 
 
 def bootstrap(statistic: Callable[[NDArray], float], values: Sequence[NDArray] | NDArray, seed: int = 0) -> Interval:
@@ -52,24 +49,6 @@ def bootstrap(statistic: Callable[[NDArray], float], values: Sequence[NDArray] |
     if not np.isfinite(whole) or len(defined) == 0:
         return Interval(np.nan, np.nan, np.nan)
     return Interval(whole, *map(float, np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))
-
-
-def smooth_line(at: NDArray, line: NDArray) -> NDArray[np.float64]:
-    """A line of models without the noise of each: cubics in λ, fitted by least squares.
-
-    The best of many noisy points is better than any of them really is, so a line that were its non-dominated points
-    would beat its own models, the more so the more points it has.
-
-    Args:
-        at: ``(points,)``, λ, rising. line: ``(points, 2)``, quality and diversity there.
-
-    Returns:
-        ``(101, 2)``, evenly spaced; the line itself where four points or fewer would be met exactly.
-    """
-    if len(at) <= DEGREE + 1:
-        return line
-    grid = np.linspace(at[0], at[-1], 101)
-    return np.column_stack([Polynomial.fit(at, values, DEGREE)(grid) for values in line.T])
 
 
 def gain_at_equal_diversity(line: NDArray, targets: NDArray) -> float:

@@ -10,11 +10,12 @@ import pytest
 
 from qd.evaluation.points import PointsFile
 from qd.metrics.bootstrap import Interval, paired_difference
+from qd.pareto import smooth_line
 from qd.reproduction.claims import CLAIMS, claims_table, judge
 from qd.reproduction.claims_of_training import values_of
 from qd.reproduction.document import models_table
 from qd.reproduction.measured import Measured, NotMeasuredError, role_of, roles
-from qd.reproduction.statistics import bootstrap, gain_at_equal_diversity, smooth_line
+from qd.reproduction.statistics import bootstrap, gain_at_equal_diversity
 from qd.reproduction.verdicts import Part, Verdict, above, below, overall, part, within
 from tests.reproduction.conftest import PAPER, PROMPTS
 
