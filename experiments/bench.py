@@ -211,7 +211,7 @@ def main() -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "bench.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=2))
-    command = " ".join(["python experiments/bench.py", *sys.argv[1:]])
+    command = " ".join([".venv/bin/python experiments/bench.py", *sys.argv[1:]])
     measured = f"`{command}`\n\n{about}\n\n{table(rows)}\n\n{bars(rows)}\n"
     (options.out / "performance.md").write_text(f"# Speed\n\n{measured}")
     if options.page:

@@ -139,6 +139,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     quieten_libraries()
+    if not torch.cuda.is_available():
+        parser.error("needs an NVIDIA GPU, and PyTorch for it")
     if not (options.checkpoint / "config.json").is_file():
         random_checkpoint(options.checkpoint)
     rate = bandwidth()

@@ -34,6 +34,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path)
     options, more = parser.parse_known_args()
+    if not torch.cuda.is_available():
+        parser.error("needs an NVIDIA GPU, and PyTorch for it")
     if not (options.checkpoint / "config.json").is_file():
         random_checkpoint(options.checkpoint)
     peaks: dict[str, int] = defaultdict(int)

@@ -116,7 +116,7 @@ def run_report(options: argparse.Namespace) -> None:
     left_out = write_report(points, out, runs=options.runs, only=options.only, **chosen)
     for name, why in left_out.items():
         print(f"{name} is left out: {why}")
-    print(f"{out}/report.html; `make tensorboard` shows it too")
+    print(f"{out}/report.html; in TensorBoard: tensorboard --logdir {out}")
 
 
 def run_pick(options: argparse.Namespace) -> None:

@@ -26,13 +26,14 @@ and codec; so is the whole model where one weight is 1 and all others are 0.
 
 - Command: `{command}`
 - Weights stored as: {dtypes}
-- Measured quality: none yet
+- Measured quality: none, unless it is told below
 
 | model | weight | fingerprint |
 |---|---|---|
 {rows}
 
-The weights inherit the licences of the models above: MusicGen's published weights are CC-BY-NC-4.0.
+The weights inherit the licences of the models above: the built-in ones are Apache-2.0, MusicGen's published weights
+CC-BY-NC-4.0.
 
 `recipe.yaml` holds the fingerprints in full, the versions of the libraries, and the recipe of each model that has one.
 """

@@ -196,7 +196,7 @@ class ReportData:
                 listed = "; ".join(sorted(values))
                 raise ValueError(
                     f"{file} mixes points of {len(values)} {what}, which do not compare: {listed}. Choose one of them "
-                    f"with --{option}"
+                    f"with --{option} (of make, {'PROTOCOL=…' if option == 'protocol' else 'ARGS=--scorers …'})"
                 )
 
 

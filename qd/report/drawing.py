@@ -21,6 +21,8 @@ WIDE = (12.0, 4.2)
 SQUARE = (8.4, 6.2)
 """Inches."""
 
+MANY = 8
+"""Models of a line that a cubic stands for; of fewer it would follow the noise."""
 MARGIN = 0.2
 """Around the points of an enlarged panel, of their range."""
 
@@ -28,8 +30,8 @@ MARGIN = 0.2
 def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
     """Lines of settings on the quality–diversity plane, with light intervals.
 
-    Models interpolated between two lie about a smooth line, so that what joins them is one and not their noise; of many
-    of them every fifth has its interval. The ends of lines are labelled, but not where they are trained models, which
+    Many models interpolated between two lie about a smooth line, so that what joins them is one and not their noise,
+    and every fifth has its interval. The ends of lines are labelled, but not where they are trained models, which
     are labelled themselves.
     """
     drawn = [(name, settings) for name, settings in series.items() if settings]
@@ -37,9 +39,8 @@ def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]]
         x, y = ([setting.metrics[metric] for setting in settings] for metric in ("quality", "diversity"))
         means = [v.mean for v in x], [v.mean for v in y]
         slides, label = not name.startswith(("betas", "soup")), series_label(name, settings[0].point)
-        if all(setting.point.lam is not None for setting in settings) and len(settings) > 2:
-            every = 5 if len(settings) > 11 else 1
-            draw_spread(axes, x[::every], y[::every])
+        if len(settings) >= MANY and all(setting.point.lam is not None for setting in settings):
+            draw_spread(axes, x[::5], y[::5])
             draw_smooth_line(axes, [setting.point.lam for setting in settings], *means, style, label)
         else:
             draw_spread(axes, x, y)

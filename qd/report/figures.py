@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import comparable
 from qd.evaluation.results import NotMeasuredError
+from qd.pareto import smooth_line
 from qd.report.data import ReportData, Training
 from qd.report.drawing import (
+    MANY,
     SQUARE,
     draw_dots,
     draw_intervals,
@@ -33,7 +35,7 @@ MAIN = ("slider", "lerp-base", "soup", "guidance-base", "temperature-", "betas")
 SLIDERS = ("slider", "lerp-base", "guidance-base")
 FINETUNED = ("slider", "soup")
 """How the names of the series begin that several figures show; the last, of those whose surroundings are enlarged."""
-LINES = "Lines through interpolated models are cubics in λ."
+LINES = f"Lines through {MANY} interpolated models or more are cubics in λ."
 
 
 class Drawing(NamedTuple):
@@ -137,7 +139,12 @@ def interpolation(data: ReportData, runs: Sequence[Training]) -> Figure:
     for axis, name in zip(axes, ("quality", "diversity"), strict=False):
         lams = [setting.point.lam for setting in lerp]
         values = [setting.metrics[name] for setting in lerp]
-        draw_intervals(axis, lams, values, STYLES[0], "interpolated weights")
+        colour, line, marker = STYLES[0]
+        means = np.array([value.mean for value in values])
+        if len(lerp) >= MANY:
+            axis.plot(*smooth_line(np.array(lams), np.column_stack([lams, means])).T, color=colour, linestyle=line)
+            line = "none"
+        draw_intervals(axis, lams, values, (colour, line, marker), "interpolated weights")
         ends = values[0].mean, values[-1].mean
         axis.plot((lams[0], lams[-1]), ends, "k--", linewidth=1, label="traded linearly")
         axis.set_xlabel("λ: weight of the diverse model")

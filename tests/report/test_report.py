@@ -90,6 +90,18 @@ def test_seeds_are_one_setting_and_their_spread_is_told(whole: Path) -> None:
     assert quality.metrics["quality"].mean == pytest.approx(1.4 - 0.1 + 0.05)
 
 
+def test_guidance_and_the_middle_are_told_of_all_seeds_where_these_are_series(whole: Path, synthetic) -> None:
+    single = headline(ReportData(whole))
+    assert single["base, γ = 3"].seeds == {0} and single["LERP(0, 15), λ = 0.5"].seeds == {0}
+    for seed in (0, 1):
+        synthetic.add("teacher", "base", 0.6 + seed, 0.4, guidance_scale=3.0, negative="Bad.", seed=seed)
+        synthetic.add("middle", "runs/beta0:0.5 runs/beta15:0.5", 1.0 + seed, 0.4, lam=0.5, seed=seed)
+    several = headline(ReportData(whole))
+    assert several.keys() == single.keys()
+    assert several["base, γ = 3"].metrics["quality"].mean == pytest.approx(1.1)
+    assert several["LERP(0, 15), λ = 0.5"].seeds == {0, 1}
+
+
 def test_two_runs_of_one_beta_are_two_rows(whole: Path, synthetic) -> None:
     synthetic.add("betas", "runs/beta15-seed1", 1.0, 0.4, beta=15.0)
     assert {"β = 15", "β = 15 (seed1)"} < set(headline(ReportData(whole)))
