@@ -74,16 +74,19 @@ def runner(tmp_path):
     """Starts a process that runs two children; returns it and their logs when both are there."""
     script = tmp_path / "runner.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom qd.reproduction.processes import Job, lasting, run_jobs\n"
+        "import sys\nfrom pathlib import Path\nfrom qd.reproduction.processes import Job, run_jobs\n"
         f"command = [sys.executable, '-c', {textwrap.dedent(CHILD)!r}]\n"
         "jobs = [Job(n, lambda: command, Path(sys.argv[1]) / n) for n in 'ab']\n"
         "try:\n    run_jobs(jobs, 2, lambda *_: '')\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
 
     def start(hangup: signal.Handlers = signal.SIG_DFL) -> tuple[subprocess.Popen, list[Path]]:
+        def hear() -> None:  # whatever the tests' own process hears: in the background of a shell no Ctrl-C
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, hangup)
+
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        heard = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, hangup)}  # whatever the tests' own process hears
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, **heard)
+        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, preexec_fn=hear)
         logs = [tmp_path / name for name in "ab"]
         wait_until(lambda: all(log.is_file() and "here" in log.read_text() for log in logs))
         return process, logs
