@@ -52,11 +52,11 @@ class Measurement:
         return {name: bootstrap_interval(self.per_prompt[name]) for name in METRICS}
 
     def save(self, path: Path) -> None:
-        """Writes an npz file without pickles, whole or not at all; the audio in half precision."""
+        """Writes a compressed npz file without pickles, whole or not at all; the audio in half precision."""
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{time.time_ns()}.tmp")
         with unfinished.open("wb") as file:
-            np.savez(
+            np.savez_compressed(
                 file,
                 prompts=np.array(self.prompts),
                 cross_prompt_bound=self.cross_prompt_bound,

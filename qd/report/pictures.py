@@ -12,7 +12,7 @@ from qd.evaluation.points import content_key
 from qd.report.data import ReportData
 from qd.report.figures import FIGURES
 
-DPI = 200
+DPI = 150
 KINDS = ("png", "svg")
 _MARK = re.compile(rb"qd report of points ([0-9a-f]{16})")
 
