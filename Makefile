@@ -151,11 +151,11 @@ bench: $(STAMP) ## speed beside the library and the machine's floor: ARGS="--thr
 profile: $(STAMP) ## a torch profiler trace of default training steps, and their top operators: ARGS="--steps 2"
 	$(BIN)/python experiments/profile_step.py $(ARGS)
 
-test: $(STAMP) ## run the tests: ARGS="tests/test_config.py -x"
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests: ARGS="tests/config/test_loading.py -x"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take minutes: ARGS
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .

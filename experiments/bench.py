@@ -33,21 +33,22 @@ from profile_step import PROMPTS, build_module
 from scoring_memory import memory_row
 from transformers import MusicgenForCausalLM
 
-from qd.config import load_config
-from qd.config_schema import TrainConfig
+from qd.config.loading import load_config
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.devices import resolve_device
-from qd.evaluation.evaluate import Instruments
 from qd.evaluation.evaluator import build_evaluator, load_judges
+from qd.evaluation.measure import Instruments
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
-from qd.models.embedder import load_embedder
-from qd.models.musicgen import LanguageModel, MusicGen
-from qd.models.sampler import Sampler, counter_uniforms
+from qd.models.embedders.loading import load_embedder
+from qd.models.language_model import LanguageModel
+from qd.models.musicgen import MusicGen
+from qd.models.sampling.sampler import Sampler, counter_uniforms
+from qd.modules.budget.size import RunSize
+from qd.modules.budget.step_time import Rates, rollout_seconds
 from qd.modules.distillation import DiversityDistillation
-from qd.quiet import quieten_libraries
-from qd.run_size import RunSize
-from qd.step_time import Rates, rollout_seconds
+from qd.runs.devices import resolve_device
+from qd.runs.quiet import quieten_libraries
 
 SECONDS, GUIDANCE, TEMPERATURE = 4.0, 3.0, 0.99
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qd.markdown import markdown_table
+from qd.metrics.formatting import markdown_table
 
 BEGIN, END = "<!-- measured by make bench -->", "<!-- end of what was measured -->"
 WHOLE = "whole step"

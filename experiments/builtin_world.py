@@ -3,7 +3,7 @@
 python experiments/builtin_world.py
 """
 
-from qd.builtin.listener import report
+from builtin_listener import report
 
 if __name__ == "__main__":
     print("| what | accuracy on held-out pieces | chance (commonest class) |\n|---|---|---|")

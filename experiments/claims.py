@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from qd.config import ConfigError, load_config
-from qd.reproduction.claims import claims_table, judge
-from qd.reproduction.measured import Measured
-from qd.reproduction.plan import ReproductionConfig
+from qd.config.loading import ConfigError, load_config
+from qd.report.reproduction.claims import claims_table, judge
+from qd.report.reproduction.measured import Measured
+from qd.report.reproduction.plan import ReproductionConfig
 
 
 def main() -> int:

@@ -22,17 +22,18 @@ import numpy as np
 import soundfile
 import torch
 
-from qd.builtin.timbres import SAMPLE_RATE
-from qd.config import load_config
+from qd.config.embedder import EmbedderTrainConfig
+from qd.config.loading import load_config
 from qd.data.augmentation import Augmentation
 from qd.data.library import open_recordings
 from qd.data.recordings import BuiltinRecordings, PairStream, Recordings
-from qd.devices import fast_precision, resolve_device
-from qd.models.audio_vit import AudioViT
-from qd.models.codec import load_codec
+from qd.data.world.timbres import SAMPLE_RATE
+from qd.metrics.formatting import format_duration
+from qd.models.codecs.codec import load_codec
+from qd.models.embedders.audio_vit import AudioViT
 from qd.modules.embedder import CodecRoundTrip
-from qd.modules.embedder_config import EmbedderTrainConfig
 from qd.objectives.triplet import semi_hard_triplet
+from qd.runs.devices import fast_precision, resolve_device
 
 FILES, FILE_SECONDS, FILE_RATE = 20, 30, 44_100
 
@@ -43,11 +44,11 @@ def seconds(
     """Median duration of ``work`` after a first time."""
     durations = []
     for _ in range(repeats + 1):
-        start = clock()
+        start = format_duration()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        durations.append(clock() - start)
+        durations.append(format_duration() - start)
     return median(durations[1:])
 
 

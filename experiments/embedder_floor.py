@@ -28,10 +28,10 @@ import torch
 from embedder_data_speed import seconds, training_step
 from torch.autograd.graph import saved_tensors_hooks
 
-from qd.config import load_config
-from qd.devices import fast_precision, resolve_device
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.config.embedder import EmbedderTrainConfig
+from qd.config.loading import load_config
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
+from qd.runs.devices import fast_precision, resolve_device
 
 STEPS, BATCH = 200_000, 3_840  # of the paper
 Timer = Callable[[Callable[[], object]], float]

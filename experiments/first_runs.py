@@ -21,20 +21,20 @@ from rich.console import Console
 from rich.progress import track
 
 from qd.callbacks.pareto_log import REFERENCES
-from qd.config import load_config
-from qd.config_schema import TrainConfig
-from qd.evaluation.evaluate import Instruments
+from qd.config.loading import load_config
+from qd.config.protocols import PROTOCOLS
+from qd.config.train import TrainConfig
 from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
 from qd.evaluation.figures import Landmarks, pareto_figure
+from qd.evaluation.measure import Instruments
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, METRICS, Point, PointsFile
-from qd.evaluation.protocols import PROTOCOLS
-from qd.logged import read_scalars
 from qd.metrics.bootstrap import Interval, paired_difference
-from qd.models.embedder import load_embedder
+from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
-from qd.quiet import quieten_libraries
-from qd.runs import CONFIG
+from qd.runs.folders import CONFIG
+from qd.runs.quiet import quieten_libraries
+from qd.runs.scalars import read_scalars
 
 SPAN = 200  # steps
 CURVES = ("kl_per_token", "reward", "entropy", "policy_gradient_to_kl")

@@ -35,11 +35,11 @@ from transformers import (
     T5EncoderModel,
 )
 
-from qd.models import sampler
 from qd.models.musicgen import MusicGen
-from qd.models.sampler import Sampler
-from qd.models.stepwise_loop import draw_stepwise
-from qd.quiet import quieten_libraries
+from qd.models.sampling import sampler
+from qd.models.sampling.sampler import Sampler
+from qd.models.sampling.stepwise_loop import draw_stepwise
+from qd.runs.quiet import quieten_libraries
 
 TOKENIZER = Path(__file__).parents[1] / "tests" / "assets" / "t5"
 SAMPLES = 4  # of a prompt

@@ -19,9 +19,9 @@ from unittest.mock import patch
 import torch
 from gpu_speed import random_checkpoint, tell
 
-from qd.cli import main as qd
-from qd.logged import read_scalars
-from qd.modules.step_record import StepRecord
+from qd.cli.main import main as qd
+from qd.runs.scalars import read_scalars
+from qd.runs.step_record import StepRecord
 
 SECONDS = "train/seconds_"
 took = StepRecord.took

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from qd.builtin import world
-from qd.config import load_config
-from qd.config_schema import TrainConfig
+from qd.config.loading import load_config
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.models.embedder import load_embedder
+from qd.data.world import world
+from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
 from qd.modules.gradient_diagnostics import head_gradients
@@ -31,7 +31,7 @@ from qd.objectives.baselines import BASELINES, Baseline, build_baseline
 from qd.objectives.distillation import token_log_probs
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.policy_gradient import ESTIMATORS, sample_rewards
-from qd.quiet import quieten_libraries
+from qd.runs.quiet import quieten_libraries
 
 WARM_UP = 0.25  # share of the rounds from which the baselines only learn
 

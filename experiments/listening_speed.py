@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from bench_timing import alternate
 from torch import Tensor
 
-from qd.markdown import markdown_table
-from qd.models import codec_layers, pieces
-from qd.models.audio_vit import Attention, AudioViT, rotate
-from qd.models.codec import FrameCodec, load_codec
-from qd.models.codec_layers import ConvNeXtBlock, InverseSTFTHead
-from qd.models.embedder import load_embedder
-from qd.quiet import quieten_libraries
+from qd.audio import chunks as pieces
+from qd.metrics.formatting import markdown_table
+from qd.models.codecs import layers as codec_layers
+from qd.models.codecs.codec import FrameCodec, load_codec
+from qd.models.codecs.layers import ConvNeXtBlock, InverseSTFTHead
+from qd.models.embedders.audio_vit import Attention, AudioViT, rotate
+from qd.models.embedders.loading import load_embedder
+from qd.runs.quiet import quieten_libraries
 
 CLIPS, FRAMES, SAMPLES = 32, 100, 64_000
 

@@ -24,10 +24,10 @@ import torch
 from bench import GUIDANCE, SECONDS, sampling
 from bench_timing import alternate
 
-from qd.models import compiled, token_loop
 from qd.models.musicgen import MusicGen
-from qd.models.sampler import Sampled
-from qd.quiet import quieten_libraries
+from qd.models.sampling import compiled, token_loop
+from qd.models.sampling.sampler import Sampled
+from qd.runs.quiet import quieten_libraries
 
 Loop = Callable[[float], Sampled]
 

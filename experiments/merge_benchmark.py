@@ -35,7 +35,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from qd.models.safetensors_files import PIECE, read_header, write_safetensors
+from qd.models.checkpoints.safetensors_files import PIECE, read_header, write_safetensors
 
 WIDTH, FFN, TEXT_WIDTH, TOKENS, CODEBOOKS = 1024, 4096, 768, 2048, 4
 FILE = "model.safetensors"
@@ -89,7 +89,7 @@ def programs(folder: Path, mergekit: str, lam: float) -> dict[str, Callable[[str
     weights = {"a": 1 - lam, "b": lam}
     models = [{"model": str(folder / m / FILE), "parameters": {"weight": weight}} for m, weight in weights.items()]
     (folder / "linear.yaml").write_text(yaml.safe_dump({"merge_method": "linear", "models": models}))
-    start = "import sys; from qd.cli import main; sys.exit(main())"
+    start = "import sys; from qd.cli.main import main; sys.exit(main())"
     sources = ["--a", str(folder / "a"), "--b", str(folder / "b"), "--lambda", str(lam)]
     return {
         "qd merge": lambda out: [sys.executable, "-c", start, "merge", *sources, "--out", out],

@@ -19,20 +19,20 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from qd.builtin import world
-from qd.config import ConfigError, load_config
-from qd.config_schema import TrainConfig
+from qd.config.loading import ConfigError, load_config
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.evaluation.model_spec import ModelSpec
-from qd.evaluation.weights_in_place import WeightsInPlace
-from qd.markdown import markdown_table
-from qd.merging.weights import Weighted
+from qd.data.world import world
 from qd.metrics.diversity import diversity
-from qd.models.embedder import load_embedder
+from qd.metrics.formatting import markdown_table
+from qd.models.embedders.loading import load_embedder
+from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.model_spec import ModelSpec
+from qd.models.merging.weights import Weighted
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import score_tokens
-from qd.quiet import quieten_libraries
+from qd.runs.quiet import quieten_libraries
 
 BASE = "base"
 PROMPTS_AT_ONCE = 4

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from qd.config import load_config
-from qd.config_schema import TrainConfig
+from qd.commands.train import settled
+from qd.config.loading import load_config
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.devices import resolve_device
-from qd.models.embedder import load_embedder
-from qd.models.policy import load_policy
+from qd.models.embedders.loading import load_embedder
 from qd.modules.distillation import DiversityDistillation
+from qd.modules.policy import load_policy
 from qd.objectives.baselines import build_baseline
-from qd.quiet import quieten_libraries
-from qd.train import settled
+from qd.runs.devices import resolve_device
+from qd.runs.quiet import quieten_libraries
 
 PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
 

@@ -16,11 +16,11 @@ import os
 import sys
 from pathlib import Path
 
-from qd.config import load_config
-from qd.reproduction.document import write_document
-from qd.reproduction.estimate import estimate
-from qd.reproduction.plan import ReproductionConfig
-from qd.reproduction.reproduce import STAGES, reproduce
+from qd.config.loading import load_config
+from qd.report.reproduction.document import write_document
+from qd.report.reproduction.estimate import estimate
+from qd.report.reproduction.plan import ReproductionConfig
+from qd.report.reproduction.reproduce import STAGES, reproduce
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
     .venv/bin/python experiments/scaling_table.py            # the two tables
     .venv/bin/python experiments/scaling_table.py --check    # the formula of time beside the built-in model, here
 
-The formulas are those of ``qd/memory.py``, which is held against a device's free memory before a run, and of
-``qd/step_time.py``. Products in bf16-mixed, the teacher in float32. Nothing here is measured but by ``--check``.
+The formulas are those of ``qd/modules/budget/memory.py``, which is compared with a device's free memory before a run,
+and of ``qd/modules/budget/step_time.py``. Products in bf16-mixed, the teacher in float32. Only ``--check`` measures.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import EncodecConfig, EncodecModel
 
-from qd.config_schema.evaluation import EvaluationConfig
-from qd.memory import GIB, first_measurement_bytes, needed_bytes, rollout_bytes, update_bytes
+from qd.config.evaluation import EvaluationConfig
 from qd.models.delay import delayed_steps
-from qd.run_size import RunSize, run_size
-from qd.step_time import Rates, rollout_seconds, step_seconds
+from qd.modules.budget.memory import GIB, first_measurement_bytes, needed_bytes, rollout_bytes, update_bytes
+from qd.modules.budget.size import RunSize, run_size
+from qd.modules.budget.step_time import Rates, rollout_seconds, step_seconds
 
 FRAMES_A_SECOND, CODEBOOKS, TOKENS = 50, 4, 2048
 TEXT_WIDTH, TEXT_ENCODER, CODEC = 768, 110e6, 59e6  # T5-base encoder and EnCodec 32 kHz, parameters
@@ -125,9 +125,9 @@ def check(repeats: int) -> str:
     from bench import step_rows
     from profile_step import build_module
 
-    from qd.config import load_config
-    from qd.config_schema import TrainConfig
-    from qd.quiet import quieten_libraries
+    from qd.config.loading import load_config
+    from qd.config.train import TrainConfig
+    from qd.runs.quiet import quieten_libraries
 
     quieten_libraries()
     config = load_config(TrainConfig, "train", overrides=["trainer.precision=32-true", "trainer.device=cpu"])

@@ -3,7 +3,7 @@
     .venv/bin/python experiments/simulated_ratings.py --clips 300 --out runs/rated
 
 writes WAV files and ratings.csv; the raters dislike degraded recordings, wrong notes and unsteady rhythm, each with
-noise of their own (qd/builtin/rater.py), so that they often disagree.
+noise of their own (qd/data/world/rater.py), so that they often disagree.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from qd.audio_io import write_audio
-from qd.builtin import rater, world
-from qd.builtin.pretrain.preference import ring_pairs
+from qd.audio.files import write_audio
+from qd.builtin.preference import ring_pairs
+from qd.data.world import rater, world
 
 SPLIT = "preference"
 

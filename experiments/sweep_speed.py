@@ -20,19 +20,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qd.config_schema.measuring import MeasuringConfig
-from qd.config_schema.series import InterpolateConfig
-from qd.devices import resolve_device
-from qd.evaluation.bench import Bench
-from qd.evaluation.fad_reference import BUILTIN, load_reference
-from qd.evaluation.model_spec import ModelSpec
-from qd.evaluation.task import Task
-from qd.evaluation.weights_in_place import WeightsInPlace
-from qd.merging.merge import merge
+from qd.commands.merge import merge
+from qd.config.measuring import MeasuringConfig
+from qd.config.series import InterpolateConfig
+from qd.data.world.world import BUILTIN
+from qd.evaluation.fad_reference import load_reference
+from qd.evaluation.task_runner import Bench
+from qd.evaluation.tasks import Task
 from qd.metrics.bootstrap import Interval
-from qd.models.fingerprint import fingerprint
+from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.model_spec import ModelSpec
 from qd.models.musicgen import MusicGen
-from qd.quiet import quieten_libraries
+from qd.runs.devices import resolve_device
+from qd.runs.quiet import quieten_libraries
 
 GUIDANCE = 3.0
 """γ of the guided reference."""

@@ -1,1 +1,1 @@
-"""Diversity-rewarded CFG distillation of autoregressive text-to-music models."""
+"""Finetunes text-to-music models by diversity-rewarded distillation of classifier-free guidance."""

@@ -2,6 +2,6 @@
 
 import sys
 
-from qd.cli import main
+from qd.cli.main import main
 
 sys.exit(main())

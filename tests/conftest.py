@@ -22,12 +22,13 @@ from transformers import (
     T5EncoderModel,
 )
 
-from qd.builtin.pretrain.tokenizer import train_tokenizer
-from qd.config import load_config
-from qd.config_schema import TrainConfig
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.models.codec import CodecConfig, FrameCodec
-from qd.models.musicgen import LanguageModel, MusicGen
+from qd.builtin.tokenizer import train_tokenizer
+from qd.config.loading import load_config
+from qd.config.train import TrainConfig
+from qd.models.codecs.codec import CodecConfig, FrameCodec
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
+from qd.models.language_model import LanguageModel
+from qd.models.musicgen import MusicGen
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import os, sys, time
-from qd.lock import sole_writer
+from qd.runs.lock import sole_writer
 with sole_writer(sys.argv[1]):
     worker = os.fork() if "forks" in sys.argv else os.getpid()
     if worker == 0:

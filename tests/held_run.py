@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qd.cli import main
+from qd.cli.main import main
 from qd.modules.embedder import EmbedderModule
 
 HOLD = os.environ.get("HOLD")

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from transformers import MusicgenConfig
 
 import qd.evaluation.evaluator
-from qd.config import load_config
-from qd.config_schema import TrainConfig
+from qd.commands.sample import sample
+from qd.commands.train import _build, train
+from qd.config.loading import load_config
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
-from qd.sample import sample
-from qd.train import _build, train
 
 Config = Callable[..., TrainConfig]
 BATCH = PromptBatch(["a slow jazz tune", "fast drums"], [0, 1])

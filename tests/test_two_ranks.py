@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from qd.config import to_yaml
-from qd.config_schema import TrainConfig
-from qd.config_schema.policy import LoraConfig
+from qd.config.loading import to_yaml
+from qd.config.policy import LoraConfig
+from qd.config.train import TrainConfig
 from qd.models.musicgen import MusicGen
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import qd.evaluation.evaluator
 from qd.callbacks.progress import StepProgress
-from qd.cli import main
+from qd.cli.main import main
 from qd.data.prompts import PromptBatch
 from qd.modules.distillation import DiversityDistillation
 from qd.modules.rollout import Rollout

@@ -1,1 +1,1 @@
-"""The built-in world: captioned music that the project composes itself, and the models trained on it."""
+"""The shipped models: their files (`assets/`) and the stages that train them."""

@@ -1,1 +1,1 @@
-"""Lightning callbacks."""
+"""Lightning callbacks: schedules, measured points, progress, checkpoints and guards."""

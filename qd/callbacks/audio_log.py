@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.utils.tensorboard import SummaryWriter
 
-from qd.audio_io import spectrogram_figure
+from qd.audio.files import spectrogram_figure
 from qd.callbacks.pareto_log import MeasurementListener
 from qd.evaluation.measurement import Measurement
 

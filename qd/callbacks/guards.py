@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from qd.callbacks.step_callback import StepCallback
-from qd.models.resolver import step_folders
-from qd.modules.collective import gather_objects, gradient_norm
+from qd.models.checkpoints.resolver import step_folders
 from qd.modules.rollout import Outcome
+from qd.runs.collective import gather_objects, gradient_norm
 
 
 class NonFiniteError(RuntimeError):

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from qd.callbacks.step_callback import StepCallback
-from qd.runs import CHECKPOINT
+from qd.runs.folders import CHECKPOINT
 
 
 class LastCheckpoint(StepCallback, Checkpoint):

@@ -10,15 +10,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
-from qd.callbacks.layout import tensorboard_layout
 from qd.callbacks.step_callback import StepCallback
-from qd.evaluation.evaluate import Sampling
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.figures import Landmarks, pareto_figure, sibling_trajectories
+from qd.evaluation.measure import Sampling
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import FILE, Interval, Point, PointsFile
-from qd.models.musicgen import LanguageModel
-from qd.models.resolver import step_folder
+from qd.evaluation.points import FILE, METRICS, Point, PointsFile
+from qd.metrics.bootstrap import Interval
+from qd.models.checkpoints.resolver import step_folder
+from qd.models.language_model import LanguageModel
 
 REFERENCES = ".references"
 """Folder under the runs folder where the measurements of base models are kept, by content."""
@@ -166,4 +166,26 @@ def _scalars(metrics: Mapping[str, Interval]) -> dict[str, float]:
     suffixes = ("", "_lo", "_hi")
     return {
         f"eval/{n}{s}": value for n, interval in metrics.items() for s, value in zip(suffixes, interval, strict=True)
+    }
+
+
+def tensorboard_layout() -> dict[str, dict[str, list]]:
+    """For ``SummaryWriter.add_custom_scalars``: page → chart → kind and tags (which the plugin reads as patterns)."""
+    training = {
+        "loss": ["train/loss"],
+        "KL per token, nats": ["train/kl_per_token"],
+        "KL per sequence, nats": ["train/kl"],
+        "reward and baseline": ["train/reward", "train/baseline"],
+        "β": ["train/beta"],
+        "entropy per token, nats": ["train/entropy"],
+        "gradient norm": ["train/grad_norm"],
+        "advantage, standard deviation": ["train/advantage_std"],
+        "policy gradient": ["train/policy_gradient.*"],
+        "seconds of each stage": ["train/seconds_.*"],
+    }
+    return {
+        "evaluation (95 % intervals)": {
+            name: ["Margin", [f"eval/{name}", f"eval/{name}_lo", f"eval/{name}_hi"]] for name in METRICS
+        },
+        "training": {chart: ["Multiline", tags] for chart, tags in training.items()},
     }

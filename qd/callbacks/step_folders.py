@@ -15,9 +15,9 @@ from qd.callbacks.pareto_log import MeasurementListener
 from qd.callbacks.step_callback import StepCallback
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, PointsFile
-from qd.model_card import write_card
-from qd.models.resolver import step_folder, step_folders
+from qd.models.checkpoints.resolver import step_folder, step_folders
 from qd.models.sampling_defaults import save_sampling_defaults
+from qd.report.cards.model import write_card
 
 
 class StepFolders(StepCallback, MeasurementListener):

@@ -1,0 +1,1 @@
+"""Prompts, recordings and ratings."""

@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from qd.builtin.timbres import SAMPLE_RATE
+from qd.audio.phase_vocoder import change_tempo_and_pitch, pitch_ratio, samples_read, stretch
 from qd.data.drum_loops import draw_drums, drum_loops
-from qd.data.phase_vocoder import change_tempo_and_pitch, pitch_ratio, samples_read, stretch
+from qd.data.world.timbres import SAMPLE_RATE
 
 QUIET = 1e-12
 """Root mean square below which drums are not there, and are not made louder."""

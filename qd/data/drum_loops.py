@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qd.builtin.composer import compose
-from qd.builtin.drumming import with_drums
-from qd.builtin.synthesiser import render
-from qd.builtin.timbres import SAMPLE_RATE
-from qd.models.resample import resample
+from qd.audio.resample import resample
+from qd.data.world.composer import compose
+from qd.data.world.drumming import with_drums
+from qd.data.world.synthesiser import render
+from qd.data.world.timbres import SAMPLE_RATE
 
 LOOPS = 48
 SECONDS = 12.0

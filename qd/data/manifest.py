@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from qd.data.audio_files import ENDINGS
 from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
+from qd.data.world.world import BUILTIN
 
 SHOWN = 5  # so many kinds of files are named in an error
 WHAT = "manifest"
@@ -104,3 +105,12 @@ def read_manifest(path: Path) -> list[Entry]:
 def _entry(folder: Path, row: Row) -> Entry:
     path = row.get("path", "")
     return Entry(row.get("name", path), folder / path, row.get("genre"))
+
+
+def reference_paths(name: str) -> list[Path] | None:
+    """The files of a reference; None of the built-in one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return None if name == BUILTIN else [entry.path for entry in list_recordings(name, repr(BUILTIN))]

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
 from qd.data.prompt_files import SHOWN, PromptFile, Prompts
-from qd.models.condition import text_too_long
 
 if TYPE_CHECKING:
-    from qd.config_schema import TrainConfig
+    pass
 
 UNLIMITED = 10**9
 """A tokenizer whose files state no limit has one of 1e30."""
-
-
-def prompt_lists(config: TrainConfig) -> Iterator[tuple[str, Prompts]]:
-    """The lists of prompts that a run reads, by the path of the setting that names them."""
-    for number, source in enumerate(config.data.prompts):
-        if source.kind != "builtin":
-            yield f"data.prompts[{number}]", source.file.read().first(source.size)
-    if config.evaluation.prompts is not None:
-        yield (
-            "evaluation.prompts",
-            PromptFile.parse(config.evaluation.prompts).read().first(config.evaluation.n_prompts),
-        )
 
 
 def named_list(file: str | None, size: int | None) -> list[tuple[str, Prompts]]:
@@ -37,14 +24,6 @@ def named_list(file: str | None, size: int | None) -> list[tuple[str, Prompts]]:
 def prompt_report(lists: Iterable[tuple[str, Prompts]]) -> str:
     """A line for each list: how many prompts, and which lines were skipped."""
     return "".join(f"{path}: {prompts.summary()}\n" for path, prompts in lists)
-
-
-def length_problems(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """One sentence for each list with prompts that are longer than the text encoder reads, their lines named, and for
-    such a negative prompt."""
-    lists = unreadable_lists(prompt_lists(config), tokenizer)
-    negative = text_too_long(config.guidance.negative_prompt or "", tokenizer)
-    return lists + ([f"guidance.negative_prompt has {negative}"] if negative else [])
 
 
 def unreadable_lists(lists: Iterable[tuple[str, Prompts]], tokenizer: PreTrainedTokenizerBase) -> list[str]:

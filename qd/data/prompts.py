@@ -16,10 +16,10 @@ import lightning.pytorch as pl
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from qd.builtin import world
+from qd.data.world import world
 
 if TYPE_CHECKING:
-    from qd.config_schema import PromptSource
+    from qd.data.prompt_sources import PromptSource
 
 BLOCK = 1024  # in every so many consecutive prompts, each source has exactly its share
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from qd.builtin import world
+from qd.data.world import world
 
 
 class PairBatch(NamedTuple):

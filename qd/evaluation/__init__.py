@@ -1,1 +1,1 @@
-"""Measuring policies: points, protocols, figures."""
+"""Measures policies and embedders, and fills results files."""

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from qd.evaluation.evaluate import Instruments, Sampling, evaluate_policy
+from qd.config.protocols import Protocol
+from qd.evaluation.measure import Instruments, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
-from qd.evaluation.protocols import Protocol, protocol_of
-from qd.models.fingerprint import fingerprint
-from qd.models.musicgen import LanguageModel, MusicGen
-from qd.modules.collective import gather_objects, rank
+from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.language_model import LanguageModel
+from qd.models.musicgen import MusicGen
+from qd.runs.collective import gather_objects, rank
 from qd.scorers.loading import load_quality
 from qd.scorers.protocol import Quality
 
 if TYPE_CHECKING:
-    from qd.config_schema.evaluation import JudgingConfig
+    from qd.config.evaluation import JudgingConfig
 
 
 @dataclass
@@ -180,7 +181,7 @@ def build_evaluator(
     seed: int = 0,
 ) -> Evaluator:
     """What the settings ask for: their protocol, with clips of ``seconds``."""
-    protocol = protocol_of(settings, seconds)
+    protocol = settings.protocol_for(seconds)
     return Evaluator(music, instruments, protocol, temperature, seed, settings.batch_rows, settings.audio_prompts)
 
 

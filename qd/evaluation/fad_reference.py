@@ -18,23 +18,22 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from qd.builtin import world
-from qd.builtin.degradation import CLEAN
-from qd.data.manifest import list_recordings
-from qd.embed_files import embed_files
+from qd.audio.resample import resample
+from qd.data.manifest import reference_paths
+from qd.data.world import world
+from qd.data.world.degradation import CLEAN
+from qd.data.world.world import BUILTIN
+from qd.evaluation.embed_files import embed_files
 from qd.evaluation.measurement import Fad
 from qd.evaluation.points import content_key
 from qd.metrics.frechet import LEAST, extrapolate, frechet_distance, gaussian
-from qd.models.clip_embedder import WINDOWS_AT_ONCE, windows
-from qd.models.embedder import Embedder, check_embedder, load_embedder
-from qd.models.fingerprint import fingerprint
-from qd.models.resample import resample
-from qd.models.vggish import VGGish
-from qd.modules.collective import gather_objects, rank
+from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE, windows
+from qd.models.embedders.loading import Embedder, load_listener
+from qd.models.embedders.vggish import VGGish
+from qd.runs.collective import gather_objects, rank
 
-BUILTIN = "builtin"
 SPLIT = "validation"
-VGGISH = "vggish:"
 SECONDS = 4.0
 """Length of a clip of the built-in reference."""
 SUBSETS_SEED = 0
@@ -123,33 +122,6 @@ def _kept(file: Path) -> np.ndarray | None:
         )
         return None
     return embeddings
-
-
-def load_listener(name: str) -> Embedder:
-    """VGGish by its weights, ``vggish:<file>``, or any other embedder by its name."""
-    return VGGish.from_file(name.removeprefix(VGGISH)) if name.startswith(VGGISH) else load_embedder(name)
-
-
-def check_listener(name: str) -> None:
-    """Raises what :func:`load_listener` would raise, as far as that shows without loading a large model."""
-    if name.startswith(VGGISH):
-        VGGish.from_file(name.removeprefix(VGGISH))
-    else:
-        check_embedder(name)
-
-
-def check_reference(name: str) -> None:
-    """Raises ``ValueError`` where :func:`load_reference` would find no recordings."""
-    reference_paths(name)
-
-
-def reference_paths(name: str) -> list[Path] | None:
-    """The files of a reference; None of the built-in one.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return None if name == BUILTIN else [entry.path for entry in list_recordings(name, repr(BUILTIN))]
 
 
 def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor:

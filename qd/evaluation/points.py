@@ -37,7 +37,7 @@ class Point:
         beta: diversity coefficient of the run, None for a model that was not finetuned.
         guidance_scale, negative: γ and the negative prompt at sampling (None = unconditional). temperature: T.
         lam: interpolation coefficient λ, None if not merged.
-        seed: of the sampling. protocol: :attr:`qd.evaluation.protocols.Protocol.id`.
+        seed: of the sampling. protocol: :attr:`qd.config.protocols.Protocol.id`.
         scorers: the instruments, names and versions.
         metrics: a mean over prompts with its bootstrap interval for each of :data:`METRICS`.
         seconds: wall time of the measurement.

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from qd.audio_io import write_audio
+from qd.audio.files import write_audio
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import PointsFile
 

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 import torch
 
-from qd.callbacks.progress import clock
-from qd.config import ConfigError
-from qd.config_schema.measuring import MeasuringConfig
+from qd.config.loading import ConfigError
+from qd.config.measuring import MeasuringConfig
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
-from qd.disk import free_space
-from qd.evaluation.bench import Bench
-from qd.evaluation.evaluate import AUDIO_SAMPLES
+from qd.evaluation.measure import AUDIO_SAMPLES
 from qd.evaluation.points import Point
-from qd.evaluation.task import Planned, State, Task
+from qd.evaluation.task_runner import Bench
+from qd.evaluation.tasks import Planned, State, Task
+from qd.metrics.formatting import format_duration
 from qd.metrics.frechet import LEAST
 from qd.models.condition import text_too_long
-from qd.modules.collective import rank
+from qd.runs.collective import rank
+from qd.runs.disk import free_space
 
 LINE_BYTES = 2_000
 VALUE_BYTES = 8
@@ -56,7 +56,7 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
         if rank() == 0:
             print("\n".join(f"{one.state.value:>10}  {one.task}" for one in planned))
             print(_summary(planned, config))
-            print(f"time: {clock(seconds)}\ndisk: {disk / 2**20:.0f} MiB")
+            print(f"time: {format_duration(seconds)}\ndisk: {disk / 2**20:.0f} MiB")
         return
     _check_disk(config.out, disk)
     if rank() == 0:
@@ -86,7 +86,7 @@ def _measure(bench: Bench, left: Sequence[Planned]) -> None:
 def _line(point: Point, one: Planned, count: str, seconds: float, left: float) -> str:
     shown = [f"{name} {point.metrics[name].mean:.3f}" for name in SHOWN]
     shown += [f"FAD {point.fad:.3f}, FAD∞ {point.fad_infinite:.3f}"] if point.fad is not None else []
-    return f"{count} · {one.task} · {', '.join(shown)} · {seconds:.0f} s · {clock(left)} left"
+    return f"{count} · {one.task} · {', '.join(shown)} · {seconds:.0f} s · {format_duration(left)} left"
 
 
 def _summary(planned: Sequence[Planned], config: MeasuringConfig) -> str:

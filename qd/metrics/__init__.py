@@ -1,0 +1,1 @@
+"""What is reported: pure functions on NumPy arrays and tensors."""

@@ -1,0 +1,1 @@
+"""MusicGen and its relatives; codecs, sampling, embedders, checkpoints and merging."""

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import MusicgenForCausalLM
 
 from qd.models.condition import Condition
-from qd.models.sharding import gathered
+from qd.runs.sharding import gathered
 
 
 class LanguageModel(nn.Module):

@@ -26,15 +26,15 @@ from transformers import (
     T5EncoderModel,
 )
 
-from qd.models.codec import FrameCodec
+from qd.models.checkpoints.config_dtype import write_dtype
+from qd.models.checkpoints.pretrained import hub_commit, hub_config, load_transformers
+from qd.models.checkpoints.resolver import hub_name, kind_problems, resolve_model
+from qd.models.codecs.codec import FrameCodec
+from qd.models.codecs.encodec import EncodecCodec
 from qd.models.condition import Condition, text_too_long
-from qd.models.config_dtype import write_dtype
-from qd.models.encodec import EncodecCodec
 from qd.models.language_model import LanguageModel
 from qd.models.lora import ADAPTER, AdaptedLanguageModel
-from qd.models.pretrained import hub_commit, hub_config, load_transformers
-from qd.models.resolver import hub_name, kind_problems, resolve_model
-from qd.models.sharding import whole_state
+from qd.runs.sharding import whole_state
 
 _WEIGHTS = {"use_safetensors": True, "trained": True}
 """Options of everything that a MusicGen is loaded from."""

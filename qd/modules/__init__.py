@@ -1,0 +1,1 @@
+"""LightningModules, and what one training step needs."""

@@ -15,26 +15,26 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
-from qd.config_schema import TrainConfig
+from qd.audio.resample import resample
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.devices import resolve_device
 from qd.models.condition import Condition
 from qd.models.delay import delay, delayed_steps
-from qd.models.embedder import Embedder
+from qd.models.embedders.loading import Embedder
 from qd.models.musicgen import MusicGen
-from qd.models.resample import resample
-from qd.models.sampler import Sampler, counter_uniforms
-from qd.modules.collective import gather_rows, gradient_norm
+from qd.models.sampling.sampler import Sampler, counter_uniforms
 from qd.modules.gradient_diagnostics import compare_gradients
+from qd.modules.partial_checkpoint import TrainedPart
 from qd.modules.rollout import Outcome, Rollout
 from qd.modules.schedules import scheduled, warmup
-from qd.modules.step_record import StepRecord, timed
-from qd.modules.trained_part import TrainedPart
 from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.guidance import guide
 from qd.objectives.policy_gradient import placebo, sample_rewards, surrogate
+from qd.runs.collective import gather_rows, gradient_norm
+from qd.runs.devices import resolve_device
+from qd.runs.step_record import StepRecord, timed
 
 DIAGNOSTICS_EVERY = 50
 """Optimiser steps between two measurements of the policy gradient's signal and noise."""

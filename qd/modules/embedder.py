@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from qd.config.embedder import EmbedderTrainConfig
 from qd.data.augmentation import Augmentation
 from qd.data.recordings import PairBatch
 from qd.metrics.retrieval import PairRetrieval
-from qd.models.audio_vit import AudioViT
+from qd.models.embedders.audio_vit import AudioViT
 from qd.modules.cached_gradients import embed_with_cached_gradients, in_chunks
-from qd.modules.collective import gather_rows, gather_rows_with_gradient
-from qd.modules.embedder_config import EmbedderTrainConfig
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.triplet import semi_hard_triplet
+from qd.runs.collective import gather_rows, gather_rows_with_gradient
 
 COLLAPSE_COSINE = 0.999
 COLLAPSE_STEPS = 50
 STEP = "step"
 """Lightning logs the other metrics at this one. Its own count is one lower, and what a resumed run hides of a killed
-one goes by the steps that are done (:func:`qd.loggers.build_loggers`)."""
+one goes by the steps that are done (:func:`qd.runs.loggers.build_loggers`)."""
 
 
 class CollapseError(RuntimeError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from qd.models.musicgen import LanguageModel
+from qd.models.language_model import LanguageModel
 from qd.modules.rollout import Rollout
 from qd.objectives.distillation import LOGITS_AT_ONCE, reverse_kl, rows_at_once, token_log_probs
 from qd.objectives.policy_gradient import surrogate

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from qd.config_checks import bounded, positive
+from qd.config.checks import bounded, positive
 from qd.data.comparisons import Comparisons
 from qd.modules.schedules import warmup_cosine
 from qd.objectives.bradley_terry import bradley_terry_loss

@@ -1,1 +1,1 @@
-"""The paper's figures and tables, drawn from a results file alone."""
+"""Figures, tables, the report page, model cards, and the paper's claims."""

@@ -12,9 +12,9 @@ import numpy as np
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, METRICS, OUT_OF_DATE, Point, PointsFile, refuse_other_weights
 from qd.evaluation.results import NotMeasuredError, Results
-from qd.logged import read_scalars
 from qd.metrics.bootstrap import Interval, bootstrap_interval
-from qd.models.resolver import step_folder
+from qd.models.checkpoints.resolver import step_folder
+from qd.runs.scalars import read_scalars
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import Point
 from qd.metrics.bootstrap import Interval
-from qd.pareto import smooth_line
+from qd.metrics.pareto import smooth_line
 from qd.report.data import ReportData, Setting
 from qd.report.labels import model_label, series_label
 

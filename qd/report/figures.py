@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import comparable
 from qd.evaluation.results import NotMeasuredError
-from qd.pareto import smooth_line
+from qd.metrics.pareto import smooth_line
 from qd.report.data import ReportData, Training
 from qd.report.drawing import (
     MANY,

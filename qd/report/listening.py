@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from qd.audio_io import playable
+from qd.audio.files import playable
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Setting
 from qd.report.headline import headline

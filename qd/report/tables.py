@@ -9,8 +9,8 @@ import numpy as np
 
 from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
-from qd.markdown import markdown_interval, markdown_table
-from qd.pareto import Strategy, common_reference, dominance, hypervolume
+from qd.metrics.formatting import markdown_interval, markdown_table
+from qd.metrics.pareto import Strategy, common_reference, dominance, hypervolume
 from qd.report.data import ReportData, Setting
 from qd.report.headline import HEADLINE, headline
 from qd.report.labels import series_label

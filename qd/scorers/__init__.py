@@ -1,1 +1,1 @@
-"""Judges of generated audio, used for evaluation only."""
+"""Scorers of text adherence and of preference."""

@@ -12,18 +12,10 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.models.resample import resample
+from qd.audio.resample import resample
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.scorers.cosine import prompt_cosine
-from qd.scorers.folder import (
-    CONFIG,
-    TOKENIZER,
-    WEIGHTS,
-    load_weights,
-    read_config,
-    save_scorer,
-    tower_config,
-)
+from qd.scorers.folder import CONFIG, TOKENIZER, WEIGHTS, load_weights, read_config, save_scorer, tower_config
 from qd.scorers.protocol import check_rows
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qd.models.fingerprint import fingerprint
-from qd.models.pretrained import load_hub_mixin, require
-from qd.models.resample import resample
+from qd.audio.resample import resample
+from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.checkpoints.pretrained import load_hub_mixin, require
 from qd.scorers.protocol import check_rows
 
 AUDIOBOX = "facebook/audiobox-aesthetics"

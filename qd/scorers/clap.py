@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapTextModelWithProjection, PreTrainedTokenizerBase
 
-from qd.models.clap import CLAP, ClapEmbedder
-from qd.models.pretrained import hub_options, load_transformers
+from qd.models.checkpoints.pretrained import hub_options, load_transformers
+from qd.models.embedders.clap import CLAP, ClapEmbedder
 from qd.scorers.cosine import CosineScorer
 
 TEXT_TOKENS = 77

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from qd.models.clip_embedder import ClipEmbedder
-from qd.models.fingerprint import fingerprint
-from qd.models.resample import resample
+from qd.audio.resample import resample
+from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.embedders.clip_embedder import ClipEmbedder
 from qd.scorers.protocol import check_rows
 
 

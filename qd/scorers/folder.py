@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qd.models.audio_vit import AudioViTConfig
-from qd.models.json_files import read_object
+from qd.models.checkpoints.json_files import read_object
+from qd.models.embedders.audio_vit import AudioViTConfig
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 

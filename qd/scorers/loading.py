@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qd.models.clap import CLAP
-from qd.models.pretrained import check_source, require, split_name
-from qd.models.resolver import resolve_asset
+from qd.data.world.world import BUILTIN
+from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.resolver import resolve_asset
+from qd.models.embedders.clap import CLAP
 from qd.scorers.adherence import AdherenceScorer
 from qd.scorers.audiobox import AUDIOBOX, AudioboxScorer
 from qd.scorers.clap import load_clap_scorer
@@ -14,7 +15,6 @@ from qd.scorers.muq_mulan import MUQ_MULAN, load_muq_mulan
 from qd.scorers.preference import PreferenceScorer
 from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
 
-BUILTIN = "builtin"
 ADHERENCE = {"clap": CLAP, "muq-mulan": MUQ_MULAN}
 PREFERENCE = {"audiobox": AUDIOBOX}
 """Kinds of other people's scorers, and which model a kind alone stands for."""

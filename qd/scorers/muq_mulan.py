@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qd.models.clip_embedder import FrozenEmbedder
-from qd.models.muq import bridged, lengthened
-from qd.models.pretrained import load_hub_mixin, require
+from qd.models.checkpoints.pretrained import load_hub_mixin, require
+from qd.models.embedders.clip_embedder import FrozenEmbedder
+from qd.models.embedders.muq import bridged, lengthened
 from qd.scorers.cosine import CosineScorer
 
 MUQ_MULAN = "OpenMuQ/MuQ-MuLan-large"

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.models.embedder import Embedder, load_embedder
-from qd.models.fingerprint import fingerprint
-from qd.models.resample import resample
+from qd.audio.resample import resample
+from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
+from qd.models.embedders.loading import Embedder, load_embedder
 from qd.scorers.folder import load_weights, read_config, save_scorer, tower_config
 from qd.scorers.protocol import check_rows
 

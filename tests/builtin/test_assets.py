@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qd.models.embedder import load_embedder
+from qd.models.checkpoints.resolver import ASSETS
+from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
-from qd.models.resolver import ASSETS
-from qd.models.sampler import Sampler, counter_uniforms
+from qd.models.sampling.sampler import Sampler, counter_uniforms
 from qd.scorers.loading import load_quality
 
 CARDS = ("base", "base/codec", "adherence", "preference", "embedder", "embedder_heldout")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qd.builtin.pretrain.codec import CodecStageConfig, run, training_example
-from qd.builtin.pretrain.codec_quality import codebook_use
-from qd.models.codec import CodecConfig, FrameCodec
+from qd.builtin.codec import CodecStageConfig, run, training_example
+from qd.builtin.codec_quality import codebook_use
+from qd.models.codecs.codec import CodecConfig, FrameCodec
 
 TINY = CodecConfig(width=16, encoder_depths=(1, 1), decoder_depths=(1, 1), latent_width=8, codebook_size=16)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from qd.builtin.pretrain import gate
-from qd.builtin.pretrain.gate import GateConfig, judge
+from qd.builtin import gate
+from qd.builtin.gate import GateConfig, judge
+from qd.config.protocols import Protocol
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
-from qd.evaluation.protocols import Protocol
-from qd.models.audio_vit import AudioViT
+from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from qd.builtin.pretrain.captioned_codes import Batch, CaptionedCodes, with_wrong_captions, without_captions
-from qd.builtin.pretrain.captioned_language_model import CaptionedLanguageModel, ModelSize, held_out_losses
-from qd.builtin.pretrain.language_model import LanguageModelPretraining, LanguageModelStageConfig, run
-from qd.builtin.pretrain.stage import CountFrom, IndexedStream, fit_stage
-from qd.builtin.pretrain.tokenizer import MAX_VOCABULARY, train_tokenizer
-from qd.builtin.pretrain.tokens import TokensStageConfig
-from qd.builtin.pretrain.tokens import run as run_tokens
-from qd.models.codec import CodecConfig, FrameCodec
+from qd.builtin.captioned_codes import Batch, CaptionedCodes, with_wrong_captions, without_captions
+from qd.builtin.captioned_language_model import CaptionedLanguageModel, ModelSize, held_out_losses
+from qd.builtin.language_model import LanguageModelPretraining, LanguageModelStageConfig, run
+from qd.builtin.stage import CountFrom, IndexedStream, fit_stage
+from qd.builtin.tokenizer import MAX_VOCABULARY, train_tokenizer
+from qd.builtin.tokens import TokensStageConfig
+from qd.builtin.tokens import run as run_tokens
+from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.models.musicgen import MusicGen
 
 TINY = ModelSize(hidden_size=16, layers=1, heads=2, ffn_size=32, text_heads=2, text_head_size=8, text_ffn_size=16)

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd.builtin import world
-from qd.builtin.pretrain import adherence, preference
-from qd.builtin.pretrain.calibration import DEVIATIONS, calibrate, scores
-from qd.builtin.pretrain.clip_bank import ClipBank, build_bank, shuffled_example
-from qd.models.audio_vit import AudioViTConfig
-from qd.models.codec import CodecConfig, FrameCodec
+from qd.builtin import adherence, preference
+from qd.builtin.calibration import DEVIATIONS, calibrate, scores
+from qd.builtin.clip_bank import ClipBank, build_bank, shuffled_example
+from qd.data.world import world
+from qd.models.codecs.codec import CodecConfig, FrameCodec
+from qd.models.embedders.audio_vit import AudioViTConfig
 from qd.scorers.adherence import AdherenceConfig, AdherenceScorer, TextTowerConfig
 from qd.scorers.affine import affine
 from qd.scorers.preference import PreferenceConfig, PreferenceScorer

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from qd.builtin.pretrain.stage import fit_stage, stream_loader, write_asset
+from qd.builtin.stage import fit_stage, stream_loader, write_asset
 from qd.modules.schedules import scheduled, warmup_cosine
 
 MAX_STEPS = 12

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from qd.builtin.captions import NEGATIVE_PROMPT
-from qd.builtin.pretrain.tokenizer import MAX_VOCABULARY, train_tokenizer
+from qd.builtin.tokenizer import MAX_VOCABULARY, train_tokenizer
+from qd.data.world.captions import NEGATIVE_PROMPT
 
 CAPTIONS = ["A slow waltz with a piano melody.", "Fast techno, a drum machine.", NEGATIVE_PROMPT] * 3
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from qd.builtin.pretrain.tokens import TokensStageConfig, all_shards, read_tokens, require_codec, run
-from qd.builtin.world import clip
-from qd.models.codec import CodecConfig, FrameCodec
+from qd.builtin.tokens import TokensStageConfig, all_shards, read_tokens, require_codec, run
+from qd.data.world.world import clip
+from qd.models.codecs.codec import CodecConfig, FrameCodec
 
 CONFIG = TokensStageConfig(clips=7, validation_clips=2, seconds=0.4, shard_size=3, batch_size=2, workers=0)
 RUN_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from qd.builtin.pretrain import tokens
+from qd.builtin import tokens
 
 write, written = tokens.save_file, []
 
@@ -88,7 +88,7 @@ def test_workers_change_nothing(whole, codec_folder, tmp_path):
 
 
 def test_finished_work_is_not_repeated(whole, codec_folder, monkeypatch):
-    monkeypatch.setattr("qd.builtin.pretrain.tokens.clip", lambda *_: pytest.fail("rendered again"))
+    monkeypatch.setattr("qd.builtin.tokens.clip", lambda *_: pytest.fail("rendered again"))
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     assert run(CONFIG, whole, codec_folder) == whole
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before

@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader
 
 from qd.callbacks.audio_log import AudioLog
 from qd.callbacks.pareto_log import ParetoLog
-from qd.evaluation.evaluate import Instruments
+from qd.config.protocols import Protocol
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
+from qd.evaluation.measure import Instruments
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import PointsFile
-from qd.evaluation.protocols import Protocol
-from qd.loggers import build_loggers
-from qd.models.audio_vit import AudioViT
+from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
+from qd.runs.loggers import build_loggers
 from qd.scorers.protocol import Quality
 
 

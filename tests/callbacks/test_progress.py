@@ -6,14 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from qd.callbacks.progress import StepProgress, clock
+from qd.callbacks.progress import StepProgress
+from qd.metrics.formatting import format_duration
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (220, "4 min"), (3900, "1 h 05 min")]
 )
 def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_line_every_so_many_steps_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

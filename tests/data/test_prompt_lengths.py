@@ -4,10 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from qd.builtin.pretrain.tokenizer import train_tokenizer
-from qd.config_schema import DataConfig, EvaluationConfig, GuidanceConfig, PromptSource
+from qd.builtin.tokenizer import train_tokenizer
+from qd.commands.train import length_problems, prompt_lists
+from qd.config.data import DataConfig
+from qd.config.evaluation import EvaluationConfig
+from qd.config.policy import GuidanceConfig
 from qd.data.prompt_files import PromptFile
-from qd.data.prompt_lengths import length_problems, prompt_lists, prompt_report, too_long
+from qd.data.prompt_lengths import prompt_report, too_long
+from qd.data.prompt_sources import PromptSource
 
 LIMIT = 6
 

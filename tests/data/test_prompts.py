@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from qd.builtin import world
-from qd.config_schema import PromptSource
+from qd.data.prompt_sources import PromptSource
 from qd.data.prompts import BLOCK, PromptBatches, PromptDataModule, PromptStream
+from qd.data.world import world
 
 
 @pytest.fixture(autouse=True)

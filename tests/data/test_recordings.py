@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from qd.builtin import world
 from qd.data.augmentation import add_noise, change_gain
 from qd.data.recordings import BuiltinRecordings, PairLoader, PairStream, RecordingsDataModule, RecordingsError
+from qd.data.world import world
 
 
 class Numbered:

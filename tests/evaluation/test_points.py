@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qd.evaluation.points import METRICS, Interval, Point, PointsFile, comparable, content_key
+from qd.evaluation.points import METRICS, Point, PointsFile, comparable, content_key
+from qd.metrics.bootstrap import Interval
 
 
 def test_a_line_is_flat_and_in_the_published_order(point):

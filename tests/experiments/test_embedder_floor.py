@@ -8,8 +8,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.modules.embedder_config import EmbedderTrainConfig
+from qd.config.embedder import EmbedderTrainConfig
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 
 SMALL = AudioViTConfig(clip_seconds=0.5, layers=2, width=24, heads=2, head_dim=8, mlp_width=40, embedding_width=12)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import qd.evaluation.evaluator
-from qd.evaluation.protocols import PROTOCOLS, Protocol
-from qd.train import train
+from qd.commands.train import train
+from qd.config.protocols import PROTOCOLS, Protocol
 from tests.conftest import CLIP_SECONDS
 from tests.tiny_run import stand_in_quality
 

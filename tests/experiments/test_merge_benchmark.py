@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qd.models.resolver import checkpoint_problems
+from qd.models.checkpoints.resolver import checkpoint_problems
 
 # As mergekit-pytorch is called: a YAML file, an output folder, options.
 STAND_IN = """#!{python}

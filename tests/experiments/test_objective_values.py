@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qd.data.prompts import PromptBatch
-from qd.models.embedder import load_embedder
+from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import Baseline

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from experiments import profile_step
-from qd.config_schema import TrainConfig
+from qd.config.train import TrainConfig
 from qd.models.lora import AdaptedLanguageModel
 from qd.modules.distillation import DiversityDistillation
 

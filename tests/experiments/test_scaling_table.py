@@ -9,8 +9,8 @@ import pytest
 from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 
 from experiments.scaling_table import SHAPES, WAYS, check, codec_operations, memory_table, musicgen, time_table
-from qd.memory import needed_bytes
-from qd.step_time import Rates
+from qd.modules.budget.memory import needed_bytes
+from qd.modules.budget.step_time import Rates
 
 
 def test_weights_are_those_of_the_librarys_decoder():

@@ -19,7 +19,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from qd.models.musicgen import Condition, LanguageModel
+from qd.models.condition import Condition
+from qd.models.language_model import LanguageModel
 
 WORDS = ["a", "bad", "bright", "calm", "jazz", "piano", "quality", "rock", "slow", "with"]
 

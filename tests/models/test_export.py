@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, MusicgenForCausalLM, MusicgenForConditionalGeneration, T5EncoderModel
 
 from qd.callbacks.step_folders import StepFolders
-from qd.config_schema.policy import ModelConfig
-from qd.merging.merge import merge
+from qd.commands.merge import merge
+from qd.config.policy import ModelConfig
 from qd.models.musicgen import MusicGen
-from qd.models.policy import load_policy
-from qd.models.sampler import Sampler
+from qd.models.sampling.sampler import Sampler
+from qd.modules.policy import load_policy
 
 PROMPT = "a calm piano"
 FRAMES = 16

@@ -11,12 +11,12 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
+from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.delay import delay
-from qd.models.fingerprint import fingerprint
 from qd.models.language_model import LanguageModel
 from qd.models.lora import LAYERS, AdaptedLanguageModel
 from qd.models.musicgen import MusicGen
-from qd.models.sampler import Sampler
+from qd.models.sampling.sampler import Sampler
 
 PROMPTS = ["a slow jazz tune", "fast drums"]
 

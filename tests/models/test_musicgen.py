@@ -10,8 +10,9 @@ from transformers import AutoProcessor, AutoTokenizer, MusicgenForCausalLM, T5En
 
 from qd.models.condition import Condition
 from qd.models.delay import delay
-from qd.models.musicgen import LanguageModel, MusicGen
-from qd.models.sampler import Sampler, counter_uniforms
+from qd.models.language_model import LanguageModel
+from qd.models.musicgen import MusicGen
+from qd.models.sampling.sampler import Sampler, counter_uniforms
 
 PROMPTS = ["a calm piano", "rock with bright jazz piano", ""]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
-from qd.models import encodec
+from qd.models.codecs import encodec
 from qd.models.delay import delay
 from qd.models.musicgen import MusicGen
-from qd.models.sampler import Sampler
+from qd.models.sampling.sampler import Sampler
 
 PROMPTS = ["a slow jazz tune with a trumpet", "fast drums"]
 FRAMES = 9

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qd.models.audio_vit import AudioViT, AudioViTConfig
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.modules.cached_gradients import embed_with_cached_gradients, in_chunks
 from qd.objectives.triplet import semi_hard_triplet
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from qd.callbacks.beta_schedule import BetaSchedule
-from qd.config_schema import TrainConfig
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch, PromptDataModule
-from qd.models.embedder import load_embedder
+from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline

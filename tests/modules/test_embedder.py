@@ -17,19 +17,19 @@ import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from qd.config import ConfigError, load_config
+from qd.commands.train_embedder import train_embedder
+from qd.config.embedder import EmbedderTrainConfig
+from qd.config.loading import ConfigError, load_config
 from qd.data.recordings import BuiltinRecordings, PairBatch
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.models.codec import CodecConfig, FrameCodec
-from qd.models.embedder import load_embedder
+from qd.models.codecs.codec import CodecConfig, FrameCodec
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
+from qd.models.embedders.loading import load_embedder
 from qd.modules.embedder import (
     CodecRoundTrip,
     CollapseError,
     EmbedderModule,
     mean_pairwise_cosine,
 )
-from qd.modules.embedder_config import EmbedderTrainConfig
-from qd.train_embedder import train_embedder
 
 TINY = [
     "model.clip_seconds=0.32",
@@ -322,7 +322,7 @@ def test_a_folder_of_files_is_a_source(tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
     """With nothing drawn but the recordings, since every rank draws its own noise."""
-    (tmp_path / "run.py").write_text("import sys\nfrom qd.cli import main\nsys.exit(main())\n")
+    (tmp_path / "run.py").write_text("import sys\nfrom qd.cli.main import main\nsys.exit(main())\n")
     quiet = ["snr_db_min=200", "snr_db_max=200", "gain_db_min=0", "gain_db_max=0", "tempo_min=1", "tempo_max=1"]
     quiet += ["pitch_semitones_min=0", "pitch_semitones_max=0", "drums_share=0"]
     changes = [*TINY, *(f"augmentation.{setting}" for setting in quiet), "codec.model=null", f"trainer.runs={tmp_path}"]

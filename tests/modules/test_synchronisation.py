@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qd
-import qd.models.sampler
+import qd.models.sampling.sampler
 from qd.callbacks.beta_schedule import BetaSchedule
 from qd.callbacks.guards import CollapseWarning, NonFiniteGuard
 from qd.callbacks.progress import StepProgress
-from qd.config_schema import TrainConfig
+from qd.config.train import TrainConfig
 from qd.data.prompts import PromptDataModule
-from qd.models.embedder import load_embedder
+from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.distillation import DiversityDistillation
 from qd.objectives.baselines import build_baseline
@@ -96,23 +96,23 @@ A_MICRO_BATCH = {
     "models/musicgen.py condition: _local_scalar_dense": 1,
     "models/language_model.py hidden_states: _local_scalar_dense": 2,  # student and teacher
     # Which rows share a prompt, before the first token is drawn: nothing but the text encoder is waited for.
-    "models/cached_decoder.py shared_rows: nonzero": 1,
-    "models/cached_decoder.py shared_rows: tolist": 1,
+    "models/sampling/cached_decoder.py shared_rows: nonzero": 1,
+    "models/sampling/cached_decoder.py shared_rows: tolist": 1,
     # Of a number that the program holds itself: no device is asked.
-    "models/sampler.py sampling_problems: _local_scalar_dense": 1,
+    "models/sampling/sampler.py sampling_problems: _local_scalar_dense": 1,
     # On a CPU alone: the lowest code, the highest, and how they compare with the codebook.
-    "models/codec.py decode: _local_scalar_dense": 3,
+    "models/codecs/codec.py decode: _local_scalar_dense": 3,
 }
 A_STEP = {
     # No step is taken that would spoil the weights: this must be known before it.
     "callbacks/guards.py on_before_optimizer_step: _local_scalar_dense": 1,
     # Right after it, when the device is done anyway: all numbers of the step in one copy.
-    "modules/step_record.py summary: tolist": 1,
+    "runs/step_record.py summary: tolist": 1,
 }
 
 
 def test_a_step_waits_only_where_it_must(tiny_config, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(qd.models.sampler, "runs_compiled", lambda lm: False)  # the loop that runs on a GPU
+    monkeypatch.setattr(qd.models.sampling.sampler, "runs_compiled", lambda lm: False)  # the loop that runs on a GPU
     config = tiny_config("guidance.scale=3", "data.batch_size=16", "data.micro_batch_size=8")
     assert config.guidance.negative_prompt and config.objective.baseline == "prompt_moving_average"
     # What the first step and the end of the run do beside is in both.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from qd.modules.cached_gradients import embed_with_cached_gradients
-from qd.modules.collective import gather_rows, gather_rows_with_gradient
 from qd.objectives.triplet import semi_hard_triplet
+from qd.runs.collective import gather_rows, gather_rows_with_gradient
 
 CLIPS = 16  # over all ranks
 CHUNKS = {"direct": None, "chunked": 3, "even chunks": 4}

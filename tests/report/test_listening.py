@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from qd.audio_io import write_audio
+from qd.audio.files import write_audio
 from qd.report.data import ReportData
 from qd.report.listening import listening
 from tests.report.conftest import Synthetic, tone

@@ -11,11 +11,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from qd.commands.report import write_report
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, read_training
 from qd.report.figures import FIGURES
 from qd.report.headline import headline
-from qd.report.report import write_report
 from qd.report.tables import TABLES
 from tests.report.conftest import Synthetic
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qd.models.resample import resample
+from qd.audio.resample import resample
 from qd.scorers.loading import load_preference
 from tests.scorers.stand_ins import TARGETS, AesMultiOutput
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-from qd.models.resample import resample
+from qd.audio.resample import resample
 from qd.scorers.clap import TEXT_TOKENS
 from qd.scorers.loading import load_adherence
 

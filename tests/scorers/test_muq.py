@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import RobertaTokenizer, Wav2Vec2ConformerConfig, XLMRobertaConfig, XLMRobertaModel
 
-from qd.models.embedder import Embedder, load_embedder
-from qd.models.muq import bridged
-from qd.models.pretrained import load_hub_mixin
+from qd.models.checkpoints.pretrained import load_hub_mixin
+from qd.models.embedders.loading import Embedder, load_embedder
+from qd.models.embedders.muq import bridged
 from qd.scorers.loading import load_adherence
 from tests.scorers.stand_ins import LATENT, WIDTH, MuQ, MuQMuLan
 
@@ -84,10 +84,10 @@ def test_missing_weights_and_models_are_told(published, monkeypatch):
 def test_of_a_hub_name_nothing_is_downloaded_that_is_not_read(published, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "qd.models.pretrained.snapshot_download",
+        "qd.models.checkpoints.pretrained.snapshot_download",
         lambda name, **options: asked.append((name, options)) or str(published / "muq"),
     )
-    monkeypatch.setattr("qd.models.pretrained.hub_commit", lambda name, revision: "c0ffee")
+    monkeypatch.setattr("qd.models.checkpoints.pretrained.hub_commit", lambda name, revision: "c0ffee")
     load_embedder("muq:owner/name")
     read = ["config.json", "model.safetensors"]
     assert asked == [("owner/name", {"revision": "c0ffee", "allow_patterns": read})]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from qd.models.audio_vit import AudioViT, AudioViTConfig
-from qd.models.resolver import ASSETS
+from qd.models.checkpoints.resolver import ASSETS
+from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.scorers import preference as module
 from qd.scorers.loading import load_quality
 from qd.scorers.preference import NamedEmbedder, PreferenceConfig, PreferenceScorer, preference_head

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from qd.builtin.pretrain.tokenizer import train_tokenizer
-from qd.models.audio_vit import AudioViTConfig
+from qd.builtin.tokenizer import train_tokenizer
+from qd.models.embedders.audio_vit import AudioViTConfig
 from qd.scorers.adherence import AdherenceConfig, AdherenceScorer, TextTowerConfig
 from qd.scorers.preference import PreferenceConfig, PreferenceScorer
 

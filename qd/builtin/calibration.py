@@ -1,0 +1,36 @@
+"""The scorers' fixed affine scale, set once on real held-out clips before any model is measured with them.
+
+On the clips of the split "calibration", half of them through the codec, each scored with its own description, both
+scores get mean 0; preference gets standard deviation 1 and adherence 1/5, so that the two terms of
+5 · adherence + preference vary alike (Section 3.1 chooses its weight of 5 for the same reason).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qd.builtin.clip_bank import ClipBank
+from qd.data.world import world
+from qd.scorers.adherence import AdherenceScorer
+from qd.scorers.affine import affine
+from qd.scorers.preference import PreferenceScorer
+from qd.scorers.protocol import ADHERENCE_WEIGHT
+
+DEVIATIONS = {"adherence": 1.0 / ADHERENCE_WEIGHT, "preference": 1.0}
+CALIBRATION_CLIPS = 1024
+_BATCH = 64
+
+
+def calibrate(scorer: AdherenceScorer | PreferenceScorer, bank: ClipBank) -> dict[str, float]:
+    """Sets the scorer's scale and offset, and returns them for the card."""
+    scorer.config.scale, scorer.config.offset = 1.0, 0.0
+    scorer.config.scale, scorer.config.offset = affine(scores(scorer, bank), DEVIATIONS[scorer.name])
+    return {"scale": scorer.config.scale, "offset": scorer.config.offset}
+
+
+def scores(scorer: AdherenceScorer | PreferenceScorer, bank: ClipBank) -> Tensor:
+    """Each clip's score ``(clips,)`` with its own description."""
+    texts = [label["description"] for label in bank.labels]
+    batches = [slice(first, first + _BATCH) for first in range(0, len(bank), _BATCH)]
+    return torch.cat([scorer(bank.audio(rows), world.SAMPLE_RATE, texts[rows]) for rows in batches])

@@ -1,0 +1,115 @@
+"""Clips for the scorers, rendered once and kept on disk: every other one as the codec utters it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from qd.builtin.stage import Example, IndexedStream
+from qd.data.world import world
+from qd.models.codecs.codec import FrameCodec
+from qd.modules.embedder import CodecRoundTrip
+
+FULL_SCALE = 32_767
+_CHUNK = 32  # clips that pass through the codec at once
+
+Label = Callable[[world.Clip], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ClipBank:
+    """Audio and labels of clips; clips of odd number went through the codec.
+
+    Attributes:
+        pcm: int16 ``(clips, samples)``, mapped from disk.
+        labels: one JSON object a clip.
+    """
+
+    pcm: np.ndarray
+    labels: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def audio(self, rows: np.ndarray | slice | int) -> torch.Tensor:
+        """Float32 in [−1, 1]."""
+        return torch.from_numpy(self.pcm[rows].astype(np.float32)) / FULL_SCALE
+
+    @property
+    def halves(self) -> dict[str, np.ndarray]:
+        """Numbers of the clips by how they are heard: ``"raw"`` and ``"codec"``."""
+        return {"raw": np.arange(0, len(self), 2), "codec": np.arange(1, len(self), 2)}
+
+
+def shuffled_example(index: int, bank: ClipBank, seed: int) -> Example:
+    """Item ``index`` of an endless stream that passes through the bank in a new order each time."""
+    epoch, position = divmod(index, len(bank))
+    clip = int(_order(len(bank), seed, epoch)[position])
+    return {"audio": bank.audio(clip).numpy(), "clip": np.int64(clip)}
+
+
+def build_bank(
+    folder: Path, split: str, clips: int, seconds: float, codec: FrameCodec, label: Label, workers: int = 2
+) -> ClipBank:
+    """Renders clips ``0 … clips − 1`` of a split, or finds them rendered; the file's name says what made them.
+
+    Args:
+        folder: of the files; 128 kB a clip of 4 s.
+        split: of the built-in world.
+        clips: how many.
+        seconds: length of a clip.
+        codec: what every other clip passes through.
+        label: what to remember of a clip.
+        workers: processes that render.
+    """
+    weights = b"".join(tensor.numpy().tobytes() for tensor in codec.state_dict().values())
+    made_by = f"{split} {clips} {seconds} {hashlib.sha256(weights).hexdigest()}"
+    path = folder / f"{split}-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = IndexedStream(partial(_chunk, split=split, clips=clips, seconds=seconds, label=label))
+        chunks = -(-clips // _CHUNK)
+        loader = DataLoader(stream, batch_size=None, sampler=range(chunks), num_workers=workers)
+        _write(path, track(loader, f"rendering {split}", total=chunks), (clips, _samples(seconds)), codec)
+    return ClipBank(np.load(path, mmap_mode="r"), json.loads(path.with_suffix(".json").read_text()))
+
+
+def _chunk(number: int, split: str, clips: int, seconds: float, label: Label) -> dict[str, Any]:
+    numbers = range(number * _CHUNK, min((number + 1) * _CHUNK, clips))
+    rendered = [world.clip(split, index, seconds) for index in numbers]
+    return {"audio": np.stack([clip.audio for clip in rendered]), "labels": [label(clip) for clip in rendered]}
+
+
+def _write(path: Path, chunks: Any, shape: tuple[int, int], codec: FrameCodec) -> None:
+    """The audio gets its name last: where it stands, the bank is complete."""
+    unfinished, round_trip, labels = path.with_suffix(".tmp"), CodecRoundTrip(codec), []
+    pcm = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.int16, shape=shape)
+    for chunk in chunks:
+        audio = torch.as_tensor(chunk["audio"])
+        audio[1::2] = round_trip(audio[1::2])
+        first = len(labels)
+        labels += chunk["labels"]
+        pcm[first : len(labels)] = (audio.clamp(-1, 1) * FULL_SCALE).round().numpy().astype(np.int16)
+    pcm.flush()
+    path.with_suffix(".json").write_text(json.dumps(labels))
+    os.replace(unfinished, path)
+
+
+def _samples(seconds: float) -> int:
+    return round(seconds * world.SAMPLE_RATE)
+
+
+@lru_cache(maxsize=2)
+def _order(clips: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(clips)

@@ -1,0 +1,144 @@
+"""Pretraining of the built-in codec on the built-in world."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from qd.builtin.codec_quality import measure
+from qd.builtin.stage import Example, fit_stage, stream_loader, write_asset
+from qd.builtin.stage_checks import clip_length, fit_problems, sizes
+from qd.config.checks import bounded
+from qd.data.world import world
+from qd.models.codecs.codec import CodecConfig, FrameCodec
+from qd.modules.schedules import scheduled, warmup_cosine
+from qd.objectives.spectral import FFT_SIZES, multi_scale_spectral_loss
+
+
+@dataclass
+class CodecStageConfig:
+    """The codec stage: architecture, stream and optimisation. ``seconds`` is the length of a training clip."""
+
+    seed: int = 0
+    seconds: float = 1.6
+    batch_size: int = 16
+    max_steps: int = 4500
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    commitment_weight: float = 0.25
+    validation_clips: int = 32
+    checkpoint_every: int = 250
+    workers: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    codec: CodecConfig = field(default_factory=CodecConfig)
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        architecture = [
+            *sizes("codec", self.codec),
+            *(text for depth in self.codec.encoder_depths for text in bounded("codec.encoder_depths", depth, 0)),
+            *(text for depth in self.codec.decoder_depths for text in bounded("codec.decoder_depths", depth, 0)),
+        ]
+        if self.codec.sample_rate != world.SAMPLE_RATE:
+            architecture.append(
+                f"codec.sample_rate is {self.codec.sample_rate}; expected {world.SAMPLE_RATE}, the built-in world's"
+            )
+        return [
+            *fit_problems(self),
+            *bounded("commitment_weight", self.commitment_weight, 0),
+            *bounded("validation_clips", self.validation_clips, 1),
+            *bounded("workers", self.workers, 0),
+            *architecture,
+            *(clip_length("seconds", self.seconds) or ([] if architecture else self._too_short())),
+        ]
+
+    def _too_short(self) -> list[str]:
+        """The loss pads half a window at either end, by reflection."""
+        samples, least = int(self.seconds * self.codec.frame_rate) * self.codec.samples_per_frame, max(FFT_SIZES) // 2
+        if samples > least:
+            return []
+        return [f"seconds is {self.seconds}, {samples} samples in whole frames of codes; expected more than {least}"]
+
+
+class CodecPretraining(pl.LightningModule):
+    """Minimises multi-scale spectral loss + commitment loss; the codebooks learn by moving averages."""
+
+    def __init__(self, config: CodecStageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = FrameCodec(config.codec)
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        output = self.codec(batch["audio"])
+        spectral = multi_scale_spectral_loss(output.audio, batch["audio"])
+        loss = spectral + self.config.commitment_weight * output.commitment_loss
+        values = {"loss": loss, "spectral": spectral, "commitment": output.commitment_loss}
+        self.log_dict(values, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(
+            self.codec.parameters(), self.config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3
+        )
+        return scheduled(
+            optimizer, partial(warmup_cosine, warmup_steps=self.config.warmup_steps, max_steps=self.config.max_steps)
+        )
+
+
+def run(config: CodecStageConfig, folder: Path) -> Path:
+    """Trains (or goes on training) in ``folder``, measures on held-out pieces, and returns the asset's folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # the initial weights are all that this stage draws from torch
+        module = CodecPretraining(config)
+
+    def make_loader(first_step: int):
+        example = partial(training_example, seed=config.seed, seconds=_whole_frames(config))
+        return stream_loader(example, config.batch_size, first_step, config.workers)
+
+    seconds = fit_stage(
+        module,
+        make_loader,
+        folder,
+        config.max_steps,
+        config.checkpoint_every,
+        config.precision,
+        config.device,
+    )
+    codec = module.codec.cpu().eval()
+    card = {
+        "title": "Built-in codec",
+        "description": (
+            f"Frame-level neural codec, {codec.sample_rate} Hz mono, {codec.frame_rate:g} frames a second, "
+            f"{codec.codebooks} codebooks of {codec.codebook_size}. Measured on clips of held-out pieces; "
+            "`librosa_…` is librosa's inversion (non-negative least squares, then Griffin-Lim) of the codec's input, "
+            "the unquantised mel spectrogram."
+        ),
+        "command": "qd base --stage codec",
+        "data": f"{config.max_steps * config.batch_size} clips of {config.seconds:g} s, split codec of the world",
+        "parameters": sum(parameter.numel() for parameter in codec.parameters()),
+        "steps": config.max_steps,
+        "seconds": seconds,
+        "config": asdict(config),
+        "metrics": measure(codec, config.validation_clips),
+    }
+    return write_asset(folder / "asset", codec, card)
+
+
+def training_example(index: int, seed: int, seconds: float) -> Example:
+    """Clip ``index`` of the stage's stream; each seed has its own stretch of 2^32 clips."""
+    return {"audio": np.ascontiguousarray(world.clip("codec", (seed << 32) + index, seconds).audio)}
+
+
+def _whole_frames(config: CodecStageConfig) -> float:
+    """The clip length in seconds, cut to whole frames of codes, so that reconstruction and target are equally long."""
+    frames = int(config.seconds * config.codec.frame_rate)
+    if frames < 1:
+        raise ValueError(f"seconds={config.seconds} is shorter than one frame of codes: use 1 or more")
+    return frames / config.codec.frame_rate

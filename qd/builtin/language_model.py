@@ -1,0 +1,188 @@
+"""Pretraining of the built-in base model: the decoder over delayed codes, jointly with its text encoder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from qd.builtin.captioned_codes import Batch, CaptionedCodes
+from qd.builtin.captioned_language_model import CaptionedLanguageModel, ModelSize, held_out_losses
+from qd.builtin.stage import CountFrom, IndexedStream, fit_stage, write_asset
+from qd.builtin.stage_checks import divides, fit_problems, sizes, vocabulary_size
+from qd.builtin.tokenizer import MAX_VOCABULARY, train_tokenizer
+from qd.builtin.tokens import TRAINING, VALIDATION, read_tokens, require_codec
+from qd.config.checks import bounded, fraction, positive
+from qd.data.world.captions import NEGATIVE_PROMPT
+from qd.models.codecs.codec import FrameCodec
+from qd.models.musicgen import MusicGen
+from qd.modules.schedules import scheduled, warmup_cosine
+
+
+@dataclass
+class LanguageModelStageConfig:
+    """The base stage: size, batches and optimisation.
+
+    Attributes:
+        vocabulary: text tokens.
+        condition_dropout: share of the sequences that are trained under the null condition.
+        weight_decay: of matrices and embeddings; gains of norms have none.
+        average_decay: of the moving average of the weights, which is what is measured and saved.
+        validate_every: steps between two measurements of the held-out loss.
+    """
+
+    seed: int = 0
+    vocabulary: int = MAX_VOCABULARY
+    batch_size: int = 32
+    max_steps: int = 4800
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    gradient_clip: float = 1.0
+    condition_dropout: float = 0.15
+    average_decay: float = 0.999
+    validate_every: int = 800
+    checkpoint_every: int = 250
+    precision: str = "auto"
+    device: str = "auto"
+    model: ModelSize = field(default_factory=ModelSize)
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each."""
+        return [
+            *fit_problems(self),
+            *vocabulary_size("vocabulary", self.vocabulary),
+            *bounded("weight_decay", self.weight_decay, 0),
+            *fraction("beta1", self.beta1),
+            *fraction("beta2", self.beta2),
+            *positive("gradient_clip", self.gradient_clip),
+            *fraction("condition_dropout", self.condition_dropout),
+            *fraction("average_decay", self.average_decay),
+            *bounded("validate_every", self.validate_every, 1),
+            *sizes("model", self.model),
+            *divides("model.heads", self.model.heads, "model.hidden_size", self.model.hidden_size),
+        ]
+
+
+class LanguageModelPretraining(pl.LightningModule):
+    """Trains ``model`` and keeps ``average``, the moving average of its weights."""
+
+    def __init__(self, config: LanguageModelStageConfig, model: CaptionedLanguageModel, held_out: list[Batch]) -> None:
+        super().__init__()
+        self.config, self.model, self.held_out = config, model, held_out
+        self.average = AveragedModel(model, avg_fn=partial(_moved_average, decay=config.average_decay))
+        self.average.requires_grad_(False)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        loss = self.model(batch).mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        super().optimizer_step(*arguments, **options)
+        self.average.update_parameters(self.model)  # here and not in a later hook: last.ckpt must hold this update
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.global_step % self.config.validate_every == 0 or self.global_step == self.trainer.max_steps:
+            measured = held_out_losses(self.average.module, self.held_out)
+            values = {f"held_out/{name}": value for name, value in measured.items()}
+            self.logger.log_metrics(values, self.global_step)
+            self.log("held_out", measured["loss"], prog_bar=True, logger=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        config, parameters = self.config, list(self.model.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, config.learning_rate, (config.beta1, config.beta2))
+        return scheduled(
+            optimizer, partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
+        )
+
+
+def run(config: LanguageModelStageConfig, folder: Path, tokens_folder: Path, codec_folder: Path) -> Path:
+    """Trains (or goes on training) in ``folder`` and writes the built-in checkpoint, ``folder/asset``.
+
+    Args:
+        config: of the stage.
+        folder: of last.ckpt, the TensorBoard events and the asset.
+        tokens_folder: what the stage 'tokens' wrote.
+        codec_folder: the codec that made those tokens; it becomes a part of the checkpoint.
+
+    Returns:
+        The checkpoint folder: decoder/, text_encoder/, codec/, metrics.json and README.md.
+
+    Raises:
+        ValueError: the tokens were made by another codec, or are not complete.
+    """
+    codec = FrameCodec.from_pretrained(codec_folder)
+    require_codec(tokens_folder, codec_folder)
+    codes, captions = read_tokens(tokens_folder, TRAINING)
+    tokenizer = train_tokenizer([*captions, NEGATIVE_PROMPT], config.vocabulary)
+    clips = CaptionedCodes(codes, captions, tokenizer)
+    held_out = CaptionedCodes(*read_tokens(tokens_folder, VALIDATION), tokenizer)
+    batches = [held_out.take(rows) for rows in torch.arange(len(held_out)).split(config.batch_size)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # the initial weights are all that this stage draws from torch
+        model = CaptionedLanguageModel(config.model, len(tokenizer), codec.codebooks, codec.codebook_size)
+    module = LanguageModelPretraining(config, model, batches)
+    seconds = fit_stage(
+        module,
+        partial(_loader, clips, config),
+        folder,
+        config.max_steps,
+        config.checkpoint_every,
+        config.precision,
+        config.device,
+        config.gradient_clip,
+    )
+    trained: CaptionedLanguageModel = module.average.module.cpu()
+    card = _card(config, trained, len(clips), seconds, batches)
+    checkpoint = MusicGen(trained.lm, trained.text_encoder, tokenizer, codec)
+    return write_asset(folder / "asset", SimpleNamespace(save_pretrained=checkpoint.save), card)
+
+
+def _loader(clips: CaptionedCodes, config: LanguageModelStageConfig, first_step: int) -> DataLoader:
+    batch_of_step = partial(
+        clips.training_batch,
+        size=config.batch_size,
+        condition_dropout=config.condition_dropout,
+        seed=config.seed,
+    )
+    return DataLoader(IndexedStream(batch_of_step), batch_size=None, sampler=CountFrom(first_step))
+
+
+def _moved_average(average: Tensor, current: Tensor, updates: Tensor, decay: float) -> Tensor:
+    """Exponential moving average that starts short, so that the first weights, near random, are soon forgotten."""
+    return average.lerp(current, float(1 - torch.clamp((1 + updates) / (10 + updates), max=decay)))
+
+
+def _card(
+    config: LanguageModelStageConfig, model: CaptionedLanguageModel, clips: int, seconds: float, held_out: list[Batch]
+) -> dict[str, Any]:
+    return {
+        "title": "Built-in base model",
+        "description": (
+            "MusicGen decoder and T5 text encoder, trained together from random weights on the built-in world. "
+            "Losses are cross entropies in nats a token on clips of held-out pieces; `caption_gain` is the loss with "
+            "another clip's caption minus the loss with the right one."
+        ),
+        "command": "qd base --stage base",
+        "data": f"{clips} captioned clips of the built-in world, split {TRAINING}",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": config.max_steps,
+        "seconds": seconds,
+        "config": asdict(config),
+        "metrics": held_out_losses(model, held_out),
+    }

@@ -1,0 +1,159 @@
+"""``qd keep``: a run's weights become the shipped model ``beta0`` or ``beta15``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from qd.evaluation.points import FILE, Point, PointsFile, comparable
+from qd.models.checkpoints.resolver import FINETUNED, kept_folder
+from qd.models.checkpoints.weight_delta import DESCRIPTIONS, DIFFERENCE, write_difference
+from qd.models.merging.sources import RECIPE, Source, differences, open_source
+from qd.report.cards.model import README, front_matter, measured_table, origin
+from qd.runs.scalars import step_seconds
+
+MAX_ERROR = 0.01
+"""Of the 8-bit difference, beside the difference."""
+
+_CARD = """# Built-in model {name}: text to music without guidance
+
+What the built-in base model's decoder became in a run of β = {beta:g}, kept as the difference to the base, in 8 bits a
+weight with a scale for each row. What that loses is {error:.2%} of the difference (root mean square). `MODEL={name}`
+restores it.
+
+| | |
+|---|---|
+| command | `make train CONFIG=<the config below> ARGS="trainer.max_steps={step}"` |
+| run | {run}, step {step} of {max_steps} |
+| seed | {seed} |
+| data | {data}; {batch_size} sequences of {seconds:g} s a step |
+| teacher | {teacher} |
+| time | {time} |
+
+## Measured
+
+{measured}
+
+## Config
+
+```yaml
+{yaml}```
+"""
+
+
+def keep(model: str, name: str, points: str | Path | None = None) -> Path:
+    """Writes a finetuned model's difference to the base, with its card, where the resolver looks for shipped models.
+
+    Args:
+        model: any name that ``qd.models.checkpoints.resolver.resolve_model`` knows, of a step of a training run.
+        name: to ship it under, see ``qd.models.checkpoints.resolver.FINETUNED``.
+        points: file to take measurements for the card from; the run's own if None.
+
+    Returns:
+        The folder, which was not there before.
+
+    Raises:
+        ValueError: the name is none of these or taken, the model is not of a training run or no sibling of the base,
+            a weight is not finite, or 8 bits lose more than ``MAX_ERROR`` of the difference.
+    """
+    if name not in FINETUNED:
+        raise ValueError(f"name is {name!r}; expected one of {', '.join(FINETUNED)}")
+    folder = kept_folder(name)
+    if folder.exists():
+        raise ValueError(f"'{folder}' exists already; remove it to keep another model under that name")
+    source, base = open_source(model, 1.0), open_source("base", 1.0)
+    if (source.recipe or {}).get("kind") != "distillation":
+        raise ValueError(f"model '{model}' has no {RECIPE} of a training run; keep a step of a run: runs/<run>/step-…")
+    if found := differences([base, source]):
+        raise ValueError("\n".join([f"model '{model}' is no sibling of the base:", *(f"  • {text}" for text in found)]))
+    measured = _measured(source, name, Path(points) if points else source.folder.parent / FILE)
+    unfinished = folder.with_name(f"unfinished-{name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        _write(source, base.folder, unfinished, name, measured)
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return folder
+
+
+def _write(source: Source, base: Path, folder: Path, name: str, measured: str) -> None:
+    error = write_difference(folder / DIFFERENCE, source.folder, base)
+    if not error <= MAX_ERROR:  # also where it is not a number
+        raise ValueError(
+            f"8 bits lose {error:.1%} of what '{source.name}' differs by, and at most {MAX_ERROR:.0%} may go; are its "
+            "weights finite?"
+        )
+    for file in DESCRIPTIONS:
+        shutil.copyfile(source.folder / "decoder" / file, folder / file)
+    recipe = _portable(source.recipe)
+    OmegaConf.save(OmegaConf.create(recipe), folder / RECIPE)
+    card = _card(recipe, name, error, measured, step_seconds(source.folder.parent))
+    (folder / README).write_text(front_matter([origin("base")]) + card, encoding="utf-8")
+
+
+def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without the places of this machine: its folder of runs, and where prompt files lie."""
+    config = recipe["config"]
+    prompts = [
+        source | ({"path": Path(source["path"]).name} if source.get("path") else {})
+        for source in config["data"]["prompts"]
+    ]
+    places = {"trainer": config["trainer"] | {"runs": "runs"}, "data": config["data"] | {"prompts": prompts}}
+    return dict(recipe) | {"config": config | places}
+
+
+def _card(recipe: Mapping[str, Any], name: str, error: float, measured: str, seconds: float | None) -> str:
+    config, step = recipe["config"], recipe["step"]
+    guidance, negative = config["guidance"], config["guidance"]["negative_prompt"]
+    return _CARD.format(
+        name=name,
+        beta=config["beta"],
+        error=error,
+        run=recipe["run"],
+        step=step,
+        max_steps=config["trainer"]["max_steps"],
+        seed=config["seed"],
+        data=", ".join(_prompts(source) for source in config["data"]["prompts"]),
+        batch_size=config["data"]["batch_size"],
+        seconds=config["rollout"]["seconds"],
+        teacher=f"γ = {guidance['scale']:g}, {'unconditional' if negative is None else f'against “{negative}”'}",
+        time=f"{seconds:.2f} s a step, {seconds * step / 60:.0f} minutes" if seconds else "not logged",
+        measured=measured,
+        yaml=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+    )
+
+
+def _prompts(source: Mapping[str, Any]) -> str:
+    name = source["kind"] + (f" {source['path']}" if source.get("path") else "")
+    return f"{source['size']} prompts of {name}" if source.get("size") else f"prompts of {name}"
+
+
+def _measured(source: Source, name: str, file: Path) -> str:
+    """The measurement of the model as it was trained, without guidance and at the temperature of its rollouts.
+
+    Of several the one of the most clips, then of the lowest seed, then the last. Below the base model's, where it was
+    measured likewise.
+    """
+    temperature = source.recipe["config"]["rollout"]["temperature"]
+    points = [p for p in PointsFile(file).read() if (p.guidance_scale, p.temperature) == (1, temperature)]
+    mine = [point for point in points if _is_of(point, source, name)]
+    if not mine:
+        return f"Not measured without guidance at T = {temperature:g}."
+    chosen = max(reversed(mine), key=lambda point: (point.n_prompts * point.n_samples, -point.seed))
+    alike = [point for point in points if comparable(point, chosen) and point.seed == chosen.seed]
+    base = [point for point in alike if point.model == "base"]
+    return measured_table({**({"base": base[-1]} if base else {}), name: chosen})
+
+
+def _is_of(point: Point, source: Source, name: str) -> bool:
+    recipe = source.recipe
+    names = (name, source.name, str(source.folder), str(source.folder.parent))
+    by_name = point.run == recipe["run"] or point.model in names
+    return by_name and point.step == recipe["step"] and point.lam is None

@@ -1,0 +1,178 @@
+"""``make train-embedder``: from a config to a run folder that holds a finished embedder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+
+from qd.callbacks.embedder_log import EmbedderLog
+from qd.callbacks.last_checkpoint import GracefulInterrupt, fit_until_stopped
+from qd.callbacks.progress import EmbedderProgress
+from qd.callbacks.validated_checkpoint import ValidatedCheckpoint
+from qd.config.embedder import EmbedderTrainConfig
+from qd.config.loading import ConfigError
+from qd.config.resume import save_config
+from qd.data.recordings import BuiltinRecordings, Recordings, RecordingsDataModule, SequentialRecordings
+from qd.data.world.world import BUILTIN
+from qd.models.codecs.codec import load_codec
+from qd.models.embedders.audio_vit import AudioViT
+from qd.modules.embedder import CodecRoundTrip, EmbedderModule
+from qd.report.cards.embedder import write_card
+from qd.runs.devices import fast_precision, resolve_device
+from qd.runs.folders import checkpoint_step, new_folder, newest_checkpoint, taken
+from qd.runs.lock import sole_writer
+from qd.runs.loggers import build_loggers
+from qd.runs.process_rank import first_process
+from qd.runs.quiet import quieten_libraries
+from qd.runs.ranks import trainer_devices
+
+ASSET = "embedder"
+"""Folder inside the run's that holds the finished embedder."""
+SKIPPED = "skipped.jsonl"
+"""File inside the run's folder that lists the recordings that cannot be used."""
+
+
+def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None) -> Path:
+    """Trains, or goes on training, and writes the step of best held-out recall@1 as an embedder.
+
+    Args:
+        config: of the run.
+        resume: folder of the run to go on with, from its ``last.ckpt``; ``config`` is then that run's.
+
+    Returns:
+        ``<runs>/<name>/embedder``: config.json, model.safetensors, metrics.json and README.md (the card).
+
+    Raises:
+        ConfigError: the config has problems, or the run exists; all are named.
+        ValueError: there is nothing to resume, the recordings cannot be used, or another process is writing the run.
+        FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
+        KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
+    """
+    new = first_process() and not resume
+    if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
+        raise ConfigError(problems)
+    quieten_libraries()
+    device = resolve_device(config.trainer.device)
+    checkpoint = newest_checkpoint(Path(resume)) if resume else None
+    module = _module(config)
+    folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
+    with sole_writer(folder):
+        _fit(module, replace(config, name=folder.name), device, folder, checkpoint)
+    return folder / ASSET
+
+
+def _fit(
+    module: EmbedderModule, config: EmbedderTrainConfig, device: torch.device, folder: Path, checkpoint: Path | None
+) -> None:
+    data = _data_or_no_folder(config, folder)
+    if first_process():
+        save_config(config, folder)
+        print(f"run folder: {folder}", flush=True)
+
+    interrupt, timer = GracefulInterrupt(), Timer()
+    resumed_at = checkpoint_step(checkpoint) if checkpoint else None
+    trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)], resumed_at)
+    fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
+    seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
+    best = folder / "best.ckpt"
+    trainer.limit_val_batches = 1.0  # all again, after Ctrl-C in the last step has kept the fit from validating
+    metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
+    if first_process():
+        module.model.save_pretrained(folder / ASSET, half=True)
+        parameters = sum(weight.numel() for weight in module.model.parameters())
+        write_card(folder / ASSET, config, data.held_out, parameters, checkpoint_step(best), seconds, metrics)
+
+
+def _module(config: EmbedderTrainConfig) -> EmbedderModule:
+    """Everything that is trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = AudioViT(config.model)
+    if config.trainer.compile:
+        model.compile()  # in place: the names of the weights stay as they are
+    codec = config.codec.model
+    return EmbedderModule(model, config, CodecRoundTrip(load_codec(codec)) if codec else None)
+
+
+def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModule:
+    """What it is trained on. Recordings that cannot be used leave no run folder, but for the list of what is wrong."""
+    try:
+        data = RecordingsDataModule(
+            train=_recordings(config, folder, "train"),
+            validation=_recordings(config, folder, "validation"),
+            batch_pairs=config.data.batch_pairs,
+            validation_pairs=config.data.validation_pairs,
+            workers=config.data.workers,
+        )
+        _check_ranks(config, data.held_out)
+        return data
+    except ValueError:
+        if first_process() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def _check_ranks(config: EmbedderTrainConfig, held_out: int) -> None:
+    """Refuses held-out recordings of which a rank would get none, and the others wait for its embeddings for ever."""
+    pairs, devices = config.data.batch_pairs, config.trainer.devices
+    others = pairs // devices * (devices - 1)
+    if held_out <= others:
+        raise ValueError(
+            f"{held_out} held-out recordings, and trainer.devices={devices} take turns of {pairs // devices}; expected "
+            f"more than {others}: raise data.validation_pairs or data.validation_share, or lower trainer.devices"
+        )
+
+
+def _recordings(config: EmbedderTrainConfig, folder: Path, split: str) -> Recordings | SequentialRecordings:
+    """Of the split ``train`` or ``validation``; the latter's are the same whatever the seed."""
+    settings, training = config.data, split == "train"
+    rate, seed = config.model.sample_rate, config.seed if training else 0
+    seconds = (config.train_samples if training else config.model.clip_samples) / rate
+    if settings.source == BUILTIN:
+        return BuiltinRecordings(settings.train_split if training else settings.validation_split, seed, seconds)
+    from qd.data.library import open_recordings
+
+    return open_recordings(
+        settings.source,
+        sample_rate=rate,
+        seconds=seconds,
+        seed=seed,
+        split=split,
+        validation_share=settings.validation_share,
+        max_bad_share=settings.max_bad_share,
+        skipped=folder / SKIPPED,
+        pairs=None if training else settings.validation_pairs,
+        streaming=settings.streaming,
+    )
+
+
+def _trainer(
+    config: EmbedderTrainConfig,
+    device: torch.device,
+    folder: Path,
+    callbacks: list[pl.Callback],
+    resumed_at: int | None,
+) -> pl.Trainer:
+    settings = config.trainer
+    validate_every = max(1, settings.max_steps // settings.validations)
+    best = ModelCheckpoint(folder, "best", "validation/recall@1", mode="max", enable_version_counter=False)
+    last = ValidatedCheckpoint(folder, settings.checkpoint_every, validate_every)
+    return pl.Trainer(
+        **trainer_devices(device, settings.devices),
+        precision=fast_precision(device) if settings.precision == "auto" else settings.precision,
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        val_check_interval=validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        gradient_clip_val=config.optimizer.gradient_clip,
+        logger=build_loggers(settings.loggers, settings.logger_options, folder, resumed_at),
+        callbacks=[*callbacks, EmbedderProgress(settings.log_every), best, last],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,230 @@
+"""Configuration: a dataclass schema filled from YAML files and ``key=value`` overrides, all problems told at once.
+
+The layers, each stating only what differs from the one before: the defaults of the schema,
+``configs/<kind>/default.yaml``, the overlay that was named (after the one that its key ``extends`` names, if any), the
+overrides of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from qd.config.train import TrainConfig
+
+__all__ = ["ConfigError", "TrainConfig", "config_folder", "load_config", "to_yaml"]
+
+Schema = TypeVar("Schema")
+EXTENDS = "extends"
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; ``problems`` holds one sentence for each thing to mend."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n".join([f"{count} in the configuration:", *(f"  • {text}" for text in self.problems)]))
+
+
+def config_folder() -> Path:
+    """Where the shipped YAML files lie: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def load_config(
+    schema: type[Schema],
+    kind: str,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    checks: Iterable[Callable[[Schema], list[str]]] = (),
+) -> Schema:
+    """An instance of ``schema``, merged from its layers and checked.
+
+    Args:
+        schema: a dataclass of dataclasses, lists and plain values, with a default for every field. Its method
+            ``problems() -> list[str]``, if any, says what is wrong with the values together.
+        kind: folder under ``configs/``: "train", "embedder", …
+        name: overlay: the name of a file in that folder, without its suffix, or the path of any YAML file.
+        overrides: dotted keys: ``["trainer.max_steps=200", "guidance.negative_prompt=null"]``; the last one wins.
+        checks: what else may be wrong with the config, to be told with the rest.
+
+    Raises:
+        ConfigError: names every unknown key, ill-typed value and bad value, and the layer that holds it; of a file
+            that cannot be read the values are not known, and none is told.
+    """
+    problems: list[str] = []
+    unread: list[str] = []
+    layers = [
+        _Layer(where, problems).fitting(schema, tree)
+        for where, tree in chain(_files(kind, name, unread), _overrides(overrides, problems))
+    ]
+    if unread:
+        raise ConfigError([*unread, *problems])
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+    if hasattr(config, "problems"):
+        problems += config.problems()
+    problems += [text for check in checks for text in check(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def to_yaml(config: Any) -> str:
+    """The YAML text of a config instance; ``load_config`` on it gives an equal instance."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+
+
+def _files(kind: str, name: str | None, problems: list[str]) -> Iterator[tuple[str, dict]]:
+    folder = config_folder() / kind
+    default = folder / "default.yaml"
+    if default.is_file():
+        yield from _read(default, problems)
+    overlays: list[tuple[str, dict]] = []
+    while name is not None and name != "default":
+        path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+        if str(path) in dict(overlays):
+            problems.append(f"{path} extends itself; take out `extends` somewhere between")
+            break
+        read = list(_read(path, problems))
+        name = next((tree.pop(EXTENDS, None) for _, tree in read), None)
+        if name is not None and not isinstance(name, str):
+            problems.append(f"{path}: {EXTENDS} must be the name of another config, not {name!r}")
+            name = None
+        overlays += read
+    yield from reversed(overlays)
+
+
+def _read(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        problems.append(f"there is no config {str(path)!r}; name a YAML file or one of: {shipped}")
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        problems.append(f"{path} cannot be read: {' '.join(str(error).split())}")
+    else:
+        if isinstance(tree, dict):
+            yield str(path), tree
+        else:
+            problems.append(f"{path} holds a list; expected `key: value` lines")
+
+
+def _overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, dict]]:
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        if not key.strip() or not equals:
+            problems.append(f"override {text!r} is not of the form key=value")
+            continue
+        try:
+            yield f"override {text!r}", OmegaConf.to_container(OmegaConf.from_dotlist([text]))
+        except (YAMLError, OmegaConfBaseException) as error:
+            problems.append(f"override {text!r} cannot be read: {' '.join(str(error).split())}")
+
+
+@dataclass
+class _Layer:
+    """One file or override, ``where``, being held against the schema; finds go to ``problems``."""
+
+    where: str
+    problems: list[str]
+
+    def fitting(self, schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """The part of ``tree`` that fits ``schema``."""
+        kinds = get_type_hints(schema)
+        fit: dict[str, Any] = {}
+        for key, value in tree.items():
+            path = f"{prefix}{key}"
+            if key not in kinds:
+                self._tell(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
+                continue
+            kind, element = _settings(kinds[key]), _element(kinds[key])
+            if is_dataclass(kind) and isinstance(value, Mapping):
+                fit[key] = self.fitting(kind, value, f"{path}.")
+            elif is_dataclass(element) and _is_list_of_mappings(value):
+                fit[key] = [self.fitting(element, item, f"{path}[{i}].") for i, item in enumerate(value)]
+            elif kind is not kinds[key] and value is None:
+                fit[key] = None
+            elif not is_dataclass(kind) and not is_dataclass(element) and _accepts(schema, key, value):
+                fit[key] = value
+            else:
+                self._tell(f"{path} must be {_type_name(kind)}, not {value!r}")
+        return fit
+
+    def _tell(self, problem: str) -> None:
+        self.problems.append(f"{self.where}: {problem}")
+
+
+def _accepts(schema: type, key: str, value: Any) -> bool:
+    try:
+        OmegaConf.update(_scratch(schema), key, value)
+    except OmegaConfBaseException:
+        return False
+    return True
+
+
+@cache
+def _scratch(schema: type) -> DictConfig:
+    """Where values are tried out; building it takes a while, and what it holds does not matter."""
+    return OmegaConf.structured(schema)
+
+
+def _is_list_of_mappings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+
+
+def _settings(kind: Any) -> Any:
+    """The dataclass in "a dataclass or None"; any other type is what it is."""
+    return next((arg for arg in get_args(kind) if NoneType in get_args(kind) and is_dataclass(arg)), kind)
+
+
+def _element(kind: Any) -> Any:
+    """The type of the elements of a list type; None for any other type."""
+    return get_args(kind)[0] if get_origin(kind) is list else None
+
+
+def _type_name(kind: Any) -> str:
+    if is_dataclass(kind):
+        return f"settings of its own ({', '.join(field.name for field in fields(kind))})"
+    if (element := _element(kind)) is not None:
+        return f"a list, each element {_type_name(element)}"
+    if NoneType in get_args(kind):
+        return " or ".join([*(_type_name(arg) for arg in get_args(kind) if arg is not NoneType), "null"])
+    return _TYPE_NAMES.get(kind, str(kind))
+
+
+def _suggestion(key: str, schema: type, prefix: str) -> str:
+    """The known key whose dotted path, or last part, is nearest to ``key``."""
+    paths = list(_paths(schema))
+    by_name = {path.rsplit(".", 1)[-1]: path for path in reversed(paths)} | {path: path for path in paths}
+    nearest = get_close_matches(key, by_name, n=1)
+    return (
+        f"; did you mean {prefix + by_name[nearest[0]]!r}?" if nearest else f"; known here: {', '.join(_names(schema))}"
+    )
+
+
+def _names(schema: type) -> list[str]:
+    return [field.name for field in fields(schema)]
+
+
+def _paths(schema: type, prefix: str = "") -> Iterator[str]:
+    for name, kind in get_type_hints(schema).items():
+        yield prefix + name
+        if is_dataclass(kind := _settings(kind)):
+            yield from _paths(kind, f"{prefix}{name}.")

@@ -1,0 +1,1 @@
+"""The built-in world: composes, plays, degrades and captions music."""

@@ -1,0 +1,192 @@
+"""The built-in world: captioned recordings and prompts, each a pure function of a split and an index.
+
+No two splits share a seed, and the three prompt sets share no text: a prompt belongs to the set that a hash of its
+words names. Results do not depend on the number of workers, on order, or on the machine.
+"""
+
+from __future__ import annotations
+
+import zlib
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from qd.data.world.captions import describe, with_quality
+from qd.data.world.composer import PARTS, Piece, compose
+from qd.data.world.degradation import CLEAN, DEGRADATIONS, degrade
+from qd.data.world.drumming import with_drums, without_drums
+from qd.data.world.synthesiser import render
+from qd.data.world.timbres import SAMPLE_RATE
+
+__all__ = [
+    "BUILTIN",
+    "SAMPLE_RATE",
+    "SPLITS",
+    "Clip",
+    "DrumChange",
+    "change_drums",
+    "chunks",
+    "clip",
+    "prompt",
+    "prompt_set",
+]
+
+BUILTIN = "builtin"
+"""The name of whatever this world gives: prompts, recordings, and the models that are trained on them."""
+
+SPLITS = {
+    name: number
+    for number, name in enumerate(
+        ("train", "development", "heldout", "codec", "base", "embedder", "embedder_heldout", "adherence", "preference",
+         "validation", "calibration", "listener_train", "listener_test")
+    )
+}  # fmt: skip
+QUALITY_PROMPTS = 101  # size of the held-out set, after the paper's Section 3.5; its first 50 serve for diversity
+DEGRADED_RATE = 0.5
+CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # bad recordings are often of careless players
+_PROMPT_BUCKETS = {"development": (0, 1), "heldout": (2, 3), "train": range(4, 16)}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A captioned window of a recording.
+
+    Attributes:
+        audio: float32 (samples,) at 16 kHz in [−1, 1].
+        caption: what a listener wrote; it may speak of the recording's quality.
+        description: the same without a word about quality.
+        piece: the music as it was composed.
+        degradation: ``"clean"`` or a name of ``qd.data.world.degradation.DEGRADATIONS``.
+        severity: of the degradation, in [0, 1]; 0 when clean.
+    """
+
+    audio: np.ndarray
+    caption: str
+    description: str
+    piece: Piece
+    degradation: str
+    severity: float
+
+
+class DrumChange(NamedTuple):
+    """One window of a recording, float32 (samples,), as it is and with its drums changed; nothing else differs."""
+
+    original: np.ndarray
+    changed: np.ndarray
+    added: bool
+    """Drums were added, because nobody drummed in the window; else they were removed."""
+
+
+@dataclass(frozen=True)
+class _Recording:
+    piece: Piece
+    degradation: str
+    severity: float
+
+
+def clip(split: str, index: int, seconds: float = 4.0) -> Clip:
+    """Clip ``index`` of ``split``: one window of a piece that no other index shares.
+
+    Raises:
+        ValueError: for an unknown split, a negative index, or more seconds than every piece has (16).
+    """
+    rng = _generator(split, index)
+    recording = _record(rng)
+    return _window(recording, rng.uniform(0.0, _latest_start(seconds)), seconds, rng)
+
+
+def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Clip]:
+    """``n`` windows of recording ``index`` that do not overlap, in random order: what one recording is heard by.
+
+    Raises:
+        ValueError: if ``n`` windows of ``seconds`` do not fit into 16 s, or as :func:`clip`.
+    """
+    rng = _generator(split, index)
+    recording = _record(rng)
+    return [_window(recording, start, seconds, rng) for start in _starts(rng, n, seconds)]
+
+
+def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> DrumChange:
+    """The first window of :func:`chunks` of the same arguments, and the same without its drums; or, where nobody drums
+    in it, with drums throughout.
+
+    Raises:
+        ValueError: as :func:`chunks`.
+    """
+    rng = _generator(split, index)
+    recording = _record(rng)
+    start = _starts(rng, n, seconds)[0]
+    same_chance = deepcopy(rng)  # the degradation draws its noise anew, and must draw the same
+    original = _window(recording, start, seconds, rng)
+    added = "drums" not in original.piece.audible(start, seconds)
+    # Who lends the drums is drawn from elsewhere, so that the noise stays the same.
+    piece = with_drums(recording.piece, np.random.default_rng(index)) if added else without_drums(recording.piece)
+    changed = _window(replace(recording, piece=piece), start, seconds, same_chance)
+    return DrumChange(original.audio, changed.audio, added)
+
+
+def prompt(split: str, index: int) -> str:
+    """Prompt ``index`` of ``"train"``, ``"development"`` or ``"heldout"``: a description with no word about quality.
+
+    A pure function; two indices may give the same text. The three sets are disjoint as texts.
+    """
+    if split not in _PROMPT_BUCKETS:
+        raise ValueError(f"no prompts in split {split!r}: expected one of {', '.join(_PROMPT_BUCKETS)}")
+    rng = _generator(split, index)
+    while True:
+        piece = compose(rng, carelessness=0.0)
+        text = describe(piece, piece.audible(rng.uniform(0.0, _latest_start(4.0)), 4.0), rng)
+        if zlib.crc32(text.lower().encode()) % 16 in _PROMPT_BUCKETS[split]:
+            return text
+
+
+@lru_cache(maxsize=32)
+def prompt_set(split: str, size: int) -> tuple[str, ...]:
+    """The first ``size`` distinct prompts of ``split``."""
+    texts: dict[str, None] = {}
+    index = 0
+    while len(texts) < size:
+        texts[prompt(split, index)] = None
+        index += 1
+    return tuple(texts)
+
+
+def _generator(split: str, index: int) -> np.random.Generator:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    if index < 0:
+        raise ValueError(f"index is {index}: expected 0 or more")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS[split], index])))
+
+
+def _starts(rng: np.random.Generator, n: int, seconds: float) -> list[float]:
+    """Where ``n`` windows that do not overlap begin, in seconds and in random order."""
+    if not 1 <= n <= 16.0 / seconds:
+        raise ValueError(f"{n} windows of {seconds} s do not fit into a piece of 16 s: ask for fewer or shorter ones")
+    starts = np.sort(rng.uniform(0.0, 16.0 - n * seconds, n)) + np.arange(n) * seconds
+    return [float(starts[i]) for i in rng.permutation(n)]
+
+
+def _latest_start(seconds: float) -> float:
+    if not 0.0 < seconds <= 16.0:
+        raise ValueError(f"seconds is {seconds}: expected more than 0 and at most 16, the length of the shortest piece")
+    return 16.0 - seconds
+
+
+def _record(rng: np.random.Generator) -> _Recording:
+    degraded = rng.random() < DEGRADED_RATE
+    piece = compose(rng, CARELESSNESS["degraded" if degraded else "clean"])
+    kind = DEGRADATIONS[int(rng.integers(len(DEGRADATIONS)))] if degraded else CLEAN
+    return _Recording(piece, kind, float(rng.uniform(0.2, 1.0)) if degraded else 0.0)
+
+
+def _window(recording: _Recording, start: float, seconds: float, rng: np.random.Generator) -> Clip:
+    piece = recording.piece
+    audio = degrade(render(piece, start, seconds), recording.degradation, recording.severity, rng)
+    heard = piece.audible(start, seconds) or frozenset(PARTS[:1])
+    description = describe(piece, heard, rng)
+    caption = with_quality(description, recording.degradation, rng)
+    return Clip(audio, caption, description, piece, recording.degradation, recording.severity)

@@ -1,0 +1,1 @@
+"""Measures how well an embedder tells recordings apart."""

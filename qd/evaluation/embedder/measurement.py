@@ -1,0 +1,163 @@
+"""How well an embedder tells recordings apart, what moves it, and how far apart it sees two pieces of music."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from qd.audio.resample import resample
+from qd.evaluation.embedder.heldout import HeldOut
+from qd.evaluation.embedder.invariance import ALTERATIONS, alterations
+from qd.metrics.bootstrap import Interval, bootstrap_interval
+from qd.metrics.retrieval import PairRetrieval
+from qd.models.embedders.loading import Embedder
+
+BATCH = 16
+"""Recordings in memory at once; each is heard some twenty times."""
+SAME, DIFFERENT = "another clip of the same recording", "a different recording"
+SAME_RECORDING, SAME_GENRE, OTHER_GENRE = "same recording", "same genre", "different genre"
+ANY_GENRE = "different recording"
+
+
+class Spread(NamedTuple):
+    """How 1 − cosine is distributed over pairs of one kind."""
+
+    mean: Interval
+    """With a 95 % bootstrap interval over the recordings."""
+    low: float
+    """5 % of the pairs are below."""
+    high: float
+    """5 % of the pairs are above."""
+    pairs: int
+
+
+@dataclass(frozen=True)
+class EmbedderMeasurement:
+    """One embedder, measured on n recordings.
+
+    Attributes:
+        retrieval: ``recall@1``, ``recall@5`` and ``auc``: each first clip looks for its partner among all second clips.
+        same: cosines of the two clips of each recording, ``(n,)``.
+        different: cosines of first clips with the second clips of other recordings, ``(n, n − 1)``.
+        invariance: mean cosine with the altered self, by alteration, in the order of the report.
+        altered_clips: how many clips each of these means is over.
+        calibration: 1 − cosine by what two clips have in common.
+    """
+
+    retrieval: dict[str, float]
+    same: np.ndarray
+    different: np.ndarray
+    invariance: dict[str, Interval]
+    altered_clips: dict[str, int]
+    calibration: dict[str, Spread]
+
+    def references(self) -> dict[str, Interval]:
+        """Mean cosines that the invariance is read against: with another clip of the recording, and with others."""
+        return {SAME: bootstrap_interval(self.same), DIFFERENT: bootstrap_interval(self.different.mean(axis=1))}
+
+    def relative(self, cosine: float) -> float:
+        """Where a cosine stands between a different recording (0) and the clip itself (1): comparable between
+        embedders, whose cosines are not."""
+        apart = float(self.different.mean())
+        return (cosine - apart) / max(1.0 - apart, 1e-9)
+
+
+def measure(
+    embedders: Mapping[str, Embedder],
+    heldout: HeldOut,
+    round_trip: Callable[[Tensor], Tensor],
+    device: torch.device,
+    seed: int = 0,
+) -> dict[str, EmbedderMeasurement]:
+    """Measures all embedders on the same audio.
+
+    Args:
+        embedders: by the name that the report gives them.
+        heldout: the recordings.
+        round_trip: through a codec, at the recordings' rate.
+        device: where the embedders are.
+        seed: of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pairs: dict[str, list[Tensor]] = {name: [] for name in embedders}
+    cosines: dict[str, dict[str, list[Tensor]]] = {name: defaultdict(list) for name in embedders}
+    genres: list[str | None] = []
+    hear, starts = _Hearing(embedders, heldout.sample_rate, device), range(0, len(heldout), BATCH)
+    for start in track(starts, "measuring", console=Console(stderr=True), transient=True):
+        batch = heldout.batch(range(start, min(start + BATCH, len(heldout))))
+        genres += batch.genres
+        first, second = hear(batch.pairs[:, 0]), hear(batch.pairs[:, 1])
+        for name in embedders:
+            pairs[name].append(torch.stack([first[name], second[name]], dim=1))
+        for alteration, original, changed in alterations(batch, heldout.sample_rate, round_trip, generator):
+            before, after = first if original is None else hear(original), hear(changed)
+            for name in embedders:
+                cosines[name][alteration].append((before[name] * after[name]).sum(dim=1))
+    known = genres if None not in genres else None
+    return {name: _summary(torch.cat(pairs[name]), cosines[name], known) for name in embedders}
+
+
+def calibrate(cosines: np.ndarray, genres: list[str] | None) -> dict[str, Spread]:
+    """1 − cosine of pairs of the same recording, of others of its genre, and of other genres.
+
+    Args:
+        cosines: of first with second clips, ``(n, n)``; the diagonal holds the pairs of one recording.
+        genres: of each recording; without them all other recordings are one kind. A kind without pairs is left out.
+    """
+    itself = np.eye(len(cosines), dtype=bool)
+    kinds = {SAME_RECORDING: itself}
+    if genres is None:
+        kinds[ANY_GENRE] = ~itself
+    else:
+        names = np.array(genres)
+        alike = names[:, None] == names[None, :]
+        kinds |= {SAME_GENRE: alike & ~itself, OTHER_GENRE: ~alike}
+    return {kind: _spread(1.0 - cosines, of_kind) for kind, of_kind in kinds.items() if of_kind.any(1).sum() > 1}
+
+
+class _Hearing:
+    """The same audio to all embedders, each at its own rate."""
+
+    def __init__(self, embedders: Mapping[str, Embedder], sample_rate: int, device: torch.device) -> None:
+        self.embedders, self.sample_rate, self.device = embedders, sample_rate, device
+
+    @torch.inference_mode()
+    def __call__(self, audio: Tensor) -> dict[str, Tensor]:
+        """``(clips, samples)`` → unit-norm ``(clips, width)`` on the CPU, by embedder."""
+        return {
+            name: embedder(
+                resample(audio, self.sample_rate, embedder.sample_rate).to(self.device), embedder.sample_rate
+            ).cpu()
+            for name, embedder in self.embedders.items()
+        }
+
+
+def _summary(pairs: Tensor, cosines: Mapping[str, list[Tensor]], genres: list[str] | None) -> EmbedderMeasurement:
+    retrieval = PairRetrieval()
+    retrieval.update(pairs)
+    similarity = (pairs[:, 0] @ pairs[:, 1].T).double().numpy()
+    altered = {name: torch.cat(cosines[name]).double().numpy() for name in ALTERATIONS if name in cosines}
+    altered = {name: values for name, values in altered.items() if len(values) > 1}
+    n = len(similarity)
+    return EmbedderMeasurement(
+        retrieval={name: float(value) for name, value in retrieval.compute().items()},
+        same=similarity.diagonal().copy(),
+        different=similarity[~np.eye(n, dtype=bool)].reshape(n, n - 1),
+        invariance={name: bootstrap_interval(values) for name, values in altered.items()},
+        altered_clips={name: len(values) for name, values in altered.items()},
+        calibration=calibrate(similarity, genres),
+    )
+
+
+def _spread(dissimilarity: np.ndarray, of_kind: np.ndarray) -> Spread:
+    low, high = np.quantile(dissimilarity[of_kind], [0.05, 0.95])
+    each = [row[chosen].mean() for row, chosen in zip(dissimilarity, of_kind, strict=True) if chosen.any()]
+    return Spread(bootstrap_interval(each), float(low), float(high), int(of_kind.sum()))

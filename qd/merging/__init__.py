@@ -1,1 +1,0 @@
-"""Averages of models: sources, weights, and the folder that comes of them."""

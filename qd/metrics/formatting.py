@@ -1,0 +1,33 @@
+"""Tables and numbers of reports, cards and pages, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qd.metrics.bootstrap import Interval
+
+
+def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Lines without a last line break.
+
+    Example:
+        >>> print(markdown_table(["a", "b"], [["1", "2"]]))
+        | a | b |
+        | --- | --- |
+        | 1 | 2 |
+    """
+    columns = list(columns)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *rows])
+
+
+def markdown_interval(interval: Interval, digits: int = 3) -> str:
+    """``0.320 [0.290, 0.350]``."""
+    return f"{interval.mean:.{digits}f} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
+
+
+def format_duration(seconds: float) -> str:
+    """``45 s``, ``12 min`` or ``3 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,204 @@
+"""One way from a name to a folder of weights for every command: a shipped model, a run, a step, a folder, the hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from qd.models.checkpoints.json_files import read_object
+from qd.models.checkpoints.weight_delta import DIFFERENCE, restore
+
+ASSETS = Path(__file__).resolve().parents[2] / "builtin" / "assets"
+ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
+FINETUNED = ("beta0", "beta15")
+"""Shipped models that were finetuned from the base: by distillation alone, and with the diversity reward."""
+
+SHIPPED = ("base", *FINETUNED)
+"""Names that are no folders here; a folder of such a name is ``./beta0`` or ``runs/beta0``."""
+
+WEIGHTS = "model.safetensors"
+INDEX = ".index.json"
+"""Ending of the file that tells which tensor is in which shard, where there are several."""
+
+PARTS = ("decoder", "text_encoder", "codec")
+"""Folders of a checkpoint in the built-in layout."""
+
+PROJECTION = "projection.safetensors"
+"""Beside them, where decoder and text encoder are of different widths."""
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""``owner/name``."""
+_PINNED = re.compile(rf"({HUB_NAME.pattern})(?:@(\w[\w./-]*))?")
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+def resolve_model(name: str | Path) -> str:
+    """Turns a model name into the folder, or the hub name, that holds its weights.
+
+    Args:
+        name: ``base`` (the built-in model), ``beta0`` or ``beta15`` (finetuned from it), a checkpoint folder, a run
+            folder such as ``runs/x`` (its newest ``step-*`` is taken), or a hub name ``owner/name``, perhaps with a
+            revision, ``owner/name@v1``, which comes back as it is; see :func:`hub_name`.
+
+    Raises:
+        ValueError: if the name is none of these, or the folder lacks a file of a complete checkpoint.
+    """
+    if str(name) == "base":
+        return str(_checked(ASSETS / "base", "run `make base` to build it"))
+    if str(name) in FINETUNED:
+        return str(_checked(_restored(str(name)), "remove that folder; it is then made anew"))
+    folder = Path(name).expanduser()
+    if str(name) and folder.is_dir():
+        return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
+    if hub := _PINNED.fullmatch(str(name)):
+        owner = Path(hub[1]).parent
+        if not owner.is_dir() and owner.name != "runs":
+            return str(name)
+    raise ValueError(
+        f"model '{name}': no such folder{_nearest(folder)}. Expected `base`, `beta0`, `beta15`, a checkpoint "
+        "folder, a run such as `runs/x` or a hub name `owner/name` or `owner/name@revision`."
+    )
+
+
+def hub_name(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A hub name without its revision, and that: a branch, a tag or a commit; None is the newest.
+
+    Raises:
+        ValueError: ``name`` tells a revision, and ``revision`` does too.
+
+    Example:
+        >>> hub_name("facebook/musicgen-small@v1"), hub_name("facebook/musicgen-small")
+        (('facebook/musicgen-small', 'v1'), ('facebook/musicgen-small', None))
+    """
+    name, _, told = name.partition("@")
+    if told and revision:
+        raise ValueError(f"model '{name}' has two revisions, '{told}' behind its name and '{revision}'; name one")
+    return name, told or revision
+
+
+def resolve_asset(kind: str) -> str:
+    """The folder of a shipped model that is no language model: an embedder or a scorer.
+
+    Raises:
+        ValueError: if ``kind`` is not one of ``ASSET_KINDS``, or its folder is incomplete.
+    """
+    if kind not in ASSET_KINDS:
+        raise ValueError(f"built-in asset '{kind}' is unknown; expected one of {', '.join(ASSET_KINDS)}.")
+    folder = ASSETS / kind
+    _raise_if(_model_problems(folder), folder, "run `make base` to build it")
+    return str(folder)
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where a run keeps the weights of a step: ``step-000500``."""
+    return run / f"step-{step:06d}"
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The step folders in a run folder, the newest last."""
+    steps = [(int(match[1]), path) for path in run.iterdir() if (match := _STEP.fullmatch(path.name)) and path.is_dir()]
+    return [path for _, path in sorted(steps)]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights, whether they exist or not: one, or the shards that its index names."""
+    index = folder / f"{WEIGHTS}{INDEX}"
+    if index.is_file() and not (folder / WEIGHTS).is_file():
+        return [folder / shard for shard in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+    return [folder / WEIGHTS]
+
+
+def checkpoint_problems(folder: Path) -> list[str]:
+    """What keeps a folder from being a complete MusicGen checkpoint, in words; empty if it is one.
+
+    Two layouts are known: the built-in one (``decoder/``, ``text_encoder/``, ``codec/``) and the library's whole folder
+    (``config.json`` of model type "musicgen", one or many safetensors files, tokenizer files). Only headers are read.
+
+    Raises:
+        ValueError: a config, or an index of weights, is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "decoder").is_dir():
+        problems = _model_problems(folder) + _tokenizer_problems(folder)
+        return problems + kind_problems(_read_json(folder / "config.json"))
+    problems = [f"{part}/{problem}" for part in PARTS for problem in _model_problems(folder / part)]
+    problems += [f"text_encoder/{problem}" for problem in _tokenizer_problems(folder / "text_encoder")]
+    widths = _width(folder / "decoder", "hidden_size"), _width(folder / "text_encoder", "d_model")
+    if None not in widths and widths[0] != widths[1]:
+        problems += _weight_file_problems(folder / PROJECTION)
+    return problems
+
+
+def kind_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the kind of model that a ``config.json`` tells of, in words; empty if it is MusicGen's."""
+    kind = config.get("model_type", "musicgen")
+    return [] if kind == "musicgen" else [f"config.json has model_type '{kind}', expected 'musicgen'"]
+
+
+def kept_folder(name: str) -> Path:
+    """Where a finetuned model is shipped, see :mod:`qd.models.checkpoints.weight_delta`; it may not be there."""
+    return ASSETS / "finetuned" / name
+
+
+def _restored(name: str) -> Path:
+    if not (kept_folder(name) / DIFFERENCE).is_file():
+        raise ValueError(
+            f"model '{name}' is not shipped with this version: '{kept_folder(name)}' is missing. Keep a run of yours "
+            f"under that name (make keep MODEL=runs/<run> NAME={name}), or name it as it is: runs/<run>, ./{name}."
+        )
+    return restore(kept_folder(name), Path(resolve_model("base")))
+
+
+def _checked(folder: Path, fix: str) -> Path:
+    _raise_if(checkpoint_problems(folder), folder, fix)
+    return folder
+
+
+def _raise_if(problems: list[str], folder: Path, fix: str) -> None:
+    if problems:
+        raise ValueError(f"checkpoint folder '{folder}' is incomplete: {'; '.join(problems)}. To fix it, {fix}.")
+
+
+def _model_problems(folder: Path) -> list[str]:
+    """Missing config, missing or cut weight files, and shards that the index names but the folder lacks."""
+    problems = [] if (folder / "config.json").is_file() else ["config.json is missing"]
+    files = weight_files(folder)
+    if not files:
+        problems.append(f"{WEIGHTS}{INDEX} names no weight file")
+    return problems + [problem for file in files for problem in _weight_file_problems(file)]
+
+
+def _weight_file_problems(path: Path) -> list[str]:
+    if not path.is_file():
+        return [f"{path.name} is missing"]
+    try:
+        # Opening reads the header, and checks it against the length of the file: an interrupted download shows here.
+        with safe_open(path, framework="pt"):
+            return []
+    except SafetensorError as error:
+        return [f"{path.name} is damaged ({error})"]
+
+
+def _tokenizer_problems(folder: Path) -> list[str]:
+    vocabulary = any((folder / file).is_file() for file in ("tokenizer.json", "spiece.model"))
+    problems = [] if vocabulary else ["tokenizer.json is missing"]
+    return problems + ([] if (folder / "tokenizer_config.json").is_file() else ["tokenizer_config.json is missing"])
+
+
+def _width(folder: Path, key: str) -> int | None:
+    return _read_json(folder / "config.json").get(key)
+
+
+def _read_json(path: Path) -> dict:
+    return read_object(path) if path.is_file() else {}
+
+
+def _nearest(folder: Path) -> str:
+    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    matches = difflib.get_close_matches(folder.name, siblings, n=1)
+    return f"; did you mean '{folder.parent / matches[0]}'?" if matches else ""

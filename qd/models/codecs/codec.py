@@ -1,0 +1,192 @@
+"""The built-in codec: works on frames of a mel spectrogram, not on samples, and so trains and decodes on a CPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from qd.audio.chunks import in_pieces
+from qd.audio.mel import MelSpectrogram
+from qd.models.checkpoints.json_files import read_object
+from qd.models.checkpoints.resolver import ASSETS, resolve_model
+from qd.models.codecs.layers import ConvNeXtBlock, Downsample, InverseSTFTHead, Upsample
+from qd.models.codecs.quantizer import ResidualQuantizer
+
+LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
+"""Mean and standard deviation of log-mel magnitudes of the built-in world, rounded: the network's input is standard."""
+
+
+@dataclass
+class CodecConfig:
+    """Architecture of :class:`FrameCodec`.
+
+    ``encoder_depths`` and ``decoder_depths`` are numbers of blocks: the encoder's before and after the stride, the
+    decoder's before and after the upsampling. Lengths are in samples.
+    """
+
+    sample_rate: int = 16_000
+    hop_length: int = 320
+    n_fft: int = 1280
+    n_mels: int = 100
+    stride: int = 2
+    width: int = 256
+    expansion: int = 2
+    encoder_depths: tuple[int, int] = (1, 2)
+    decoder_depths: tuple[int, int] = (2, 4)
+    latent_width: int = 64
+    codebooks: int = 4
+    codebook_size: int = 512
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples that one frame of codes stands for."""
+        return self.hop_length * self.stride
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes a second."""
+        return self.sample_rate / self.samples_per_frame
+
+
+@dataclass
+class CodecOutput:
+    """``audio (batch, frames · samples_per_frame)``, ``codes (batch, codebooks, frames)``, scalar commitment loss."""
+
+    audio: Tensor
+    codes: Tensor
+    commitment_loss: Tensor
+
+
+class FrameCodec(nn.Module):
+    """Log-mel spectrogram → ConvNeXt blocks around a strided bottleneck → residual quantiser → inverse STFT.
+
+    Audio is ``(batch, samples)`` at ``sample_rate``, padded with zeros to whole frames; codes are
+    ``(batch, codebooks, frames)``. With the default config 4 s are 100 frames of 640 samples.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate, self.frame_rate = config.sample_rate, config.frame_rate
+        self.samples_per_frame = config.samples_per_frame
+        self.codebooks, self.codebook_size = config.codebooks, config.codebook_size
+        self.mel = MelSpectrogram(
+            config.sample_rate,
+            config.n_fft,
+            config.n_fft,
+            config.hop_length,
+            config.n_mels,
+            power=1.0,
+            htk=False,
+            norm="slaney",
+            log=True,
+            center=False,
+        )
+        self.encoder = nn.Sequential(
+            nn.Linear(config.n_mels, config.width),
+            *_blocks(config, config.encoder_depths[0]),
+            Downsample(config.width, config.stride),
+            *_blocks(config, config.encoder_depths[1]),
+            nn.LayerNorm(config.width),
+        )
+        self.quantizer = ResidualQuantizer(config.width, config.latent_width, config.codebooks, config.codebook_size)
+        self.decoder = nn.Sequential(
+            nn.LayerNorm(config.width),
+            *_blocks(config, config.decoder_depths[0]),
+            Upsample(config.width, config.stride),
+            *_blocks(config, config.decoder_depths[1]),
+            nn.LayerNorm(config.width),
+            InverseSTFTHead(config.width, config.n_fft, config.hop_length),
+        )
+
+    def forward(self, audio: Tensor) -> CodecOutput:
+        """Reconstruction with gradients; in training mode the codebooks are updated."""
+        quantized = self.quantizer(self._features(audio))
+        return CodecOutput(self.decoder(quantized.vectors), quantized.codes, quantized.commitment_loss)
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio ``(batch, samples)`` → codes ``(batch, codebooks, frames)``, frames = ⌈samples / samples_per_frame⌉."""
+        return self.quantizer.encode(self._features(audio))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes ``(batch, codebooks, frames)`` → audio ``(batch, frames · samples_per_frame)``, float32.
+
+        Raises:
+            ValueError: wrong number of codebooks, or a code outside the codebook (such as the pad token).
+        """
+        if codes.ndim != 3 or codes.shape[1] != self.codebooks:
+            raise ValueError(f"codes of shape {tuple(codes.shape)}: expected (batch, {self.codebooks}, frames)")
+        # A GPU would have to be waited for: there the look-up itself refuses a code above the last one.
+        if codes.device.type == "cpu" and codes.numel() and not 0 <= codes.min() <= codes.max() < self.codebook_size:
+            raise ValueError(
+                f"codes from {int(codes.min())} to {int(codes.max())}: expected 0 to {self.codebook_size - 1}; "
+                "undo the delay pattern and drop pad tokens first"
+            )
+        frames = codes.shape[2] * self.config.stride
+        return in_pieces(lambda piece: self.decoder(self.quantizer.decode(piece)), codes, frames)
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        """Writes ``config.json`` and ``model.safetensors``, floats in float16 if ``half``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        state = {
+            name: tensor.half() if half and tensor.is_floating_point() else tensor
+            for name, tensor in self.state_dict().items()
+        }
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> FrameCodec:
+        """Reads what :meth:`save_pretrained` wrote, as float32 and in eval mode.
+
+        Raises:
+            ValueError: the folder lacks one of the two files, or the config is damaged.
+        """
+        folder = Path(folder)
+        missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{folder} has no {' and no '.join(missing)}: expected a folder that save_pretrained wrote"
+            )
+        fields = read_object(folder / "config.json")
+        codec = cls(CodecConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}))
+        codec.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32 parameters
+        return codec.eval()
+
+    def _features(self, audio: Tensor) -> Tensor:
+        """Audio ``(batch, samples)`` → encoder output ``(batch, frames, width)``."""
+        if audio.ndim != 2 or audio.shape[1] == 0:
+            raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (batch, samples), at least one sample")
+        # Half a window minus half a hop on both sides: frame t is centred in the middle of its own hop.
+        margin = (self.config.n_fft - self.config.hop_length) // 2
+        to_whole_frames = -audio.shape[1] % self.samples_per_frame
+        log_mel = self.mel(F.pad(audio, (margin, margin + to_whole_frames)))
+        return self.encoder(((log_mel - LOG_MEL_MEAN) / LOG_MEL_SCALE).transpose(1, 2))
+
+
+def load_codec(name_or_folder: str | Path) -> FrameCodec:
+    """The codec in a folder, or the one inside a built-in model named as everywhere (``base``, ``runs/x``).
+
+    Raises:
+        ValueError: there is none.
+    """
+    if str(name_or_folder) == "base":
+        # Not by way of the resolver: codec, embedder and scorers are made before the rest of the base model is there.
+        return FrameCodec.from_pretrained(ASSETS / "base" / "codec")
+    folder = Path(name_or_folder)
+    if not (folder / "model.safetensors").is_file():
+        folder = Path(resolve_model(name_or_folder)) / "codec"
+    return FrameCodec.from_pretrained(folder)
+
+
+def _blocks(config: CodecConfig, depth: int) -> list[ConvNeXtBlock]:
+    return [ConvNeXtBlock(config.width, config.expansion) for _ in range(depth)]

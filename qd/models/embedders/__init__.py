@@ -1,0 +1,1 @@
+"""Audio to unit vectors: the audio transformer, CLAP, MuQ and VGGish."""

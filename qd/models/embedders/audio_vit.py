@@ -1,0 +1,217 @@
+"""Audio transformer that embeds a clip: the paper's embedder (Appendix D.1), at any size."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from qd.audio.chunks import in_pieces
+from qd.audio.mel import MelSpectrogram
+from qd.models.checkpoints.json_files import read_object
+from qd.models.embedders.clip_embedder import ClipEmbedder
+
+ROTARY_BASE = 10_000.0
+
+
+@dataclass
+class AudioViTConfig:
+    """Shape of an :class:`AudioViT`. Lengths are in samples where no unit is named."""
+
+    sample_rate: int = 16_000
+    clip_seconds: float = 4.0
+    n_fft: int = 1024
+    window_length: int = 1024
+    hop_length: int = 512
+    n_mels: int = 80
+    log_mel: bool = True
+    """Take the logarithm of the mel power before the affine map below."""
+    mel_mean: float = -0.5
+    """Subtracted from the (log-)mel values, which are then divided by ``mel_std``: fixed, so that loudness stays
+    audible. These numbers are those of the built-in world's log-mel; use 0 and 1 without the logarithm."""
+    mel_std: float = 4.5
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    head_dim: int = 32
+    """Need not be width / heads: the paper's 6 heads do not divide its width of 512."""
+    mlp_width: int = 256
+    embedding_width: int = 96
+
+    @property
+    def clip_samples(self) -> int:
+        """Length of one window."""
+        return round(self.clip_seconds * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Tokens of one window; frames are centred, hence the one more."""
+        return 1 + self.clip_samples // self.hop_length
+
+    def problems(self) -> list[str]:
+        """Every invalid value, one sentence each; empty when the config can be built."""
+        positive = ("sample_rate", "clip_seconds", "n_fft", "window_length", "hop_length", "n_mels", "mel_std")
+        positive += ("layers", "width", "heads", "head_dim", "mlp_width", "embedding_width")
+        values = {name: getattr(self, name) for name in positive}
+        found = [
+            f"{name} is {value}; expected a finite number above 0"
+            for name, value in values.items()
+            if not 0 < value < math.inf
+        ]
+        if self.window_length > self.n_fft:
+            found.append(f"window_length is {self.window_length}; expected at most n_fft={self.n_fft}")
+        if self.head_dim % 2:
+            found.append(f"head_dim is {self.head_dim}; expected an even number, because rotary positions turn pairs")
+        return found
+
+
+def rotary_table(positions: int, head_dim: int) -> Tensor:
+    """Cosines and sines of the angles t · 10000^(−2i/head_dim), shape (2, positions, head_dim / 2)."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()]).float()
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turns the pairs (x_i, x_{i + d/2}) by their position's angle: products of queries and keys then depend on the
+    distance between positions alone (RoFormer, Eq. 16).
+
+    Args:
+        x: ``(batch, heads, positions, head_dim)``.
+        table: from :func:`rotary_table`.
+    """
+    cos, sin = table.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all frames with rotary positions."""
+
+    def __init__(self, config: AudioViTConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_dim
+        self.heads, self.head_dim = config.heads, config.head_dim
+        self.qkv = nn.Linear(config.width, 3 * inner)
+        self.out = nn.Linear(inner, config.width)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """``(batch, frames, width)`` → the same shape."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(rotate(query, table), rotate(key, table), value)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: AudioViTConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.mlp_width), nn.GELU(), nn.Linear(config.mlp_width, config.width)
+        )
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """``(batch, frames, width)`` → the same shape."""
+        x = x + self.attention(self.attention_norm(x), table)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class AudioViT(ClipEmbedder):
+    """Mel spectrogram → one token a frame → transformer → mean over time → projection → unit norm.
+
+    A clip shorter than ``clip_seconds`` is followed by zeros. Silence embeds like any other sound: finite, of unit
+    norm.
+    """
+
+    def __init__(self, config: AudioViTConfig) -> None:
+        super().__init__()
+        if problems := config.problems():
+            raise ValueError("audio ViT: " + "; ".join(problems))
+        self.config = config
+        self.mel = MelSpectrogram(
+            config.sample_rate,
+            config.n_fft,
+            config.window_length,
+            config.hop_length,
+            config.n_mels,
+            log=config.log_mel,
+        )
+        self.embed_frame = nn.Linear(config.n_mels, config.width, bias=False)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.projection = nn.Linear(config.width, config.embedding_width)
+        self.register_buffer("rotary", rotary_table(config.frames, config.head_dim), persistent=False)
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return self.config.sample_rate
+
+    @property
+    def embedding_width(self) -> int:
+        """Length of an embedding."""
+        return self.config.embedding_width
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of a window."""
+        return self.config.clip_seconds
+
+    def embed_clips(self, clips: Tensor) -> Tensor:
+        """``(batch, samples)``, at most one window each → ``(batch, embedding_width)``."""
+        return in_pieces(self._embed, clips, self.config.frames)
+
+    def _embed(self, clips: Tensor) -> Tensor:
+        clips = F.pad(clips, (0, self.config.clip_samples - clips.shape[1]))
+        mel = (self.mel(clips) - self.config.mel_mean) / self.config.mel_std
+        x = self.embed_frame(mel.transpose(1, 2))
+        for block in self.blocks:
+            x = block(x, self.rotary)
+        return self.projection(self.norm(x).mean(dim=1))
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        """Writes ``config.json`` and ``model.safetensors`` (float16 if ``half``) into the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": "audio_vit", **asdict(self.config)}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        dtype = torch.float16 if half else torch.float32
+        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> AudioViT:
+        """The embedder saved in the folder, in float32 and eval mode.
+
+        Raises:
+            ValueError: a file is missing, the config has other fields, or the tensors do not fit the config.
+        """
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise ValueError(f"embedder folder {folder}: {name} is missing; expected what save_pretrained writes")
+        content = read_object(folder / "config.json")
+        known = {field.name for field in fields(AudioViTConfig)}
+        if content.pop("model_type", None) != "audio_vit" or content.keys() != known:
+            difference = sorted(content.keys() ^ known)
+            raise ValueError(
+                f"embedder folder {folder}: config.json is not an audio_vit's; fields differ: {difference}"
+            )
+        model = cls(AudioViTConfig(**content))
+        try:
+            model.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(f"embedder folder {folder}: weights do not fit config.json: {error}") from None
+        return model.eval()

@@ -1,0 +1,1 @@
+"""Weighted sums of checkpoints, on disk and in memory."""

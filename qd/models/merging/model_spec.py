@@ -1,0 +1,93 @@
+"""What is measured: a model by its name, or a sum of models, written as ``qd merge --models`` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qd.models.merging.weights import Weighted, interpolation, name_and_weight, soup, weight_problems
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model, or Σ w_i · θ_i of several.
+
+    Attributes:
+        weights: the models and their weights; a model by itself has the weight 1.
+        lam: λ where two were interpolated.
+    """
+
+    weights: tuple[Weighted, ...]
+    lam: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSpec:
+        """``base``, ``runs/x`` or ``runs/a:0.5 runs/b:0.5``.
+
+        Raises:
+            ValueError: some of the words have a weight and some have none.
+        """
+        words = split_words(text)
+        if len(words) == 1 and name_and_weight(words[0])[1] is None:
+            return cls.of(words[0])
+        weights = tuple(soup(words))
+        return cls(weights, weights[1].weight if len(weights) == 2 else None)
+
+    @classmethod
+    def of(cls, name: str) -> ModelSpec:
+        """A model by itself."""
+        return cls((Weighted(name, 1.0),))
+
+    @classmethod
+    def between(cls, a: str, b: str, lam: float) -> ModelSpec:
+        """(1 − λ) · A + λ · B."""
+        return cls(tuple(interpolation(a, b, lam)), lam)
+
+    @property
+    def merged(self) -> bool:
+        return len(self.weights) > 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.weights)
+
+    @property
+    def text(self) -> str:
+        """What :meth:`parse` reads."""
+        if not self.merged:
+            return self.weights[0].name
+        return " ".join(f"{name}:{weight!r}" for name, weight in self.weights)
+
+    def renamed(self, name: Callable[[str], str]) -> ModelSpec:
+        """The same sum of models that are called otherwise."""
+        return ModelSpec(tuple(Weighted(name(old), weight) for old, weight in self.weights), self.lam)
+
+    def __str__(self) -> str:
+        """For people: ``runs/a → runs/b λ=0.55``."""
+        return self.text if self.lam is None else f"{' → '.join(self.names)} λ={self.lam:g}"
+
+    def problems(self, extrapolate: bool = False) -> list[str]:
+        """What keeps the weights from making an average."""
+        lone = not self.merged and self.weights[0].weight == 1
+        return [] if lone else weight_problems(self.weights, extrapolate)
+
+
+def model_texts(texts: Sequence[str]) -> list[str]:
+    """One text a model, from the texts behind each ``--model``: weights make of all words of a text one sum.
+
+    Example:
+        >>> model_texts(["base runs/a", "runs/a:0.5 base:0.5"])
+        ['base', 'runs/a', 'runs/a:0.5 base:0.5']
+    """
+    found = []
+    for text in texts:
+        words = split_words(text)
+        weighted = any(name_and_weight(word)[1] is not None for word in words)
+        found += [text] if weighted else words
+    return found
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text; the name of a folder that is there is one word, whatever it holds."""
+    return [text] if Path(text).expanduser().is_dir() else text.split()

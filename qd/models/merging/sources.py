@@ -1,0 +1,225 @@
+"""The models that a merge reads, and whether they are siblings: all that differs is told at once, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from qd.models.checkpoints.json_files import read_object
+from qd.models.checkpoints.pretrained import hub_folder
+from qd.models.checkpoints.resolver import PARTS, PROJECTION, SHIPPED, hub_name, resolve_model, weight_files
+from qd.models.checkpoints.safetensors_files import Header, StoredTensor, read_header
+
+RECIPE = "recipe.yaml"
+
+FROZEN = ("text_encoder/", "codec/", "text_encoder.", "audio_encoder.")
+"""Beginnings of the names of tensors that no training here changes, in the built-in layout and in the library's."""
+
+_COPIED = ("*.json", "*.model", "*.txt")  # beside the weights: configs, tokenizer, vocabulary
+_MEASURED = ("metrics.json",)  # what was measured of one model is not true of a merge
+_BOOKKEEPING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
+_STATE = ("padding", "truncation", "version")  # of a tokenizer.json: how it was used last, not what it does
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint to merge.
+
+    Attributes:
+        name: as it was given. weight: its factor in the sum.
+        folder: of the weights, in the built-in layout or the library's whole folder.
+        recipe: what made it, where it says so.
+    """
+
+    name: str
+    weight: float
+    folder: Path
+    recipe: Mapping[str, Any] | None = None
+
+    @property
+    def label(self) -> str:
+        """A name for the record: the very step of a run, but not where this machine keeps shipped and hub models."""
+        own = self.name not in SHIPPED and Path(self.name).expanduser().is_dir()
+        return str(self.folder) if own else self.name
+
+    @property
+    def builtin(self) -> bool:
+        return (self.folder / "decoder").is_dir()
+
+    @property
+    def models(self) -> list[str]:
+        """Folders that hold a config and weights, relative: one in the library's layout, three in the built-in one."""
+        return list(PARTS) if self.builtin else ["."]
+
+    @cached_property
+    def headers(self) -> dict[str, Header]:
+        """Header of each weight file, by its path in the folder."""
+        files = [file for model in self.models for file in weight_files(self.folder / model)]
+        files += [file for file in [self.folder / PROJECTION] if self.builtin and file.is_file()]
+        return {str(file.relative_to(self.folder)): read_header(file) for file in files}
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """All tensors, by :func:`qualified` names, which do not depend on how the weights are cut into files."""
+        return {
+            qualified(file, name): tensor
+            for file, header in self.headers.items()
+            for name, tensor in header.tensors.items()
+        }
+
+    @property
+    def other_files(self) -> list[Path]:
+        """What makes the weights a checkpoint: configs, tokenizer and indices, relative to the folder."""
+        places = [self.folder / place for place in dict.fromkeys([".", *self.models])]
+        files = [file for place in places for pattern in _COPIED for file in sorted(place.glob(pattern))]
+        return [file.relative_to(self.folder) for file in files if file.name not in _MEASURED]
+
+
+def qualified(file: str, name: str) -> str:
+    """``decoder/lm_heads.0.weight`` for a tensor of ``decoder/model.safetensors``, ``projection/weight`` for one of
+    ``projection.safetensors``; its own name in the library's layout."""
+    if file == PROJECTION:
+        return f"{Path(PROJECTION).stem}/{name}"
+    folder = Path(file).parent
+    return name if folder == Path() else f"{folder.as_posix()}/{name}"
+
+
+def open_source(name: str, weight: float) -> Source:
+    """Finds a model by any name that ``resolve_model`` knows; a hub name is downloaded, if it is not there already.
+
+    Raises:
+        ValueError: the name is unknown, the checkpoint incomplete, or the hub cannot be reached.
+    """
+    source = resolve_model(name)
+    if not Path(source).is_dir():
+        source = resolve_model(hub_folder(*hub_name(source), ["*.safetensors", *_COPIED]))
+    return Source(str(name), weight, Path(source), _recipe(Path(source) / RECIPE))
+
+
+def _recipe(file: Path) -> Mapping[str, Any] | None:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{file}' is no YAML ({error}); mend or remove it") from error
+
+
+def differences(sources: Sequence[Source]) -> list[str]:
+    """Why the sources cannot be merged, one sentence for each thing in which one of them differs from the first."""
+    first = sources[0]
+    found = []
+    for other in sources[1:]:
+        if first.builtin != other.builtin:
+            kinds = ["the built-in layout" if source.builtin else "the library's" for source in (first, other)]
+            found.append(f"layout: {kinds[0]} in {first.name}, {kinds[1]} in {other.name}")
+            continue
+        found += _config_differences(first, other)
+        found += _tokenizer_differences(first, other)
+        found += _tensor_differences(first, other)
+    return found if any(source.builtin != first.builtin for source in sources) else found + [*_missing_tensors(sources)]
+
+
+def shared_names(sources: Sequence[Source]) -> list[str]:
+    """Names of the tensors that all sources have; among siblings, any other is another name of one of them."""
+    return [name for name in sources[0].tensors if all(name in source.tensors for source in sources)]
+
+
+def equal(first: StoredTensor, second: StoredTensor, dtype: torch.dtype) -> bool:
+    """Whether two tensors have one shape and, in that type, the same values."""
+    if first.shape != second.shape:
+        return False
+    pairs = zip(first.pieces(), second.pieces(), strict=True)
+    return all(torch.equal(a.to(dtype), b.to(dtype)) for a, b in pairs)
+
+
+def _config_differences(first: Source, other: Source) -> Iterator[str]:
+    for model in first.models:
+        file = Path(model) / "config.json"
+        raw = [read_object(source.folder / file) for source in (first, other)]
+        before, after = (dict(_leaves(config)) for config in raw)
+        if before != after:  # perhaps only because another version of the library left its defaults out
+            before, after = (dict(_leaves(_completed(config))) for config in raw)
+        for key in sorted(before | after):
+            if before.get(key) != after.get(key):
+                values = f"{before.get(key)!r} in {first.name}, {after.get(key)!r} in {other.name}"
+                yield f"{file.as_posix()}: {key} is {values}"
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the library's defaults, where the library knows its kind and accepts it."""
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        return config
+    try:
+        return CONFIG_MAPPING[kind].from_dict(config).to_dict()
+    except Exception:  # its validation has errors of many kinds, and any of them is a difference, told as it stands
+        return config
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of what a config says of the model, not of how it was saved."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif key not in _BOOKKEEPING:
+            yield f"{prefix}{key}", value
+
+
+def _tokenizer_differences(first: Source, other: Source) -> Iterator[str]:
+    place = "text_encoder" if first.builtin else "."
+    for name in ("tokenizer.json", "spiece.model"):
+        files = [source.folder / place / name for source in (first, other)]
+        if all(file.is_file() for file in files) and _vocabulary(files[0]) != _vocabulary(files[1]):
+            yield f"{(Path(place) / name).as_posix()}: not the same in {first.name} and {other.name}"
+
+
+def _vocabulary(file: Path) -> Any:
+    if file.suffix != ".json":
+        return file.read_bytes()
+    return {key: value for key, value in read_object(file).items() if key not in _STATE}
+
+
+def _tensor_differences(first: Source, other: Source) -> Iterator[str]:
+    for name in shared_names([first, other]):
+        a, b = first.tensors[name], other.tensors[name]
+        frozen, numbers = name.startswith(FROZEN), a.dtype.is_floating_point and b.dtype.is_floating_point
+        if a.shape != b.shape:
+            yield f"{name}: shape {a.shape} in {first.name}, {b.shape} in {other.name}"
+        elif a.dtype != b.dtype and not numbers:
+            yield f"{name}: {a.dtype} in {first.name}, {b.dtype} in {other.name}"
+        # A model saved in half precision is still a sibling: what counts is what the coarser type can tell apart.
+        elif (frozen or not numbers) and not equal(a, b, min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)):
+            kind = "a frozen part" if frozen else str(a.dtype)
+            yield f"{name}: other values in {first.name} than in {other.name}, and {kind} is not averaged"
+
+
+def _missing_tensors(sources: Sequence[Source]) -> Iterator[str]:
+    shared = dict.fromkeys(shared_names(sources))
+    for name in dict.fromkeys(name for source in sources for name in source.tensors):
+        if name in shared:
+            continue
+        having = [source for source in sources if name in source.tensors]
+        if not all(_tied(source, name, shared) for source in having):
+            lacking = [source for source in sources if source not in having]
+            yield f"{name}: in {_names(having)}, not in {_names(lacking)}"
+
+
+def _tied(source: Source, name: str, shared: Iterable[str]) -> bool:
+    """Whether a tensor is a copy of one that all sources have: safetensors files keep one name of tied weights, and the
+    library ties them again at loading. Weights of a single value, as layers are born with, prove nothing."""
+    tensor = source.tensors[name]
+    if tensor.elements == 0 or all(piece.min() == piece.max() for piece in tensor.pieces()):
+        return False
+    alike = (source.tensors[other] for other in shared)
+    return any(other.dtype == tensor.dtype and equal(tensor, other, tensor.dtype) for other in alike)
+
+
+def _names(sources: Iterable[Source]) -> str:
+    return ", ".join(source.name for source in sources)

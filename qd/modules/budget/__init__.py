@@ -1,0 +1,1 @@
+"""The memory, time and disk space that a run needs."""

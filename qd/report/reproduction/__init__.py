@@ -1,0 +1,1 @@
+"""The paper's runs, and the verdict on each of its claims."""

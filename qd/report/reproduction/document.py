@@ -1,0 +1,148 @@
+"""``docs/reproduction.md`` out of results alone: commands, times, figures, the table of claims, and every model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from qd.evaluation.points import METRICS
+from qd.metrics.formatting import markdown_interval, markdown_table
+from qd.report.data import ReportData, read_training
+from qd.report.figures import FIGURES
+from qd.report.page import caption
+from qd.report.reproduction.claims import claims_table, judge
+from qd.report.reproduction.measured import Measured, roles
+from qd.report.reproduction.plan import ReproductionConfig, State, planned_runs, trained
+from qd.runs.scalars import step_seconds
+
+_DOCUMENT = """# {title}
+
+Written by `make reproduce CONFIG={config} ARGS="--only document{besides}"` from the results alone.
+
+## What was run
+
+```
+make reproduce CONFIG={config}
+```
+
+{notes}```yaml
+{yaml}```
+
+{beside}## How long it took
+
+The {points} points of the sweep took {sweep} in all, one after another.{times}
+
+## Figures
+
+{figures}
+
+## What the paper claims
+
+{claims}
+
+## Every model
+
+Without guidance: means over the prompts with 95 % bootstrap intervals. Runs of one β and several seeds tell how far
+chance in training goes; several seeds of one model, chance in sampling.
+
+{models}
+"""
+
+
+def write_document(
+    plan: ReproductionConfig, path: Path, name: str = "default", others: Mapping[str, ReproductionConfig] | None = None
+) -> Path:
+    """Writes the page, and its figures into a folder of the same name beside it.
+
+    Args:
+        plan: whose results are told.
+        path: of the page.
+        name: of the plan.
+        others: further attempts by name, whose claims and models stand beside.
+
+    Raises:
+        ValueError: there are no results yet, or they do not compare.
+    """
+    attempts = {name: plan, **(others or {})}
+    found = {of: Measured(one.results, one.folder, one.betas) for of, one in attempts.items()}
+    measured = found[name]
+    seconds = sum({p.key: p.seconds for p in measured.points}.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = _DOCUMENT.format(
+        title="The reproduction" if name == "default" else f"The reproduction: {name}",
+        config=name,
+        besides=f" --beside {' '.join(others)}" if others else "",
+        notes=f"{plan.notes.strip()}\n\n" if plan.notes.strip() else "",
+        yaml=OmegaConf.to_yaml({key: value for key, value in asdict(plan).items() if key != "notes"}),
+        beside="".join(map(_beside, others or {}, (others or {}).values())),
+        points=len({point.key for point in measured.points}),
+        sweep=f"{seconds / 60:.0f} minutes",
+        times=_times(plan),
+        figures=_figures(plan, path),
+        claims=claims_table({of: judge(one) for of, one in found.items()}),
+        models="\n\n".join(models_table(of, one) for of, one in found.items()),
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _beside(name: str, plan: ReproductionConfig) -> str:
+    notes = f"\n\n{plan.notes.strip()}" if plan.notes.strip() else ""
+    return f"### Beside it: {name}\n\n```\nmake reproduce CONFIG={name}\n```{notes}\n\n"
+
+
+def _times(plan: ReproductionConfig) -> str:
+    """Of the runs; nothing where none has its log."""
+    taken = {one.run.name: step_seconds(one.folder) if one.folder.is_dir() else None for one in planned_runs(plan)}
+    if not any(taken.values()):
+        return ""
+    rows = []
+    for one in planned_runs(plan):
+        seconds = taken[one.run.name]
+        told = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
+        state = "" if one.state is State.DONE else f" ({one.state.value})"
+        rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *told])
+    table = markdown_table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
+    return (
+        " Each run is one\nsingle-threaded process. A step is the median by the clock of the log; measurements during "
+        f"training are not in it.\n\n{table}"
+    )
+
+
+def _figures(plan: ReproductionConfig, page: Path) -> str:
+    """Copies the report's pictures, and shows them in the order of the paper."""
+    report = Path(plan.folder) / "report"
+    drawn = [name for name in FIGURES if (report / f"{name}.png").is_file()]
+    if not drawn:
+        return f"None yet: `{report}` holds no pictures."
+    folder = page.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    for name in drawn:
+        shutil.copyfile(report / f"{name}.png", folder / f"{name}.png")
+    data, training = ReportData(plan.results), [read_training(run) for run in trained(plan)]
+    return "\n\n".join(_figure(folder.name, name, caption(data, name, training)) for name in drawn)
+
+
+def _figure(folder: str, name: str, text: str) -> str:
+    title = f"{name.replace('-', ' ').capitalize()}. {FIGURES[name].title}"
+    return f"![{title}]({folder}/{name}.png)\n\n*{title.split('. ')[0]}. {text}*"
+
+
+def models_table(attempt: str, measured: Measured) -> str:
+    """Every model by itself without guidance, under a title: a row for each seed of sampling."""
+    alone = [p for p in measured.points if len(roles(p.model)) == 1 and p.guidance_scale == 1]
+    alone = [point for point in alone if point.temperature == measured.temperature]
+    distinct = {(next(iter(roles(point.model))), point.seed): point for point in reversed(alone)}
+    rows = []
+    for (role, seed), point in sorted(distinct.items(), key=lambda item: item[0]):
+        fad = "" if point.fad is None else f"{point.fad:.3f}"
+        rows.append([role, str(seed), *(markdown_interval(point.metrics[name]) for name in METRICS), fad])
+    table, first = markdown_table(["model", "sampling seed", *METRICS, "FAD"], rows), measured.points[0]
+    return (
+        f"### Of {attempt}\n\nProtocol `{first.protocol}`, {first.n_prompts} prompts × {first.n_samples} samples, "
+        f"instruments `{first.scorers}`:\n\n{table}"
+    )

@@ -1,0 +1,48 @@
+"""What a run has logged, read back from its TensorBoard events."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+
+class Scalar(NamedTuple):
+    """A logged value, and the clock when it was logged, in seconds."""
+
+    value: float
+    wall_time: float
+
+
+def read_scalars(run: str | Path) -> dict[str, dict[int, Scalar]]:
+    """By name and step; what a resumed run has logged again counts as it was logged last.
+
+    Args:
+        run: its folder.
+
+    Returns:
+        Nothing if the run did not log to TensorBoard.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        name: {event.step: Scalar(event.value, event.wall_time) for event in sorted(events.Scalars(name), key=_clock)}
+        for name in events.Tags()["scalars"]
+    }
+
+
+def _clock(event: object) -> float:
+    return event.wall_time
+
+
+def step_seconds(run: Path) -> float | None:
+    """Median seconds of an optimiser step, by the clock of the TensorBoard events; None if it was not logged there.
+
+    A median, because a measurement or a pause lies between some of the steps.
+    """
+    logged = sorted(read_scalars(run).get("train/loss", {}).items())
+    rates = [(b.wall_time - a.wall_time) / (step - before) for (before, a), (step, b) in pairwise(logged)]
+    return median(rates) if rates else None

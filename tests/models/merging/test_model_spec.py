@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from qd.models.merging.model_spec import ModelSpec, model_texts
+
+
+def test_a_name_is_a_model_by_itself():
+    spec = ModelSpec.parse("runs/x")
+    assert spec == ModelSpec.of("runs/x") and not spec.merged and spec.text == "runs/x" and not spec.problems()
+
+
+def test_two_weights_are_a_line_and_more_are_a_soup():
+    line, soup = ModelSpec.parse("a:0.25 b:0.75"), ModelSpec.parse("a:0.5 b:0.25 c:0.25")
+    assert (line.lam, soup.lam) == (0.75, None)
+    assert line == ModelSpec.between("a", "b", 0.75)
+    assert all(ModelSpec.parse(spec.text) == spec for spec in (line, soup))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("a:0.5 b:0.6", "add up to 1.1"), ("a:1.5 b:-0.5", "extrapolates"), ("a:0.5", "1 model is given")],
+)
+def test_weights_that_make_no_average(text, told):
+    assert any(told in problem for problem in ModelSpec.parse(text).problems())
+
+
+def test_extrapolation_may_be_asked_for():
+    assert not ModelSpec.between("a", "b", 1.2).problems(extrapolate=True)
+
+
+def test_a_weight_for_some_alone_is_refused():
+    with pytest.raises(ValueError, match="no weight for b"):
+        ModelSpec.parse("a:0.5 b")
+
+
+def test_a_text_names_models_or_a_sum(tmp_path):
+    (tmp_path / "my model").mkdir()
+    folder = str(tmp_path / "my model")
+    assert model_texts([folder, "base x", "a:0.5 b:0.5"]) == [folder, "base", "x", "a:0.5 b:0.5"]
+    assert ModelSpec.parse(folder).text == folder

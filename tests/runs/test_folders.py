@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+import torch
+
+from qd.runs import folders as runs
+
+
+def test_a_name_is_what_the_run_is_and_when_it_began():
+    assert runs.run_name("beta15", datetime(2026, 1, 2, 15, 30)) == "beta15-20260102-1530"
+
+
+def test_a_named_run_is_made_once(tmp_path):
+    folder = runs.create_run(tmp_path / "runs", "first", "beta0")
+    assert folder.is_dir() and folder.name == "first"
+    with pytest.raises(ValueError, match=f"exists already.*RESUME={folder}"):
+        runs.create_run(tmp_path / "runs", "first", "beta0")
+
+
+def test_default_names_never_collide(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "run_name", lambda label: f"{label}-20260102-1530")
+    names = [runs.create_run(tmp_path, None, "beta0").name for _ in range(3)]
+    assert names == ["beta0-20260102-1530", "beta0-20260102-1530-2", "beta0-20260102-1530-3"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be made"):
+        runs.create_run(tmp_path / "file", "x", "beta0")
+
+
+def test_a_run_is_found_by_folder_or_name(tmp_path):
+    run = runs.create_run(tmp_path, "mine", "beta0")
+    with pytest.raises(ValueError, match="config.yaml is missing"):
+        runs.find_run(run)
+    (run / runs.CONFIG).write_text("beta: 0.5\n")
+    assert runs.find_run(run) == runs.find_run("mine", tmp_path) == run
+    with pytest.raises(ValueError, match="no run 'mime'.*: mine"):
+        runs.find_run("mime", tmp_path)
+    with pytest.raises(ValueError, match="none"):
+        runs.find_run("x", tmp_path / "nothing")
+
+
+def test_the_checkpoint_is_found_or_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="last.ckpt"):
+        runs.newest_checkpoint(tmp_path)
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    assert runs.newest_checkpoint(tmp_path) == tmp_path / "last.ckpt"
+
+
+def test_the_step_of_a_checkpoint(tmp_path):
+    torch.save({"global_step": 7, "state_dict": {"weight": torch.ones(3)}}, tmp_path / "last.ckpt")
+    assert runs.checkpoint_step(tmp_path / "last.ckpt") == 7
