@@ -44,7 +44,7 @@ TAKES_evaluate := MODEL GUIDANCE $(MEASURING)
 TAKES_sweep := CONFIG $(MEASURING)
 TAKES_report := POINTS PROTOCOL RUNS OUT ARGS
 TAKES_pick := DIVERSITY QUALITY POINTS PROTOCOL OUT ARGS
-TAKES_keep := MODEL NAME POINTS ARGS
+TAKES_ship := MODEL NAME POINTS ARGS
 TAKES_base := STAGE CONFIG ARGS
 TAKES_reproduce := CONFIG ARGS
 TAKES_reproduce-quick := ARGS
@@ -62,7 +62,7 @@ ifneq ($(strip $(UNKNOWN)),)
 endif
 
 .PHONY: help setup train-embedder embedder-report train train-preference scorer-ranges tensorboard sample merge fad \
-	evaluate sweep report pick keep base reproduce reproduce-quick test test-slow lint bench profile
+	evaluate sweep report pick ship base reproduce reproduce-quick test test-slow lint bench profile
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -133,8 +133,8 @@ pick: $(STAMP) ## a model from the measured front, as a folder: DIVERSITY=0.45 o
 	@$(BIN)/qd pick $(call option,DIVERSITY,diversity) $(call option,QUALITY,quality) $(call option,POINTS,points) \
 		$(call option,PROTOCOL,protocol) $(call option,OUT,out) $(ARGS)
 
-keep: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=beta0 or beta15, POINTS=file ARGS
-	@$(BIN)/qd keep $(call option,MODEL,model) $(call option,NAME,name) $(call option,POINTS,points) $(ARGS)
+ship: $(STAMP) ## ship a run's weights as a built-in model: MODEL=runs/… NAME=beta0 or beta15, POINTS=file ARGS
+	@$(BIN)/qd ship $(call option,MODEL,model) $(call option,NAME,name) $(call option,POINTS,points) $(ARGS)
 
 base: $(STAMP) ## rebuild the shipped models: STAGE="codec tokens …" CONFIG ARGS="--install"
 	@$(BIN)/qd base $${QD_STAGE:+--stage $$QD_STAGE} $(call option,CONFIG,config) $(ARGS)

@@ -36,8 +36,8 @@ from transformers import MusicgenForCausalLM
 from qd.config.loading import load_config
 from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
-from qd.evaluation.evaluator import build_evaluator, load_judges
-from qd.evaluation.measure import Instruments
+from qd.evaluation.evaluator import build_evaluator, load_scorers
+from qd.evaluation.measure import EvaluationModels
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
 from qd.models.embedders.loading import load_embedder
@@ -165,11 +165,11 @@ def run_rows(module: DiversityDistillation, step_seconds: float) -> list[dict]:
     ``evaluation.every`` steps. Start, diagnostics of the gradient and saving are left out.
     """
     config, device = module.config, resolve_device("cpu")
-    instruments = Instruments(
-        load_judges(config.evaluation, device), module.embedder, load_embedder(config.reward.heldout_embedder)
+    evaluation_models = EvaluationModels(
+        load_scorers(config.evaluation, device), module.embedder, load_embedder(config.reward.eval_embedder)
     )
     settings = {"seconds": config.rollout.seconds, "temperature": config.rollout.temperature}
-    evaluator = build_evaluator(config.evaluation, module.music, instruments, **settings)
+    evaluator = build_evaluator(config.evaluation, module.music, evaluation_models, **settings)
     plain, guided = evaluator.sampling(), evaluator.sampling(config.guidance.scale, config.guidance.negative_prompt)
     seconds = [evaluator.measure(module.teacher, how).seconds for how in (plain, guided)]
     steps, points = config.trainer.max_steps, 1 + -(-config.trainer.max_steps // config.evaluation.every)

@@ -24,9 +24,9 @@ from qd.callbacks.pareto_log import REFERENCES
 from qd.config.loading import load_config
 from qd.config.protocols import PROTOCOLS
 from qd.config.train import TrainConfig
-from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_scorers
 from qd.evaluation.figures import Landmarks, pareto_figure
-from qd.evaluation.measure import Instruments
+from qd.evaluation.measure import EvaluationModels
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import FILE, METRICS, Point, PointsFile
 from qd.metrics.bootstrap import Interval, paired_difference
@@ -124,18 +124,22 @@ def main() -> None:
 
     config = load_config(TrainConfig, "train", str(runs[-1] / CONFIG))
     guidance = (config.guidance.scale, config.guidance.negative_prompt)
-    listeners = load_embedder(config.reward.embedder), load_embedder(config.reward.heldout_embedder)
+    listeners = load_embedder(config.reward.embedder), load_embedder(config.reward.eval_embedder)
     music = MusicGen.load(config.model.name)
     development = build_evaluator(
         config.evaluation,
         music,
-        Instruments(load_judges(config.evaluation, music.device), *listeners),
+        EvaluationModels(load_scorers(config.evaluation, music.device), *listeners),
         seconds=config.rollout.seconds,
         temperature=config.rollout.temperature,
         seed=config.seed,
     )
     heldout = Evaluator(
-        development.music, development.instruments, PROTOCOLS[options.protocol], config.rollout.temperature, config.seed
+        development.music,
+        development.evaluation_models,
+        PROTOCOLS[options.protocol],
+        config.rollout.temperature,
+        config.seed,
     )
     draw(runs, development, guidance, options.figure)
     measured = measure_heldout(heldout, runs, guidance)

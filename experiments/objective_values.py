@@ -26,7 +26,7 @@ from qd.data.world import world
 from qd.metrics.diversity import diversity
 from qd.metrics.formatting import markdown_table
 from qd.models.embedders.loading import load_embedder
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 from qd.models.merging.weights import Weighted
 from qd.modules.distillation import DiversityDistillation
@@ -55,7 +55,7 @@ def score(module: DiversityDistillation, prompts: list[str], label: str) -> torc
     return torch.cat(found)
 
 
-def problems(specs: Sequence[ModelSpec], weights: WeightsInPlace) -> list[str]:
+def problems(specs: Sequence[ModelSpec], weights: WeightSwapper) -> list[str]:
     """Why some of the models cannot be scored where the base model lies, beside its own frozen self as the teacher."""
     found = []
     for spec in specs:
@@ -84,7 +84,7 @@ def main() -> int:
         if options.prompts < 2:
             raise ValueError(f"prompts is {options.prompts}; expected 2 or more")
         specs = [ModelSpec.parse(text) for text in options.model]
-        weights = WeightsInPlace()
+        weights = WeightSwapper()
         if found := problems(specs, weights):
             raise ConfigError(found)
         module = DiversityDistillation(

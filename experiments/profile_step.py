@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from qd.commands.train import settled
+from qd.commands.train import resolve_precision
 from qd.config.loading import load_config
 from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
@@ -30,7 +30,7 @@ PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
 def build_module(config: TrainConfig) -> DiversityDistillation:
     """The run's module on its device, without a trainer; without gradient diagnostics, as in 49 of 50 steps."""
     device = resolve_device(config.trainer.device)
-    config = settled(config, device)
+    config = resolve_precision(config, device)
     music = load_policy(config.model, config.seed)
     width = music.text_encoder.config.hidden_size
     baseline = build_baseline(config.objective.baseline, decay=config.objective.baseline_decay, feature_width=width)

@@ -37,7 +37,7 @@ def musicgen(
     rows: int,
     way: str = "DDP",
     ranks: int = 1,
-    measured: int = EvaluationConfig.batch_rows,
+    measured: int = EvaluationConfig.eval_batch_size,
 ) -> RunSize:
     """A MusicGen of this shape, a layer of which has 16 w² weights: 8 in two attentions, 8 in the feed-forward layer.
 
@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument(
         "--measured",
         type=int,
-        default=EvaluationConfig.batch_rows,
-        help="sequences that a measurement samples at once, evaluation.batch_rows (default: %(default)s)",
+        default=EvaluationConfig.eval_batch_size,
+        help="sequences that a measurement samples at once, evaluation.eval_batch_size (default: %(default)s)",
     )
     parser.add_argument("--tflops", type=float, default=989, help="bfloat16, by data sheet (default: 989, an H100 SXM)")
     parser.add_argument("--utilisation", type=float, default=0.4, help="of it reached, assumed (default: %(default)s)")

@@ -29,7 +29,7 @@ from qd.evaluation.task_runner import Bench
 from qd.evaluation.tasks import Task
 from qd.metrics.bootstrap import Interval
 from qd.models.checkpoints.fingerprint import fingerprint
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 from qd.models.musicgen import MusicGen
 from qd.runs.devices import resolve_device
@@ -41,7 +41,7 @@ GUIDANCE = 3.0
 
 def in_place(a: str, b: str, lambdas: list[float], device: torch.device) -> list[str]:
     """Fingerprints of the language model at each λ, of one allocated model."""
-    weights, found = WeightsInPlace(), []
+    weights, found = WeightSwapper(), []
     for lam in lambdas:
         weights.take(ModelSpec.between(a, b, lam), device)
         found.append(weights.fingerprint)

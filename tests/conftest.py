@@ -147,7 +147,7 @@ def tiny_config(tiny_model: Path, tiny_embedder: Path, tmp_path: Path) -> Callab
         settings = [
             f"model.name={tiny_model}",
             f"reward.embedder={tiny_embedder}",
-            f"reward.heldout_embedder={tiny_embedder}",
+            f"reward.eval_embedder={tiny_embedder}",
             f"rollout.seconds={CLIP_SECONDS}",
             "rollout.samples_per_prompt=4",
             "trainer.device=cpu",

@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import os, sys, time
-from qd.runs.lock import sole_writer
-with sole_writer(sys.argv[1]):
+from qd.runs.lock import exclusive_lock
+with exclusive_lock(sys.argv[1]):
     worker = os.fork() if "forks" in sys.argv else os.getpid()
     if worker == 0:
         time.sleep(60)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = (
     "setup", "train-embedder", "embedder-report", "train", "train-preference", "scorer-ranges", "tensorboard", "sample",
-    "merge", "fad", "evaluate", "sweep", "report", "pick", "keep", "base", "reproduce", "reproduce-quick",
+    "merge", "fad", "evaluate", "sweep", "report", "pick", "ship", "base", "reproduce", "reproduce-quick",
     "bench", "profile", "test", "test-slow", "lint", "help",
 )  # fmt: skip
 AWKWARD = """it's "50 $HOME" $(shell echo x) `id` \\ * ;# ü"""
@@ -98,8 +98,8 @@ def test_measuring_and_reading_pass_the_variables_that_are_set(make):
         "--protocol=full",
     ]
     assert arguments_of(make("pick", "QUALITY=1", "PROTOCOL=full")) == ["pick", "--quality=1", "--protocol=full"]
-    assert arguments_of(make("keep", "MODEL=a", "NAME=b", "POINTS=c")) == [
-        "keep",
+    assert arguments_of(make("ship", "MODEL=a", "NAME=b", "POINTS=c")) == [
+        "ship",
         "--model=a",
         "--name=b",
         "--points=c",

@@ -1,4 +1,4 @@
-"""Listening and decoding piece by piece, so that what a CPU works on stays in its cache."""
+"""Applies a function to a batch a few rows at a time."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ import torch
 from torch import Tensor
 
 FRAMES_AT_ONCE = 800
-"""Frames of a spectrogram in a piece: 4 clips of 4 s of the built-in codec, 6 of the built-in embedder."""
+"""Spectrogram frames in a chunk on a CPU: 4 clips of 4 s of the built-in codec, 6 of the built-in embedder."""
 
 
-def in_pieces(function: Callable[[Tensor], Tensor], clips: Tensor, frames: int) -> Tensor:
-    """``function(clips)``, where no row of the result depends on another row of ``clips``.
-
-    The intermediate results of a whole batch are tens of megabytes each: every operation of a CPU fetches them from
-    memory, and the system hands them out anew each time. Of a few clips they stay in the cache. A GPU, and a backward
-    pass, take the batch as it is.
+def map_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int | None) -> Tensor:
+    """``function(rows)``, computed for at most ``size`` rows at once.
 
     Args:
-        function: of ``(batch, …)``.
-        clips: ``(batch, …)``.
-        frames: of a spectrogram, in one clip.
+        function: maps ``(batch, …)`` to ``(batch, …)``; no row of the result depends on another row of the input.
+        rows: ``(batch, …)``.
+        size: rows in a chunk; the last chunk may be smaller. None: all rows at once.
     """
-    rows = max(1, FRAMES_AT_ONCE // frames)
-    if len(clips) <= rows or clips.device.type != "cpu" or torch.is_grad_enabled():
-        return function(clips)
-    return torch.cat([function(piece) for piece in clips.split(rows)])
+    if size is None or len(rows) <= size:
+        return function(rows)
+    return torch.cat([function(chunk) for chunk in rows.split(size)])
+
+
+def cached_rows(clips: Tensor, frames: int) -> int | None:
+    """The number of clips whose intermediate results stay in the cache of a CPU; None where all clips go at once.
+
+    The intermediate results of a whole batch are tens of megabytes each, and a CPU reads them from memory for every
+    operation. Those of a few clips stay in its cache. A GPU, and a backward pass, take the whole batch.
+
+    Args:
+        clips: ``(batch, …)``.
+        frames: spectrogram frames of one clip.
+    """
+    if clips.device.type != "cpu" or torch.is_grad_enabled():
+        return None
+    return max(1, FRAMES_AT_ONCE // frames)

@@ -17,7 +17,7 @@ from qd.config.checks import bounded, one_of
 from qd.config.protocols import PROTOCOLS, Protocol
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
-from qd.evaluation.measure import Instruments
+from qd.evaluation.measure import EvaluationModels
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import Interval, paired_difference
@@ -94,8 +94,8 @@ def run(config: GateConfig, model: Path, folder: Path, protocol: Protocol | None
         protocol: instead of the config's, such as development prompts for tuning.
     """
     music = MusicGen.load(str(model))
-    instruments = Instruments(load_quality(), load_embedder("builtin"), load_embedder("builtin-heldout"))
-    evaluator = Evaluator(music, instruments, protocol or PROTOCOLS[config.protocol], seed=config.seed)
+    evaluation_models = EvaluationModels(load_quality(), load_embedder("builtin"), load_embedder("builtin-heldout"))
+    evaluator = Evaluator(music, evaluation_models, protocol or PROTOCOLS[config.protocol], seed=config.seed)
     measured = sweep(evaluator, config, folder / "measurements")
     verdict = judge(measured[1.0, None], measured[config.gate_scale, NEGATIVE_PROMPT])
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from qd.callbacks.step_callback import StepCallback
 from qd.models.checkpoints.resolver import step_folders
-from qd.modules.rollout import Outcome
+from qd.modules.rollout import RolloutStats
 from qd.runs.collective import gather_objects, gradient_norm
 
 
@@ -37,7 +37,7 @@ class NonFiniteGuard(pl.Callback):
     def __init__(self, folder: Path, precision: str = "32-true") -> None:
         self.folder = Path(folder)
         self.precision = precision
-        self._judged: list[tuple[Outcome, Tensor]] = []
+        self._judged: list[tuple[RolloutStats, Tensor]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._judged.clear()
@@ -50,7 +50,7 @@ class NonFiniteGuard(pl.Callback):
     ) -> None:
         judged, self._judged = self._judged, []
         norm = gradient_norm(p for group in optimizer.param_groups for p in group["params"])
-        noted = [value for outcome, loss in judged for value in (outcome.rewards.sum(), outcome.kl.sum(), loss)]
+        noted = [value for stats, loss in judged for value in (stats.rewards.sum(), stats.kl.sum(), loss)]
         # A sum is finite only if all of its terms are; that of finite ones may overflow, and is then looked into.
         finite = bool(torch.stack([value.isfinite() for value in (norm, *noted)]).all())
         self._stop(trainer, *((None, []) if finite else _complaint(judged, norm)))
@@ -82,16 +82,16 @@ class NonFiniteGuard(pl.Callback):
         return f"{advice}."
 
 
-def _complaint(judged: list[tuple[Outcome, Tensor]], norm: Tensor) -> tuple[str | None, list[str]]:
+def _complaint(judged: list[tuple[RolloutStats, Tensor]], norm: Tensor) -> tuple[str | None, list[str]]:
     """What is not finite, and the prompts of the step where it is so; None if all is."""
-    for outcome, loss in judged:
-        finite = outcome.rewards.isfinite() & outcome.kl.isfinite()  # (prompts, samples)
+    for stats, loss in judged:
+        finite = stats.rewards.isfinite() & stats.kl.isfinite()  # (prompts, samples)
         if not finite.all():
-            prompts = [prompt for prompt, fine in zip(outcome.prompts, finite.all(dim=1), strict=True) if not fine]
-            return f"the {'KL' if outcome.rewards.isfinite().all() else 'reward'} is not finite", prompts
+            prompts = [prompt for prompt, fine in zip(stats.prompts, finite.all(dim=1), strict=True) if not fine]
+            return f"the {'KL' if stats.rewards.isfinite().all() else 'reward'} is not finite", prompts
         if not loss.isfinite():
-            return f"the loss is {loss.item()}", outcome.prompts
-    return (None if norm.isfinite() else _GRADIENT), [prompt for outcome, _ in judged for prompt in outcome.prompts]
+            return f"the loss is {loss.item()}", stats.prompts
+    return (None if norm.isfinite() else _GRADIENT), [prompt for stats, _ in judged for prompt in stats.prompts]
 
 
 class CollapseWarning(StepCallback):

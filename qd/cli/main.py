@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_pick,
         _add_sample,
         _add_merge,
-        _add_keep,
+        _add_ship,
         _add_base,
     ):
         add(parsers)
@@ -214,14 +214,14 @@ def _add_merge(parsers: Any) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="to make (default: runs/merged/<what it is>)")
 
 
-def _add_keep(parsers: Any) -> None:
+def _add_ship(parsers: Any) -> None:
     parser = add_command(
         parsers,
-        "keep",
-        commands.run_keep,
+        "ship",
+        commands.run_ship,
         "Ship a run's weights as the built-in model beta0 or beta15. Keeps their difference to the base in 8 bits, "
         "and a card.",
-        "qd keep --model runs/beta15 --name beta15",
+        "qd ship --model runs/beta15 --name beta15",
     )
     parser.add_argument("--model", required=True, help="a run, or a step of it, finetuned from the built-in base")
     parser.add_argument("--name", required=True, help="beta0 or beta15")

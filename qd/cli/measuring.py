@@ -69,7 +69,7 @@ def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of the distance, as for fad --embedder; asks for it too (default: builtin)",
     )
-    parser.add_argument("--batch-rows", type=int, help="sequences sampled and heard at once (default: 32)")
+    parser.add_argument("--eval-batch-size", type=int, help="sequences sampled and heard at once (default: 32)")
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
     parser.add_argument("--out", metavar="FILE", help="results file (default: runs/results/points.jsonl)")
     parser.add_argument(

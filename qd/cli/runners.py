@@ -151,11 +151,11 @@ def run_merge(options: argparse.Namespace) -> None:
     print(merge(**_given(options)))
 
 
-def run_keep(options: argparse.Namespace) -> None:
-    """``qd keep``."""
-    from qd.commands.ship import keep
+def run_ship(options: argparse.Namespace) -> None:
+    """``qd ship``."""
+    from qd.commands.ship import ship
 
-    print(keep(**_given(options)))
+    print(ship(**_given(options)))
 
 
 def run_base(options: argparse.Namespace) -> None:
@@ -174,7 +174,16 @@ def _measuring_config(options: argparse.Namespace, schema: type, kind: str, sett
     """The config of a command that measures: options that were given become settings."""
     from qd.config.loading import load_config
 
-    names = ("protocol", "prompts", "seeds", "temperature", "fad_reference", "fad_embedder", "batch_rows", "device")
+    names = (
+        "protocol",
+        "prompts",
+        "seeds",
+        "temperature",
+        "fad_reference",
+        "fad_embedder",
+        "eval_batch_size",
+        "device",
+    )
     names += ("out", "guidance_scale")
     settings = {**settings, **{name: getattr(options, name, None) for name in names}}
     settings["fad"] = options.fad or None
@@ -189,7 +198,7 @@ def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict
     """The config that the options describe, and the folder of the run to go on with, whose own config then counts."""
     from qd.config.loading import load_config
     from qd.config.resume import resumed_config
-    from qd.runs.folders import find_run, taken
+    from qd.runs.folders import find_run, name_conflict
     from qd.runs.process_rank import first_process
 
     settings = {"name": options.name, "seed": options.seed, "trainer.device": options.device, **settings}
@@ -198,7 +207,7 @@ def _config(options: argparse.Namespace, schema: type, kind: str, settings: dict
     if options.resume:
         run = find_run(options.resume)
         return resumed_config(schema, kind, run, overrides, options.config), str(run)
-    checks = [lambda config: taken(config.trainer.runs, config.name)] if first_process() else []
+    checks = [lambda config: name_conflict(config.trainer.runs, config.name)] if first_process() else []
     return load_config(schema, kind, options.config, overrides, checks), None
 
 

@@ -105,8 +105,8 @@ class BaseConfig:
 def build(stages: Sequence[str] | None = None, config: str | None = None, install: bool = False) -> dict[str, Path]:
     """Runs stages in their order; one whose asset is complete is passed over.
 
-    Two run all the same, because what they were made of may have changed: tokens refuses another codec than the one
-    that it encoded with, and the gate measures what it has not measured of this very model with these instruments.
+    Two stages always run, because their inputs may have changed: tokens refuses another codec than the one that it
+    encoded with, and the gate measures what it has not yet measured of this model with these scorers and embedders.
 
     A stage takes the codec and tokens of this build or, where it has none, the shipped codec. The gate measures the
     base model of this build, or else the shipped one, with the scorers and embedders that are *installed*.

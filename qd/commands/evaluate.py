@@ -9,7 +9,7 @@ from qd.evaluation.run_tasks import run_tasks
 from qd.evaluation.tasks import Task
 from qd.models.merging.model_spec import ModelSpec
 from qd.runs.devices import resolve_device
-from qd.runs.lock import sole_writer
+from qd.runs.lock import exclusive_lock
 from qd.runs.quiet import quieten_libraries
 from qd.runs.ranks import process_group
 
@@ -26,6 +26,6 @@ def evaluate(config: EvaluateConfig, dry_run: bool = False) -> None:
     specs = [ModelSpec.parse(text) for text in config.models]
     asked = (config.temperature, config.guidance_scale, config.negative_prompt)
     tasks = [Task(spec, seed, *asked, fad=config.asks_fad) for spec in specs for seed in config.seeds]
-    alone = nullcontext() if dry_run else sole_writer(config.out)
+    alone = nullcontext() if dry_run else exclusive_lock(config.out)
     with alone, process_group(resolve_device(config.device)) as device:
         run_tasks(config, tasks, device, dry_run)

@@ -17,7 +17,7 @@ from qd.evaluation.measure import Sampling
 from qd.evaluation.points import Point
 from qd.metrics.pareto import non_dominated
 from qd.models.checkpoints.resolver import resolve_model, step_folder
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 from qd.models.musicgen import MusicGen
 from qd.models.sampling_defaults import save_sampling_defaults
@@ -139,8 +139,8 @@ def _measured_model(point: Point) -> ModelSpec:
 
 def _checked(spec: ModelSpec, found: Setting) -> MusicGen:
     """The model with the weights that the names stand for now, which are those that were measured."""
-    point, weights = found.point, WeightsInPlace()
-    music = weights.take(spec, torch.device("cpu"))
+    point, weights = found.point, WeightSwapper()
+    music = weights.load(spec, torch.device("cpu"))
     asked = (point.temperature, point.guidance_scale, point.negative, clip_seconds(point.protocol), point.seed)
     made_by = (weights.fingerprint, frozen_fingerprint(music), found.prompts, point.n_samples, Sampling(*asked))
     if measurement_key(*made_by, point.scorers) != point.key:

@@ -18,7 +18,7 @@ from qd.config.loading import ConfigError
 from qd.config.protocols import build_protocol
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.evaluation.evaluator import Evaluator
-from qd.evaluation.measure import Instruments
+from qd.evaluation.measure import EvaluationModels
 from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import sampling_problems
@@ -82,7 +82,7 @@ def scorer_ranges(
         raise ConfigError(problems)
     quieten_libraries()
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
-    where, rows = resolve_device(device), min(Evaluator.batch_rows, protocol.rows(ranks=1))
+    where, rows = resolve_device(device), min(Evaluator.eval_batch_size, protocol.rows(ranks=1))
     music, asked = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}
     check_sampling_memory(music, where, **asked, lower=["a shorter seconds"])
     music.to(where)
@@ -96,7 +96,7 @@ def scorer_ranges(
     found: dict[str, tuple[list[float], list[float]]] = {}
     for scale in track((1.0, guidance), "sampling and scoring", console=Console(stderr=True), transient=True):
         noted = Quality(*(NotedScorer(judge) for judge in judges))
-        evaluator = Evaluator(music, Instruments(noted, embedder, embedder), protocol, temperature, seed)
+        evaluator = Evaluator(music, EvaluationModels(noted, embedder, embedder), protocol, temperature, seed)
         evaluator.measure(music.lm, evaluator.sampling(scale, negative_prompt or None))
         found[f"γ = {scale:g}"] = noted.adherence.scores, noted.preference.scores
     title = f"{quality.adherence.name}@{quality.adherence.version} and "

@@ -45,7 +45,7 @@ restores it.
 """
 
 
-def keep(model: str, name: str, points: str | Path | None = None) -> Path:
+def ship(model: str, name: str, points: str | Path | None = None) -> Path:
     """Writes a finetuned model's difference to the base, with its card, where the resolver looks for shipped models.
 
     Args:

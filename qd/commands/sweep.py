@@ -8,7 +8,7 @@ from qd.config.sweep import SweepConfig
 from qd.evaluation.run_tasks import run_tasks
 from qd.evaluation.tasks import sweep_tasks
 from qd.runs.devices import resolve_device
-from qd.runs.lock import sole_writer
+from qd.runs.lock import exclusive_lock
 from qd.runs.quiet import quieten_libraries
 from qd.runs.ranks import process_group
 
@@ -22,6 +22,6 @@ def sweep(config: SweepConfig, dry_run: bool = False) -> None:
         dry_run: only list the points, and what they need.
     """
     quieten_libraries()
-    alone = nullcontext() if dry_run else sole_writer(config.out)
+    alone = nullcontext() if dry_run else exclusive_lock(config.out)
     with alone, process_group(resolve_device(config.device)) as device:
         run_tasks(config, sweep_tasks(config), device, dry_run)

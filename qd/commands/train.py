@@ -23,8 +23,8 @@ from qd.config.train import TrainConfig
 from qd.data.prompt_files import PromptFile, Prompts
 from qd.data.prompt_lengths import prompt_report, unreadable_lists
 from qd.data.prompts import PromptDataModule
-from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
-from qd.evaluation.measure import Instruments
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_scorers
+from qd.evaluation.measure import EvaluationModels
 from qd.evaluation.points import FILE, PointsFile
 from qd.models.checkpoints.resolver import SHIPPED, hub_name, resolve_model
 from qd.models.condition import text_too_long
@@ -36,8 +36,8 @@ from qd.modules.policy import load_policy
 from qd.objectives.baselines import build_baseline
 from qd.runs.devices import fast_precision, resolve_device
 from qd.runs.disk import check_disk
-from qd.runs.folders import checkpoint_step, new_folder, newest_checkpoint, taken
-from qd.runs.lock import sole_writer
+from qd.runs.folders import checkpoint_step, name_conflict, new_folder, newest_checkpoint
+from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
 from qd.runs.quiet import quieten_libraries
@@ -64,12 +64,12 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
     """
     new = first_process() and not resume
-    if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
+    if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
     quieten_libraries()
     ranks = config.trainer.ranks
     device = local_device(resolve_device(config.trainer.device), ranks)
-    config = settled(config, device)  # now: a run that is resumed keeps it
+    config = resolve_precision(config, device)  # now: a run that is resumed keeps it
     folder = Path(resume) if resume else None
     checkpoint = newest_checkpoint(folder) if folder else None
     done, steps = checkpoint_step(checkpoint) if checkpoint else 0, config.trainer.max_steps
@@ -85,13 +85,13 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
             print(f"{to_yaml(config)}\n{prompt_report(prompt_lists(config))}{needs}")
         return None
     # Before the folder: what cannot be measured must not take the run's name.
-    heldout = load_embedder(config.reward.heldout_embedder).to(device)
+    heldout = load_embedder(config.reward.eval_embedder).to(device)
     if not config.trainer.sharded:  # else the whole of it may not fit there
         module.to(device)
     evaluator = build_evaluator(
         config.evaluation,
         module.music,
-        Instruments(load_judges(config.evaluation, device), module.embedder, heldout),
+        EvaluationModels(load_scorers(config.evaluation, device), module.embedder, heldout),
         seconds=config.rollout.seconds,
         temperature=config.rollout.temperature,
         seed=config.seed,
@@ -101,8 +101,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)
     check_nodes(config.trainer.num_nodes)
     folder = folder or new_folder(config.trainer.runs, config.name, f"beta{config.beta:g}")
-    config = _pinned(config, folder, module.music.revision)
-    with sole_writer(folder), sole_writer(folder / FILE):
+    config = _pin_revisions(config, folder, module.music.revision)
+    with exclusive_lock(folder), exclusive_lock(folder / FILE):
         if first_process():
             save_config(config, folder)
             going_on = f", from step {done} to {steps}" if checkpoint else ""
@@ -115,7 +115,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     return folder
 
 
-def settled(config: TrainConfig, device: torch.device) -> TrainConfig:
+def resolve_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     """The config with the precision that ``auto`` stands for on this device."""
     if config.trainer.precision != "auto":
         return config
@@ -170,7 +170,7 @@ def _check_points(folder: Path, step: int, evaluator: Evaluator) -> None:
     kept = [point for point in PointsFile(folder / FILE).read() if point.step <= step]
     if not kept:
         return
-    now = {"protocol": evaluator.protocol.id, "scorers": evaluator.instruments.description}
+    now = {"protocol": evaluator.protocol.id, "scorers": evaluator.evaluation_models.description}
     then = {"protocol": kept[-1].protocol, "scorers": kept[-1].scorers}
     if changed := [f"{key} {then[key]!r}, now {now[key]!r}" for key in now if then[key] != now[key]]:
         raise ValueError(
@@ -179,7 +179,7 @@ def _check_points(folder: Path, step: int, evaluator: Evaluator) -> None:
         )
 
 
-def _pinned(config: TrainConfig, folder: Path, revision: str | None) -> TrainConfig:
+def _pin_revisions(config: TrainConfig, folder: Path, revision: str | None) -> TrainConfig:
     """The config with what its names stand for now: the teacher stays the same when a run it names goes on."""
     resolved = config.model.name if config.model.name in SHIPPED else resolve_model(config.model.name)
     resolved = hub_name(resolved)[0] if revision else resolved

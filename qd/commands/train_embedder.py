@@ -23,8 +23,8 @@ from qd.models.embedders.audio_vit import AudioViT
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.report.cards.embedder import write_card
 from qd.runs.devices import fast_precision, resolve_device
-from qd.runs.folders import checkpoint_step, new_folder, newest_checkpoint, taken
-from qd.runs.lock import sole_writer
+from qd.runs.folders import checkpoint_step, name_conflict, new_folder, newest_checkpoint
+from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
 from qd.runs.quiet import quieten_libraries
@@ -53,14 +53,14 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
     """
     new = first_process() and not resume
-    if problems := [*config.problems(), *(taken(config.trainer.runs, config.name) if new else [])]:
+    if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
     quieten_libraries()
     device = resolve_device(config.trainer.device)
     checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module = _module(config)
     folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
-    with sole_writer(folder):
+    with exclusive_lock(folder):
         _fit(module, replace(config, name=folder.name), device, folder, checkpoint)
     return folder / ASSET
 

@@ -26,6 +26,8 @@ __all__ = ["ConfigError", "TrainConfig", "config_folder", "load_config", "to_yam
 
 Schema = TypeVar("Schema")
 EXTENDS = "extends"
+RENAMED = {"heldout_embedder": "eval_embedder", "batch_rows": "eval_batch_size", "placebo": "shuffle_advantages"}
+"""Former names of settings: the config of an older run still loads."""
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -150,6 +152,8 @@ class _Layer:
         kinds = get_type_hints(schema)
         fit: dict[str, Any] = {}
         for key, value in tree.items():
+            if key not in kinds and RENAMED.get(key) in kinds:
+                key = RENAMED[key]
             path = f"{prefix}{key}"
             if key not in kinds:
                 self._tell(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")

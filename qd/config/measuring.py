@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qd.config.checks import bounded, folder_problems, positive, present_device, unavailable
-from qd.config.evaluation import JudgingConfig
+from qd.config.evaluation import ScoringConfig
 from qd.data.manifest import reference_paths
 from qd.data.world.world import BUILTIN
 from qd.models.embedders.loading import check_embedder, check_listener
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 
 POINTS = "runs/results/points.jsonl"
 
 
 @dataclass
-class MeasuringConfig(JudgingConfig):
+class MeasuringConfig(ScoringConfig):
     protocol: str = "full"  # a name of qd.config.protocols.PROTOCOLS
     embedder: str = "builtin"  # what the reward hears: any name of qd.models.embedders.loading.load_embedder
-    heldout_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
+    eval_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
     seconds: float = 4.0  # length of a clip, > 0
     temperature: float = 0.99  # T of sampling, > 0
     seeds: list[int] = field(default_factory=lambda: [0])  # of the tokens drawn, ≥ 0; a point for each
@@ -40,9 +40,9 @@ class MeasuringConfig(JudgingConfig):
     def measuring_problems(self, fad: bool) -> list[str]:
         """One sentence for each bad value; ``fad``: whether any point wants a Fréchet audio distance."""
         return [
-            *self.judging_problems(),
+            *self.scoring_problems(),
             *unavailable("embedder", check_embedder, self.embedder),
-            *unavailable("heldout_embedder", check_embedder, self.heldout_embedder),
+            *unavailable("eval_embedder", check_embedder, self.eval_embedder),
             *positive("seconds", self.seconds),
             *positive("temperature", self.temperature),
             *seed_problems("seeds", self.seeds),
@@ -69,12 +69,12 @@ class EvaluateConfig(MeasuringConfig):
     extrapolate: bool = False  # allow weights of a sum outside [0, 1]
 
     def problems(self) -> list[str]:
-        found, weights = self.measuring_problems(self.asks_fad), WeightsInPlace()
+        found, weights = self.measuring_problems(self.asks_fad), WeightSwapper()
         found += [text for model in self.models for text in self._model_problems(model, weights)]
         found += bounded("guidance_scale", self.guidance_scale, 0)
         return found + ([] if self.models else ["no model is named; expected MODEL=<name> or MODEL='<a>:0.5 <b>:0.5'"])
 
-    def _model_problems(self, text: str, weights: WeightsInPlace) -> list[str]:
+    def _model_problems(self, text: str, weights: WeightSwapper) -> list[str]:
         try:
             spec = ModelSpec.parse(text)
             found = spec.problems(self.extrapolate) or weights.problems(spec)

@@ -15,7 +15,7 @@ class ObjectiveConfig:
     baseline: str = "prompt_moving_average"  # subtracted from the reward; a name of qd.objectives.baselines.BASELINES
     baseline_decay: float = 0.9  # of the moving averages, in [0, 1)
     exact_kl_gradient: bool = False  # add the score-function term of the KL's gradient
-    placebo: bool = False  # a control: each prompt is given the advantages of another, all of their noise and no signal
+    shuffle_advantages: bool = False  # a control: each prompt gets the advantages of another one
     beta_ramp_steps: int = 1000  # β rises from 0 to its value over as many steps, ≥ 0
 
     def problems(self) -> list[str]:

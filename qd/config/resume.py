@@ -14,7 +14,7 @@ from qd.runs.folders import CONFIG
 _LOOKED_AT = (
     "trainer.device", "trainer.loggers", "trainer.logger_options", "trainer.log_every", "trainer.checkpoint_every",
 )  # fmt: skip
-_MEASURED = ("evaluation.siblings", "evaluation.batch_rows")
+_MEASURED = ("evaluation.siblings", "evaluation.eval_batch_size")
 _RANKS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _KEPT = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights")
 RESUMABLE = {"train": _LOOKED_AT + _MEASURED + _KEPT + _RANKS, "embedder": _LOOKED_AT}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from qd.config.checks import unavailable
 from qd.config.measuring import MeasuringConfig
 from qd.config.series import SeriesConfig
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 
 
 @dataclass
@@ -46,7 +46,7 @@ class SweepConfig(MeasuringConfig):
 
     def _model_problems(self) -> list[str]:
         """Models that are missing, and the series that need them; and sums of models that cannot be added up."""
-        weights, needed = WeightsInPlace(), dict.fromkeys(name for series in self.chosen for name in series.used)
+        weights, needed = WeightSwapper(), dict.fromkeys(name for series in self.chosen for name in series.used)
         found, missing = [], set()
         for name in needed:
             path = f"models.{name}" if name in self.models else f"model {name!r}"
@@ -59,7 +59,7 @@ class SweepConfig(MeasuringConfig):
                 found += [f"series {series.name}: {text}" for text in self._sum_problems(series, weights)]
         return found
 
-    def _sum_problems(self, series: SeriesConfig, weights: WeightsInPlace) -> list[str]:
+    def _sum_problems(self, series: SeriesConfig, weights: WeightSwapper) -> list[str]:
         specs = [spec for spec, _ in series.points(self.models)]
         told = [text for spec in specs for text in spec.problems(series.extrapolate) or weights.problems(spec)]
         return list(dict.fromkeys(told))

@@ -74,19 +74,20 @@ class TrainConfig:
                 f"objective.baseline=other_prompts needs 2 prompts or more in the micro-batches of all ranks, and "
                 f"data.micro_batch_size={micro} holds {micro // n}; enlarge it or use objective.baseline=moving_average"
             )
-        return found + (self._placebo_problems(micro // n) if self.objective.placebo else [])
+        return found + (self._shuffled_advantages_problems(micro // n) if self.objective.shuffle_advantages else [])
 
-    def _placebo_problems(self, prompts: int) -> list[str]:
+    def _shuffled_advantages_problems(self, prompts: int) -> list[str]:
         """Of a micro-batch with as many prompts."""
         found = []
         if prompts < 2:
             found.append(
-                "objective.placebo needs 2 prompts or more in a micro-batch, and "
+                "objective.shuffle_advantages needs 2 prompts or more in a micro-batch, and "
                 f"data.micro_batch_size={self.data.micro_batch_size} holds {prompts}; enlarge it"
             )
         if self.objective.baseline == "other_prompts":
             found.append(
-                "objective.placebo gives each prompt the advantages of another, and objective.baseline=other_prompts "
-                "would put its own rewards into them; take objective.baseline=moving_average"
+                "objective.shuffle_advantages gives each prompt the advantages of another, and "
+                "objective.baseline=other_prompts would put its own rewards into them; take "
+                "objective.baseline=moving_average"
             )
         return found

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qd.config.protocols import Protocol
-from qd.evaluation.measure import Instruments, Sampling, evaluate_policy
+from qd.evaluation.measure import EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
 from qd.models.checkpoints.fingerprint import fingerprint
@@ -23,28 +23,28 @@ from qd.scorers.loading import load_quality
 from qd.scorers.protocol import Quality
 
 if TYPE_CHECKING:
-    from qd.config.evaluation import JudgingConfig
+    from qd.config.evaluation import ScoringConfig
 
 
 @dataclass
 class Evaluator:
-    """Measures language models by one protocol with one set of instruments.
+    """Measures language models by one protocol with one set of scorers and embedders.
 
     Attributes:
         music: text encoder, tokenizer and codec of all the language models.
-        instruments: what listens.
+        evaluation_models: what listens.
         protocol: on which prompts, how many samples, how long.
         temperature: T of sampling. seed: of sampling.
-        batch_rows: sequences held at once.
+        eval_batch_size: sequences held at once.
         audio_prompts: prompts whose audio is kept.
     """
 
     music: MusicGen
-    instruments: Instruments
+    evaluation_models: EvaluationModels
     protocol: Protocol
     temperature: float = 0.99
     seed: int = 0
-    batch_rows: int = 32
+    eval_batch_size: int = 32
     audio_prompts: int = 4
     prompts: list[str] = field(init=False)
 
@@ -57,12 +57,12 @@ class Evaluator:
         return Sampling(self.temperature, guidance_scale, negative, self.protocol.seconds, self.seed)
 
     def key(self, lm: LanguageModel, sampling: Sampling) -> str:
-        """Hash of all that makes the measurement: weights, prompts, sampling, instruments; no names, no batches."""
+        """Hash of all that makes the measurement: weights, prompts, sampling, scorers; no names, no batches."""
         return self.key_of(acting_fingerprint(lm), sampling)
 
     def key_of(self, weights: str, sampling: Sampling) -> str:
         """:meth:`key` of a language model whose fingerprint is known."""
-        asked = (self.prompts, self.protocol.n_samples, sampling, self.instruments.description)
+        asked = (self.prompts, self.protocol.n_samples, sampling, self.evaluation_models.description)
         return measurement_key(weights, self._frozen, *asked)
 
     def measure(self, lm: LanguageModel, sampling: Sampling) -> Measurement:
@@ -71,20 +71,20 @@ class Evaluator:
             return evaluate_policy(
                 self.music,
                 self.prompts,
-                self.instruments,
+                self.evaluation_models,
                 sampling,
                 n_samples=self.protocol.n_samples,
                 lm=acting,
-                batch_rows=self.batch_rows,
+                eval_batch_size=self.eval_batch_size,
                 audio_prompts=self.audio_prompts,
             )
 
     def measure_batch(self, lm: LanguageModel, sampling: Sampling) -> int:
         """As many sequences as are held at once are sampled and heard, for the time that takes; returns how many."""
         samples = self.protocol.n_samples
-        prompts = self.prompts[: max(2, -(-self.batch_rows // samples))]
-        settings = {"n_samples": samples, "lm": lm, "batch_rows": self.batch_rows}
-        evaluate_policy(self.music, prompts, replace(self.instruments, fad=None), sampling, **settings)
+        prompts = self.prompts[: max(2, -(-self.eval_batch_size // samples))]
+        settings = {"n_samples": samples, "lm": lm, "eval_batch_size": self.eval_batch_size}
+        evaluate_policy(self.music, prompts, replace(self.evaluation_models, fad=None), sampling, **settings)
         return len(prompts) * samples
 
     def recall(self, folder: Path, key: str, lm: LanguageModel, sampling: Sampling) -> Measurement:
@@ -128,7 +128,7 @@ class Evaluator:
             lam=lam,
             seed=sampling.seed,
             protocol=self.protocol.id,
-            scorers=self.instruments.description,
+            scorers=self.evaluation_models.description,
             n_prompts=len(self.prompts),
             n_samples=self.protocol.n_samples,
             metrics=measurement.intervals(),
@@ -151,7 +151,7 @@ def acting_fingerprint(lm: LanguageModel) -> str:
 
 
 def measurement_key(
-    weights: str, frozen: str, prompts: Sequence[str], n_samples: int, sampling: Sampling, instruments: str
+    weights: str, frozen: str, prompts: Sequence[str], n_samples: int, sampling: Sampling, evaluation_models: str
 ) -> str:
     """Of what is measured: fingerprints of a language model and of the frozen parts; and of how."""
     return content_key(
@@ -161,7 +161,7 @@ def measurement_key(
             "prompts": list(prompts),
             "n_samples": n_samples,
             "sampling": asdict(sampling),
-            "instruments": instruments,
+            "instruments": evaluation_models,
         }
     )
 
@@ -172,9 +172,9 @@ def frozen_fingerprint(music: MusicGen) -> str:
 
 
 def build_evaluator(
-    settings: JudgingConfig,
+    settings: ScoringConfig,
     music: MusicGen,
-    instruments: Instruments,
+    evaluation_models: EvaluationModels,
     *,
     seconds: float,
     temperature: float = 0.99,
@@ -182,10 +182,12 @@ def build_evaluator(
 ) -> Evaluator:
     """What the settings ask for: their protocol, with clips of ``seconds``."""
     protocol = settings.protocol_for(seconds)
-    return Evaluator(music, instruments, protocol, temperature, seed, settings.batch_rows, settings.audio_prompts)
+    return Evaluator(
+        music, evaluation_models, protocol, temperature, seed, settings.eval_batch_size, settings.audio_prompts
+    )
 
 
-def load_judges(settings: JudgingConfig, device: torch.device) -> Quality:
+def load_scorers(settings: ScoringConfig, device: torch.device) -> Quality:
     """The two scorers that the settings name, on the device."""
     scorers = load_quality(settings.adherence, settings.preference, settings.adherence_weight)
     for scorer in (scorers.adherence, scorers.preference):

@@ -84,7 +84,7 @@ def pareto_figure(
         siblings: other runs' points. landmarks: base, CFG and the upper bound.
 
     Raises:
-        ValueError: no points, or points of different protocols or instruments.
+        ValueError: no points, or points of different protocols or evaluation_models.
     """
     if not trajectory:
         raise ValueError("pareto_figure got no points; measure one first")

@@ -39,19 +39,19 @@ WINDOWS = "windows"
 
 
 @dataclass(frozen=True)
-class Instruments:
+class EvaluationModels:
     """What listens: the two scorers, the reward's embedder, and the one that no reward hears; and recordings, where the
     Fréchet audio distance to them is wanted."""
 
     quality: Quality
     embedder: Embedder
-    heldout_embedder: Embedder
+    eval_embedder: Embedder
     fad: FadReference | None = None
 
     @cached_property
     def description(self) -> str:
-        """ω, names and versions in one line. Points of other instruments are never compared; a FAD has its own line."""
-        embedders = [f"embedder@{fingerprint(self.embedder)[:8]}", f"heldout@{fingerprint(self.heldout_embedder)[:8]}"]
+        """ω, names and versions in one line. Points of other scorers or embedders are not compared."""
+        embedders = [f"embedder@{fingerprint(self.embedder)[:8]}", f"heldout@{fingerprint(self.eval_embedder)[:8]}"]
         return " ".join([self.quality.description, *embedders])
 
 
@@ -70,37 +70,37 @@ class Sampling:
 def evaluate_policy(
     music: MusicGen,
     prompts: Sequence[str],
-    instruments: Instruments,
+    evaluation_models: EvaluationModels,
     sampling: Sampling,
     *,
     n_samples: int = 4,
     lm: LanguageModel | None = None,
-    batch_rows: int = 32,
+    eval_batch_size: int = 32,
     audio_prompts: int = 4,
 ) -> Measurement:
     """Samples each of P prompts N = ``n_samples`` times and measures the generations.
 
-    A generation depends on the seed and on its row alone: the values do not change with ``batch_rows``, nor with the
-    number of ranks, which share the prompts (beyond rounding), and two policies measured with one seed are asked with
-    the same random numbers. Every rank gets the whole measurement.
+    A generation depends on the seed and on its row alone: the values do not change with ``eval_batch_size``,
+    nor, beyond rounding, with the number of ranks, which share the prompts. Two policies measured with one seed
+    use the same random numbers. Every rank gets the whole measurement.
 
     Args:
         music: text encoder and codec, and the policy unless ``lm`` is given.
         prompts: P texts.
-        instruments: what listens.
+        evaluation_models: what listens.
         sampling: how the policy is asked.
         n_samples: N, at least 2.
         lm: the policy.
-        batch_rows: sequences sampled and heard at once; a matter of memory.
+        eval_batch_size: sequences sampled and heard at once; a matter of memory.
         audio_prompts: of so many prompts, the first ones, the audio of the first :data:`AUDIO_SAMPLES` samples is kept.
 
     Raises:
-        ValueError: fewer than 2 prompts or samples, or ``batch_rows`` below 1.
+        ValueError: fewer than 2 prompts or samples, or ``eval_batch_size`` below 1.
     """
-    if len(prompts) < 2 or n_samples < 2 or batch_rows < 1:
+    if len(prompts) < 2 or n_samples < 2 or eval_batch_size < 1:
         raise ValueError(
-            f"{len(prompts)} prompts × {n_samples} samples, {batch_rows} rows at once: expected 2 prompts, 2 samples "
-            "and 1 row or more"
+            f"{len(prompts)} prompts × {n_samples} samples, {eval_batch_size} rows at once: expected 2 prompts, 2 "
+            "samples and 1 row or more"
         )
     record = StepRecord()
     start = record.now(music.device)
@@ -109,12 +109,12 @@ def evaluate_policy(
     heard: list[dict[str, Tensor]] = []
     kept: list[Tensor] = []
     rows = [prompt * n_samples + sample for prompt in own for sample in range(n_samples)]
-    for first in range(0, len(rows), batch_rows):
-        batch = rows[first : first + batch_rows]
+    for first in range(0, len(rows), eval_batch_size):
+        batch = rows[first : first + eval_batch_size]
         texts = [prompts[row // n_samples] for row in batch]
         with record.stage("sampling", music.device):
             audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
-        heard.append({"entropy": entropy, **_listen(instruments, audio, music.sample_rate, texts)})
+        heard.append({"entropy": entropy, **_listen(evaluation_models, audio, music.sample_rate, texts)})
         kept += [clip for i, clip in enumerate(audio, start=first) if _is_kept(i, n_samples, audio_prompts)]
     samples = _gathered({name: torch.cat([part[name] for part in heard]) for name in heard[0]}, n_samples)
     samples = {name: values[: len(prompts)] for name, values in samples.items()}
@@ -128,7 +128,7 @@ def evaluate_policy(
         cross_prompt_bound=float(cross_prompt_diversity(samples["embedding"].double())),
         audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
-        fad=None if windows is None else instruments.fad.distance(windows),
+        fad=None if windows is None else evaluation_models.fad.distance(windows),
         seconds=record.now(music.device) - start,
         sampling_seconds=record.seconds["sampling"],
     )
@@ -178,11 +178,13 @@ def generate(
     return music.decode(sampled.codes), sampled.entropy
 
 
-def _listen(instruments: Instruments, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> dict[str, Tensor]:
+def _listen(
+    evaluation_models: EvaluationModels, audio: Tensor, sample_rate: int, prompts: Sequence[str]
+) -> dict[str, Tensor]:
     """What each instrument says of each clip: scores ``(rows,)``, embeddings ``(rows, width)`` and their like."""
-    quality = instruments.quality
+    quality = evaluation_models.quality
     scorers = {"adherence": quality.adherence, "preference": quality.preference}
-    embedders = {"embedding": instruments.embedder, "heldout_embedding": instruments.heldout_embedder}
+    embedders = {"embedding": evaluation_models.embedder, "heldout_embedding": evaluation_models.eval_embedder}
     rates = {listener.sample_rate for listener in (*scorers.values(), *embedders.values())}
     heard = {rate: resample(audio, sample_rate, rate) for rate in rates}  # once for all that listen at a rate
     scores = {name: scorer(heard[scorer.sample_rate], scorer.sample_rate, prompts) for name, scorer in scorers.items()}
@@ -190,7 +192,7 @@ def _listen(instruments: Instruments, audio: Tensor, sample_rate: int, prompts: 
         "quality": quality.combine(**scores),
         **scores,
         **{name: embed(heard[embed.sample_rate]) for name, embed in embedders.items()},
-        **({WINDOWS: instruments.fad.windows(audio, sample_rate)} if instruments.fad else {}),
+        **({WINDOWS: evaluation_models.fad.windows(audio, sample_rate)} if evaluation_models.fad else {}),
     }
 
 

@@ -38,7 +38,7 @@ class Point:
         guidance_scale, negative: γ and the negative prompt at sampling (None = unconditional). temperature: T.
         lam: interpolation coefficient λ, None if not merged.
         seed: of the sampling. protocol: :attr:`qd.config.protocols.Protocol.id`.
-        scorers: the instruments, names and versions.
+        scorers: the evaluation_models, names and versions.
         metrics: a mean over prompts with its bootstrap interval for each of :data:`METRICS`.
         seconds: wall time of the measurement.
         series: the name of the line of a sweep that asked for the point; "" = measured by itself, or by a run.
@@ -131,7 +131,7 @@ OUT_OF_DATE = "Remove the lines that are out of date, or measure into another fi
 
 
 def comparable(a: Point, b: Point) -> bool:
-    """Whether two points may stand on one plot: the same protocol, measured with the same instruments."""
+    """Whether two points may stand on one plot: the same protocol, measured with the same scorers and embedders."""
     return (a.protocol, a.scorers) == (b.protocol, b.scorers)
 
 

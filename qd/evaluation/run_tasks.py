@@ -12,7 +12,7 @@ from qd.config.measuring import MeasuringConfig
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.evaluation.measure import AUDIO_SAMPLES
 from qd.evaluation.points import Point
-from qd.evaluation.task_runner import Bench
+from qd.evaluation.task_runner import TaskRunner
 from qd.evaluation.tasks import Planned, State, Task
 from qd.metrics.formatting import format_duration
 from qd.metrics.frechet import LEAST
@@ -40,19 +40,19 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
         ValueError: the results file is damaged, memory or disk is too small, or a merged weight is not finite.
         KeyboardInterrupt: Ctrl-C; the message says what is there and how to go on.
     """
-    bench = Bench(config, device, any(task.fad for task in tasks), any(task.passes == 2 for task in tasks))
-    planned = bench.plan(tasks)
-    rows = _rows(bench, tasks)
-    problems = _length_problems(bench, tasks)
-    if bench.reference and rows < LEAST:
+    runner = TaskRunner(config, device, any(task.fad for task in tasks), any(task.passes == 2 for task in tasks))
+    planned = runner.plan(tasks)
+    rows = _rows(runner, tasks)
+    problems = _length_problems(runner, tasks)
+    if runner.reference and rows < LEAST:
         problems.append(f"fad is asked for of {rows} clips; expected {LEAST} or more: use a larger protocol")
     if problems:
         raise ConfigError(problems)
     left = [one for one in planned if one.state is not State.THERE]
     new = [one for one in left if one.state is State.NEW]
-    disk = len(new) * _bytes(bench, tasks)
+    disk = len(new) * _bytes(runner, tasks)
     if dry_run:
-        seconds = _estimate(bench, new, rows)
+        seconds = _estimate(runner, new, rows)
         if rank() == 0:
             print("\n".join(f"{one.state.value:>10}  {one.task}" for one in planned))
             print(_summary(planned, config))
@@ -61,18 +61,18 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], device: torch.devi
     _check_disk(config.out, disk)
     if rank() == 0:
         print(_summary(planned, config), flush=True)
-    _measure(bench, left)
+    _measure(runner, left)
 
 
-def _measure(bench: Bench, left: Sequence[Planned]) -> None:
+def _measure(runner: TaskRunner, left: Sequence[Planned]) -> None:
     start, passes = time.perf_counter(), 0
     for number, one in enumerate(left, start=1):
         began = time.perf_counter()
         try:
-            point = bench.measure(one)
+            point = runner.measure(one)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"{number - 1} of {len(left)} points were added to {bench.config.out}; the same command measures the "
+                f"{number - 1} of {len(left)} points were added to {runner.config.out}; the same command measures the "
                 "others"
             ) from None
         now = time.perf_counter()
@@ -97,41 +97,41 @@ def _summary(planned: Sequence[Planned], config: MeasuringConfig) -> str:
     return f"{prompts}{config.out}: {there}"
 
 
-def _length_problems(bench: Bench, tasks: Sequence[Task]) -> list[str]:
+def _length_problems(runner: TaskRunner, tasks: Sequence[Task]) -> list[str]:
     """One sentence for the file of prompts, and for each negative prompt, that the text encoder cannot read."""
-    config, tokenizer = bench.config, bench.weights.take(tasks[0].model, bench.device).tokenizer
+    config, tokenizer = runner.config, runner.weights.load(tasks[0].model, runner.device).tokenizer
     lists = named_list(config.prompts, config.n_prompts)
     negatives = dict.fromkeys(task.negative for task in tasks if task.passes == 2 and task.negative)
     told = [text_too_long(text, tokenizer) for text in negatives]
     return unreadable_lists(lists, tokenizer) + [f"negative_prompt has {problem}" for problem in told if problem]
 
 
-def _rows(bench: Bench, tasks: Sequence[Task]) -> int:
+def _rows(runner: TaskRunner, tasks: Sequence[Task]) -> int:
     """Clips of a point."""
-    evaluator = bench.evaluator(bench.weights.take(tasks[0].model, bench.device))
+    evaluator = runner.evaluator(runner.weights.load(tasks[0].model, runner.device))
     return len(evaluator.prompts) * evaluator.protocol.n_samples
 
 
-def _bytes(bench: Bench, tasks: Sequence[Task]) -> int:
+def _bytes(runner: TaskRunner, tasks: Sequence[Task]) -> int:
     """Of a point on the disk, at most."""
-    music = bench.weights.take(tasks[0].model, bench.device)
-    prompts = len(bench.evaluator(music).prompts)
-    clips = min(bench.config.audio_prompts, prompts) * AUDIO_SAMPLES
-    audio = clips * round(bench.config.seconds * music.sample_rate) * 2
+    music = runner.weights.load(tasks[0].model, runner.device)
+    prompts = len(runner.evaluator(music).prompts)
+    clips = min(runner.config.audio_prompts, prompts) * AUDIO_SAMPLES
+    audio = clips * round(runner.config.seconds * music.sample_rate) * 2
     return LINE_BYTES + audio + prompts * (7 * VALUE_BYTES + PROMPT_BYTES)
 
 
-def _estimate(bench: Bench, new: Sequence[Planned], rows: int) -> float:
+def _estimate(runner: TaskRunner, new: Sequence[Planned], rows: int) -> float:
     """Seconds of the points to measure: of one batch, really sampled and heard, the second time, times the batches."""
     if not new:
         return 0.0
     seconds = {}
     for passes in {one.task.passes for one in new}:
         one = next(one for one in new if one.task.passes == passes)
-        evaluator = bench.evaluator(bench.weights.take(one.task.model, bench.device), one.fad)
+        evaluator = runner.evaluator(runner.weights.load(one.task.model, runner.device), one.fad)
         for _ in range(2):
             began = time.perf_counter()
-            sampled = evaluator.measure_batch(evaluator.music.lm, one.task.sampling(bench.config.seconds))
+            sampled = evaluator.measure_batch(evaluator.music.lm, one.task.sampling(runner.config.seconds))
             seconds[passes] = (time.perf_counter() - began) / sampled
     return sum(seconds[one.task.passes] for one in new) * rows
 

@@ -1,4 +1,4 @@
-"""Where models are measured one after another: instruments, one allocated model, and the results file."""
+"""Where models are measured one after another: scorers and embedders, one allocated model, and the results file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 from qd.config.measuring import MeasuringConfig
 from qd.data.world.world import BUILTIN
-from qd.evaluation.evaluator import Evaluator, build_evaluator, load_judges
+from qd.evaluation.evaluator import Evaluator, build_evaluator, load_scorers
 from qd.evaluation.fad_reference import load_reference
-from qd.evaluation.measure import Instruments
+from qd.evaluation.measure import EvaluationModels
 from qd.evaluation.points import Point
 from qd.evaluation.results import Results
 from qd.evaluation.tasks import Planned, State, Task
 from qd.models.embedders.loading import load_embedder
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 from qd.models.musicgen import MusicGen
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.collective import gather_objects, rank
@@ -26,8 +26,8 @@ REFERENCES = "references"
 """Folder beside the results file, of reference recordings as embedders hear them."""
 
 
-class Bench:
-    """Measures tasks by one protocol with one set of instruments.
+class TaskRunner:
+    """Measures tasks by one protocol with one set of scorers and embedders.
 
     Args:
         config: of the command.
@@ -38,10 +38,10 @@ class Bench:
 
     def __init__(self, config: MeasuringConfig, device: torch.device, fad: bool, guided: bool = False) -> None:
         self.config, self.device, self.guided = config, device, guided
-        self.weights = WeightsInPlace(self._check_memory)
+        self.weights = WeightSwapper(self._check_memory)
         self.results = Results(config.out)
-        embedders = (load_embedder(name).to(device) for name in (config.embedder, config.heldout_embedder))
-        self.instruments = Instruments(load_judges(config, device), *embedders)
+        embedders = (load_embedder(name).to(device) for name in (config.embedder, config.eval_embedder))
+        self.evaluation_models = EvaluationModels(load_scorers(config, device), *embedders)
         cache = self.results.folder / REFERENCES
         asked = (config.fad_reference or BUILTIN, config.fad_embedder or BUILTIN, config.fad_pieces)
         self.reference = load_reference(*asked, device, cache) if fad else None
@@ -51,8 +51,8 @@ class Bench:
         """What measures this model."""
         kept = self._evaluators.get(fad)
         if kept is None or kept.music is not music:
-            instruments = replace(self.instruments, fad=self.reference) if fad else self.instruments
-            kept = build_evaluator(self.config, music, instruments, seconds=self.config.seconds)
+            evaluation_models = replace(self.evaluation_models, fad=self.reference) if fad else self.evaluation_models
+            kept = build_evaluator(self.config, music, evaluation_models, seconds=self.config.seconds)
             self._evaluators[fad] = kept
         return kept
 
@@ -71,7 +71,7 @@ class Bench:
         task, sampling = planned.task, planned.task.sampling(self.config.seconds)
         wanted = self.reference.description if planned.fad else ""
         kept = self.results.recall(planned.key, wanted) if rank() == 0 else None
-        music = self.weights.take(task.model, self.device)
+        music = self.weights.load(task.model, self.device)
         evaluator = self.evaluator(music, planned.fad)
         if not gather_objects(kept is not None)[0]:
             kept = evaluator.measure(music.lm, sampling)
@@ -86,13 +86,13 @@ class Bench:
         return point
 
     def _check_memory(self, music: MusicGen) -> None:
-        rows = min(self.config.batch_rows, self.config.protocol_for(self.config.seconds).rows(ranks=1))
-        lower = [*([f"batch_rows={rows // 2}"] if rows > 1 else []), "a shorter seconds"]
+        rows = min(self.config.eval_batch_size, self.config.protocol_for(self.config.seconds).rows(ranks=1))
+        lower = [*([f"eval_batch_size={rows // 2}"] if rows > 1 else []), "a shorter seconds"]
         asked = {"rows": rows, "seconds": self.config.seconds, "guided": self.guided}
         check_sampling_memory(music, self.device, **asked, lower=lower)
 
     def _key(self, task: Task) -> str:
-        music = self.weights.take(task.model, self.device)
+        music = self.weights.load(task.model, self.device)
         return self.evaluator(music).key_of(self.weights.fingerprint, task.sampling(self.config.seconds))
 
     def _states(self, tasks: Sequence[Task], keys: Sequence[str], fad: set[str]) -> list[State]:

@@ -19,12 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-
-def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int | None) -> Tensor:
-    """``function(rows)`` by ``size`` rows at once (None: all), for a function that treats each row alone."""
-    if size is None or len(rows) <= size:
-        return function(rows)
-    return torch.cat([function(chunk) for chunk in rows.split(size)])
+from qd.audio.chunks import map_chunks
 
 
 def embed_with_cached_gradients(model: Callable[[Tensor], Tensor], audio: Tensor, chunk_clips: int | None) -> Tensor:
@@ -40,7 +35,7 @@ def embed_with_cached_gradients(model: Callable[[Tensor], Tensor], audio: Tensor
             model runs once.
     """
     if chunk_clips is None or len(audio) <= chunk_clips or not torch.is_grad_enabled():
-        return in_chunks(model, audio, chunk_clips)
+        return map_chunks(model, audio, chunk_clips)
 
     def embed(chunk: Tensor) -> Tensor:
         # Without its cache, autocast rounds a weight anew for each chunk, and the gradients of the chunks are added up
@@ -50,6 +45,6 @@ def embed_with_cached_gradients(model: Callable[[Tensor], Tensor], audio: Tensor
         with torch.autocast(device, **precision, cache_enabled=False):
             return model(chunk)
 
-    return in_chunks(
+    return map_chunks(
         lambda chunk: checkpoint(embed, chunk, use_reentrant=False, preserve_rng_state=False), audio, chunk_clips
     )

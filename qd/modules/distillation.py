@@ -24,14 +24,14 @@ from qd.models.embedders.loading import Embedder
 from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import Sampler, counter_uniforms
 from qd.modules.gradient_diagnostics import compare_gradients
-from qd.modules.partial_checkpoint import TrainedPart
-from qd.modules.rollout import Outcome, Rollout
+from qd.modules.partial_checkpoint import PartialCheckpointModule
+from qd.modules.rollout import Rollout, RolloutStats
 from qd.modules.schedules import scheduled, warmup
 from qd.objectives.baselines import Baseline
 from qd.objectives.distillation import distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
-from qd.objectives.guidance import guide
-from qd.objectives.policy_gradient import placebo, sample_rewards, surrogate
+from qd.objectives.guidance import apply_guidance
+from qd.objectives.policy_gradient import policy_gradient_objective, sample_rewards, shuffle_advantages
 from qd.runs.collective import gather_rows, gradient_norm
 from qd.runs.devices import resolve_device
 from qd.runs.step_record import StepRecord, timed
@@ -40,7 +40,7 @@ DIAGNOSTICS_EVERY = 50
 """Optimiser steps between two measurements of the policy gradient's signal and noise."""
 
 
-class DiversityDistillation(TrainedPart):
+class DiversityDistillation(PartialCheckpointModule):
     """Trains a MusicGen to sound like its guided self (KL) while the samples of a prompt differ (β · policy gradient).
 
     The loss is −QD = KL − β·J, both terms summed over a sequence's tokens and divided by their number: β keeps its
@@ -73,9 +73,9 @@ class DiversityDistillation(TrainedPart):
         self.sampler = Sampler(music.lm)
         self.beta = config.beta
         self.metrics: dict[str, float] = {}
-        self.latest: Outcome | None = None
+        self.latest: RolloutStats | None = None
         self.record = StepRecord()
-        self._judged: list[Outcome] = []
+        self._judged: list[RolloutStats] = []
         self._encoded_negative: Condition | None = None
 
     def configure_model(self) -> None:
@@ -103,11 +103,13 @@ class DiversityDistillation(TrainedPart):
         rewards = sample_rewards(pairwise_dissimilarity(embeddings), objective.estimator)  # (P, N)
         baseline = self.baseline(rewards, rollout.prompts, rollout.features, gather_rows)  # (P, N)
         advantages = rewards - baseline.detach()
-        if objective.placebo:
-            advantages = placebo(advantages)
+        if objective.shuffle_advantages:
+            advantages = shuffle_advantages(advantages)
         if self.config.beta > 0:
             sequence_log_probs = log_probs.sum(dim=(1, 2)).view_as(rewards)  # log p(y), (P, N)
-            loss = loss - self.beta * surrogate(sequence_log_probs, advantages) / rollout.tokens  # Eq. 4
+            loss = (
+                loss - self.beta * policy_gradient_objective(sequence_log_probs, advantages) / rollout.tokens
+            )  # Eq. 4
         loss = loss + self.baseline.loss(rewards, rollout.features)
 
         self._note(rollout, loss, kl, rewards, baseline, advantages)
@@ -153,7 +155,7 @@ class DiversityDistillation(TrainedPart):
         if scale == 1:
             return self.teacher.hidden_states(rollout.delayed, rollout.condition)
         both = rollout.condition.cat(self._negative(len(rollout.condition)))
-        return guide(*self.teacher.hidden_states(rollout.delayed.repeat(2, 1, 1), both).chunk(2), scale)
+        return apply_guidance(*self.teacher.hidden_states(rollout.delayed.repeat(2, 1, 1), both).chunk(2), scale)
 
     @timed("decode")
     @torch.no_grad()
@@ -181,7 +183,7 @@ class DiversityDistillation(TrainedPart):
         self, rollout: Rollout, loss: Tensor, kl: Tensor, rewards: Tensor, baseline: Tensor, advantages: Tensor
     ) -> None:
         summed = kl.detach().sum(dim=(1, 2)).view_as(rewards)
-        self.latest = Outcome(rollout.prompts, summed, rewards)
+        self.latest = RolloutStats(rollout.prompts, summed, rewards)
         self._judged.append(self.latest)
         self.record.add(
             loss=loss,

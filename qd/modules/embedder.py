@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from qd.audio.chunks import map_chunks
 from qd.config.embedder import EmbedderTrainConfig
 from qd.data.augmentation import Augmentation
 from qd.data.recordings import PairBatch
 from qd.metrics.retrieval import PairRetrieval
 from qd.models.embedders.audio_vit import AudioViT
-from qd.modules.cached_gradients import embed_with_cached_gradients, in_chunks
+from qd.modules.cached_gradients import embed_with_cached_gradients
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.triplet import semi_hard_triplet
 from qd.runs.collective import gather_rows, gather_rows_with_gradient
@@ -156,7 +157,7 @@ class EmbedderModule(pl.LightningModule):
 
     def _in_chunks(self, function: Callable[[Tensor], Tensor], audio: Tensor) -> Tensor:
         """What does not fit into memory with gradients may not fit without, either."""
-        return in_chunks(function, audio, self.config.objective.chunk_clips)
+        return map_chunks(function, audio, self.config.objective.chunk_clips)
 
     def _guard(self, loss: Tensor, embeddings: Tensor) -> None:
         """Stops a run that has nothing left to learn from.

@@ -13,7 +13,7 @@ from torch import Tensor
 from qd.models.language_model import LanguageModel
 from qd.modules.rollout import Rollout
 from qd.objectives.distillation import LOGITS_AT_ONCE, reverse_kl, rows_at_once, token_log_probs
-from qd.objectives.policy_gradient import surrogate
+from qd.objectives.policy_gradient import policy_gradient_objective
 
 
 def signal_and_noise(gradients: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def compare_gradients(
     def policy(logits: Tensor, rows: slice) -> Tensor:
         log_probs = token_log_probs(logits, rollout.delayed[rows], rollout.mask, temperature).sum(dim=(1, 2))
         share = len(log_probs) / n  # of the mean over the prompt's samples
-        return share * surrogate(log_probs, advantages.flatten()[rows]) / rollout.tokens
+        return share * policy_gradient_objective(log_probs, advantages.flatten()[rows]) / rollout.tokens
 
     def kl(logits: Tensor, rows: slice) -> Tensor:
         guided, heads = teacher

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qd.models.checkpoints.fingerprint import fingerprint
 
 
-class TrainedPart(pl.LightningModule):
+class PartialCheckpointModule(pl.LightningModule):
     """Saves and loads only what training changes; a checkpoint is refused where a frozen part is another one.
 
     Attributes:

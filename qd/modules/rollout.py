@@ -40,7 +40,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RolloutStats:
     """How the sequences of one micro-batch were judged; kept for the guards, all detached.
 
     Attributes:

@@ -28,8 +28,8 @@ def this_rank(values: Tensor) -> Tensor:
 class Baseline(nn.Module):
     """No baseline, and the interface of the others.
 
-    In a training step: ``forward``, then the surrogate with ``rewards − baseline``, then ``update``. All rewards are
-    ``(prompts, samples)`` and constants.
+    In a training step: ``forward``, then the policy gradient with ``rewards − baseline``, then ``update``.
+    All rewards are ``(prompts, samples)`` and constants.
     """
 
     def forward(

@@ -127,7 +127,7 @@ def distillation_loss(kl: Tensor, log_probs: Tensor, mask: Tensor, exact_gradien
 
     The gradient of ``E_{y~π}[Σ_n KL_n]`` has two terms, ``E[Σ_n ∇KL_n]`` and the score-function term
     ``E[Σ_t ∇log π(s_t) Σ_{n>t} KL_n]``. On-policy distillation (GKD, the paper's reference) keeps the first alone:
-    no gradient through sampling. With ``exact_gradient`` the loss also holds the surrogate of the second; its gradient
+    no gradient through sampling. With ``exact_gradient`` the loss also holds the objective of the second; its gradient
     is then unbiased for the whole, but its value is no longer a divergence.
 
     Args:

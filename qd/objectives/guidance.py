@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 
-def guide(conditional: Tensor, negative: Tensor, scale: float) -> Tensor:
+def apply_guidance(conditional: Tensor, negative: Tensor, scale: float) -> Tensor:
     """Extrapolate from the negative prompt's prediction through the prompt's own (paper, Eq. 1).
 
     ``γ · conditional + (1 − γ) · negative``: γ = 1 is the plain conditional model, γ > 1 extrapolates. The
@@ -24,7 +24,7 @@ def guide(conditional: Tensor, negative: Tensor, scale: float) -> Tensor:
 
     Example:
         >>> import torch
-        >>> guide(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0]), scale=3.0)
+        >>> apply_guidance(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 3.0]), scale=3.0)
         tensor([3., 0.])
     """
     if conditional.shape != negative.shape:

@@ -16,7 +16,7 @@ ESTIMATORS = ("shared", "pairs")
 def sample_rewards(dissimilarity: Tensor, estimator: str) -> Tensor:
     """The reward of each sample, ``(prompts, samples)``.
 
-    - ``shared`` (Appendix A): every sample gets r_D(y_1, …, y_N) of its group. With ``surrogate`` it is unbiased for
+    - ``shared`` (Appendix A): every sample gets r_D(y_1, …, y_N) of its group. It is unbiased for
       the gradient of ``J = (1/N)·E[r_D]`` (Eq. 8), so its push shrinks as 1/N against ∇D.
     - ``pairs``: sample j gets the mean over k ≠ j of r(y_j, y_k). It is unbiased for ½∇D at every N, with less
       variance, because the pairs that sample j has no part in are only noise to its score.
@@ -35,11 +35,11 @@ def sample_rewards(dissimilarity: Tensor, estimator: str) -> Tensor:
     raise ValueError(f"estimator is {estimator!r}: expected one of {', '.join(ESTIMATORS)}.")
 
 
-def placebo(advantages: Tensor) -> Tensor:
+def shuffle_advantages(advantages: Tensor) -> Tensor:
     """The advantages of the prompt before, ``(prompts, samples)``: as large as its own, and independent of its samples.
 
-    So the expected gradient of :func:`surrogate` is zero, and its noise is all there. A run with them tells what the
-    noise alone does, to set against a run that is rewarded.
+    The expected gradient of :func:`policy_gradient_objective` is then zero, with all of its noise. A run with shuffled
+    advantages shows the effect of the noise alone.
 
     Raises:
         ValueError: for fewer than two prompts.
@@ -49,7 +49,7 @@ def placebo(advantages: Tensor) -> Tensor:
     return advantages.roll(1, dims=0)
 
 
-def surrogate(log_probs: Tensor, advantages: Tensor) -> Tensor:
+def policy_gradient_objective(log_probs: Tensor, advantages: Tensor) -> Tensor:
     """A scalar whose gradient is ``1/(PN) Σ_ij A_ij ∇log p(y_ij)``, the REINFORCE estimate; to *maximise*.
 
     Args:

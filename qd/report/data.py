@@ -53,12 +53,12 @@ class Setting:
 
 
 class ReportData:
-    """The points of one protocol and one set of instruments, by series, with the values behind them.
+    """The points of one protocol and one set of scorers, by series, with the values behind them.
 
     Args:
         file: ``points.jsonl``.
         protocol: of the points to take, needed where the file holds several.
-        scorers: text that the description of the instruments holds, needed where the file holds several.
+        scorers: text that the description of the evaluation_models holds, needed where the file holds several.
 
     Raises:
         ValueError: no points, points that do not compare, or values that are missing beside the file.
@@ -190,7 +190,7 @@ class ReportData:
     def _refuse_mixtures(self, file: str | Path) -> None:
         for what, option, values in (
             ("protocols", "protocol", {point.protocol for point in self.points}),
-            ("instruments", "scorers", {point.scorers for point in self.points}),
+            ("scorers", "scorers", {point.scorers for point in self.points}),
         ):
             if len(values) > 1:
                 listed = "; ".join(sorted(values))

@@ -246,7 +246,7 @@ def _need_runs(runs: Sequence[Training]) -> Sequence[Training]:
         kinds = {run.name: sorted({f"{p.protocol}, {p.scorers}" for p in run.points}) for run in runs}
         listed = "; ".join(f"{name}: {' and '.join(found)}" for name, found in kinds.items())
         raise ValueError(
-            "RUNS were measured by different protocols or instruments, which do not compare on one plot; name those of "
+            "RUNS were measured by different protocols or scorers, which do not compare on one plot; name those of "
             f"one kind ({listed})"
         )
     return sorted(runs, key=lambda run: run.beta)

@@ -57,7 +57,7 @@ def markdown(
         captions: of the figures that were drawn, by name. tables: by name.
         left_out: of the others, what they lack.
     """
-    parts = ["# Report", f"Points: `{data.results.points.path.name}`. Instruments: {data.scorers}."]
+    parts = ["# Report", f"Points: `{data.results.points.path.name}`. EvaluationModels: {data.scorers}."]
     parts += [f"## {_title(name)}\n\n![{FIGURES[name].title}]({name}.png)\n\n{text}" for name, text in captions.items()]
     parts += [f"## {_title(name)}\n\n{TABLES[name].title}\n\n{table.markdown()}" for name, table in tables.items()]
     if left_out:
@@ -73,7 +73,7 @@ def page(
     left_out: Mapping[str, str],
 ) -> str:
     """As :func:`markdown`, with the pictures and sounds inside: it can be sent, and opened without a network."""
-    parts = ["<h1>Report</h1>", f"<p class=note>Instruments: {html.escape(data.scorers)}.</p>"]
+    parts = ["<h1>Report</h1>", f"<p class=note>EvaluationModels: {html.escape(data.scorers)}.</p>"]
     for name, text in captions.items():
         image = _inlined(folder / f"{name}.png", "image/png")
         parts.append(

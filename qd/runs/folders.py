@@ -22,7 +22,7 @@ def run_name(label: str, now: datetime | None = None) -> str:
     return f"{label}-{now or datetime.now():%Y%m%d-%H%M}"
 
 
-def taken(runs: str | Path, name: str | None) -> list[str]:
+def name_conflict(runs: str | Path, name: str | None) -> list[str]:
     """One sentence if a run of that name exists, for a list of problems."""
     folder = Path(runs) / (name or "")
     if not name or not folder.exists():
@@ -52,7 +52,7 @@ def create_run(runs: str | Path, name: str | None, label: str) -> Path:
         except OSError as error:
             raise ValueError(f"run folder {str(folder)!r} cannot be made: {error}") from error
         return folder
-    raise ValueError(*taken(runs, candidates[-1]))
+    raise ValueError(*name_conflict(runs, candidates[-1]))
 
 
 def find_run(run: str | Path, runs: str | Path = "runs") -> Path:

@@ -17,7 +17,7 @@ from qd.runs.process_rank import first_process
 
 
 @contextmanager
-def sole_writer(place: str | Path) -> Iterator[None]:
+def exclusive_lock(place: str | Path) -> Iterator[None]:
     """Locks ``.<name>.lock`` beside the folder or file ``place``; the system unlocks it when the process ends, however.
 
     Of several ranks the first one does, which alone writes. It is a record lock: forked workers, which may outlive a

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qd.audio.chunks import FRAMES_AT_ONCE, in_pieces
+from qd.audio.chunks import FRAMES_AT_ONCE, cached_rows, map_chunks
 from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 
@@ -15,7 +15,7 @@ def seen_rows(clips: torch.Tensor, frames: int) -> list[int]:
         rows.append(len(piece))
         return 2 * piece
 
-    torch.testing.assert_close(in_pieces(double, clips, frames), 2 * clips)
+    torch.testing.assert_close(map_chunks(double, clips, cached_rows(clips, frames)), 2 * clips)
     return rows
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from qd.callbacks import guards
 from qd.callbacks.guards import CollapseWarning, NonFiniteError, NonFiniteGuard
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
-from qd.modules.rollout import Outcome
+from qd.modules.rollout import RolloutStats
 
 NAN = float("nan")
 
@@ -42,7 +42,7 @@ class Policy(pl.LightningModule):
         rewards, kl = torch.full((2, 2), 0.3), torch.full((2, 2), 9.0)
         if bad in ("reward", "KL"):
             {"reward": rewards, "KL": kl}[bad][1, 0] = NAN
-        self.latest = Outcome(batch, kl, rewards)
+        self.latest = RolloutStats(batch, kl, rewards)
         loss = self.weight.square().sum()
         if bad == "gradient":
             return loss + (self.weight[0] - self.weight[0].detach()).abs().sqrt()
@@ -97,7 +97,7 @@ def test_a_bad_micro_batch_stops_the_step_whose_last_one_is_fine(tmp_path: Path)
     for prompts, bad in ((["a"], False), (["b", "c"], True), (["d"], False)):
         kl = torch.ones(len(prompts), 2)
         kl[-1, 0] = float("inf") if bad else 1.0
-        module.latest = Outcome(prompts, kl, torch.ones_like(kl))
+        module.latest = RolloutStats(prompts, kl, torch.ones_like(kl))
         guard.on_before_backward(trainer, module, torch.tensor(1.0))
     with pytest.raises(NonFiniteError, match="step 7: the KL is not finite. Prompts: 'c'. "):
         guard.on_before_optimizer_step(trainer, module, optimizer)
@@ -106,7 +106,7 @@ def test_a_bad_micro_batch_stops_the_step_whose_last_one_is_fine(tmp_path: Path)
 def test_large_finite_values_whose_sum_overflows_are_fine(tmp_path: Path) -> None:
     guard, module, trainer = NonFiniteGuard(tmp_path), Policy(), SimpleNamespace(global_step=7)
     module.weight.grad = torch.ones(3)
-    module.latest = Outcome(["a"], torch.full((1, 4), 3e38), torch.ones(1, 4))
+    module.latest = RolloutStats(["a"], torch.full((1, 4), 3e38), torch.ones(1, 4))
     guard.on_before_backward(trainer, module, torch.tensor(1.0))
     guard.on_before_optimizer_step(trainer, module, module.configure_optimizers())
 

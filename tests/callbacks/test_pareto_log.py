@@ -15,7 +15,7 @@ from qd.callbacks.audio_log import AudioLog
 from qd.callbacks.pareto_log import ParetoLog
 from qd.config.protocols import Protocol
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
-from qd.evaluation.measure import Instruments
+from qd.evaluation.measure import EvaluationModels
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import PointsFile
 from qd.models.embedders.audio_vit import AudioViT
@@ -51,11 +51,11 @@ class Nudged(pl.LightningModule):
 @pytest.fixture
 def evaluator_of(tiny_embedder, tmp_path):
     embedder = AudioViT.from_pretrained(tiny_embedder)
-    instruments = Instruments(Quality(Loud("adherence"), Loud("preference")), embedder, embedder)
+    evaluation_models = EvaluationModels(Quality(Loud("adherence"), Loud("preference")), embedder, embedder)
     file = tmp_path / "prompts.txt"
     file.write_text("a calm piano piece\nfast drums\n")
     protocol = Protocol("quick", "development", 2, 2, 0.32, str(file))
-    return lambda music: Evaluator(music, instruments, protocol, audio_prompts=1)
+    return lambda music: Evaluator(music, evaluation_models, protocol, audio_prompts=1)
 
 
 @pytest.fixture

@@ -113,10 +113,10 @@ def test_overrides_may_follow_an_option_of_several_values(monkeypatch, command):
     asked = []
     monkeypatch.setattr(f"qd.commands.{command}.{command}", lambda config, dry_run: asked.append(config))
     given = ["--model=base"] if command == "evaluate" else ["--config=shipped", "--only", "betas", "n_samples=3"]
-    arguments = [*given, "n_prompts=5", "--seeds", "3", "1", "batch_rows=7", "audio_prompts=2", "--device=cpu"]
+    arguments = [*given, "n_prompts=5", "--seeds", "3", "1", "eval_batch_size=7", "audio_prompts=2", "--device=cpu"]
     assert cli.main([command, *arguments]) == 0
     (config,) = asked
-    assert config.seeds == [3, 1] and (config.n_prompts, config.batch_rows, config.audio_prompts) == (5, 7, 2)
+    assert config.seeds == [3, 1] and (config.n_prompts, config.eval_batch_size, config.audio_prompts) == (5, 7, 2)
     assert command == "evaluate" or (config.only, config.n_samples) == (["betas"], 3)
 
 

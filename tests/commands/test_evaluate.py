@@ -52,7 +52,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[MusicGen]:
 @pytest.fixture
 def evaluate(tiny_embedder: Path, tmp_path: Path, measured: list) -> Evaluate:
     """Runs the command on so few prompts that it is quick; what it writes is in ``tmp_path / "results"``."""
-    settings = [f"embedder={tiny_embedder}", f"heldout_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}"]
+    settings = [f"embedder={tiny_embedder}", f"eval_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}"]
     settings += ["n_prompts=4", "n_samples=3", "audio_prompts=2"]
 
     def run(*arguments: str) -> int:
@@ -178,10 +178,24 @@ def test_dry_run_measures_no_point(evaluate, points, models, tmp_path, capsys):
 
 
 def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
-    arguments = ["--model=runs/gone", "--model", f"{models[0]}:0.5 {models[1]}:0.6", "--protocol=ful", "--batch-rows=0"]
+    arguments = [
+        "--model=runs/gone",
+        "--model",
+        f"{models[0]}:0.5 {models[1]}:0.6",
+        "--protocol=ful",
+        "--eval-batch-size=0",
+    ]
     assert evaluate(*arguments, "--seeds", "0", "0", "--temperature=0", "--device=tpu", "--guidance=-1") == 2
     told = capsys.readouterr().err
-    wanted = ("full?", "batch_rows is 0", "seeds is [0, 0]", "temperature is 0.0", "device: ", "runs/gone", "add up to")
+    wanted = (
+        "full?",
+        "eval_batch_size is 0",
+        "seeds is [0, 0]",
+        "temperature is 0.0",
+        "device: ",
+        "runs/gone",
+        "add up to",
+    )
     wanted += ("guidance_scale is -1.0; expected a finite number, 0 or more",)
     assert all(text in told for text in wanted) and "8 problems" in told
     assert not (tmp_path / "results").exists()
@@ -225,7 +239,7 @@ def test_models_of_different_shapes_are_refused(evaluate, models, tmp_path, caps
 @pytest.mark.slow
 def test_two_ranks_measure_what_one_does(models, tiny_embedder, tmp_path):
     """Three prompts: an odd number."""
-    settings = [f"embedder={tiny_embedder}", f"heldout_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}"]
+    settings = [f"embedder={tiny_embedder}", f"eval_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}"]
     settings += ["n_prompts=3", "n_samples=4", "device=cpu", "fad=true", "fad_pieces=12"]
     settings += [f"fad_embedder={tiny_embedder}"]
     found = {}

@@ -17,7 +17,7 @@ from qd.commands.pick import pick
 from qd.evaluation.evaluator import frozen_fingerprint, measurement_key
 from qd.evaluation.measure import Sampling
 from qd.evaluation.points import PointsFile
-from qd.models.merging.in_memory import WeightsInPlace
+from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 from qd.models.musicgen import MusicGen
 from tests.conftest import CLIP_SECONDS
@@ -44,11 +44,11 @@ def models(tiny_model: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def points(models: tuple[Path, Path], tmp_path: Path) -> Path:
-    synthetic, weights = Synthetic(tmp_path / "results"), WeightsInPlace()
+    synthetic, weights = Synthetic(tmp_path / "results"), WeightSwapper()
     a, b = models
 
     def add(series: str, model: str, *place: float, negative: str | None = None, **facts) -> None:
-        music, scale = weights.take(ModelSpec.parse(model), torch.device("cpu")), facts.get("guidance_scale", 1.0)
+        music, scale = weights.load(ModelSpec.parse(model), torch.device("cpu")), facts.get("guidance_scale", 1.0)
         asked = Sampling(guidance_scale=scale, negative=negative)
         key = measurement_key(weights.fingerprint, frozen_fingerprint(music), PROMPTS, 4, asked, SCORERS)
         synthetic.add(series, model, *place, key=key, negative=negative, **facts)
@@ -111,7 +111,7 @@ def test_the_step_that_was_measured_though_the_run_went_on(
     first = sibling(tiny_model, run / "step-000001", 1)
     (first / "recipe.yaml").write_text("{kind: distillation, run: x, step: 1, config: {beta: 1.0}}")
     command = ["evaluate", "--device=cpu", f"--model={run}", "--out", str(file), f"embedder={tiny_embedder}"]
-    command += [f"heldout_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}", "n_prompts=3", "n_samples=2"]
+    command += [f"eval_embedder={tiny_embedder}", f"seconds={CLIP_SECONDS}", "n_prompts=3", "n_samples=2"]
     assert main(command) == 0
     (point,) = PointsFile(file).read()
     assert point.model == str(first)

@@ -54,7 +54,7 @@ def config(models: dict[str, str], tiny_embedder: Path, tmp_path: Path) -> Calla
 
     def write(series: list[dict] = SERIES, **changes) -> Path:
         settings = {"models": models, "series": series, "embedder": str(tiny_embedder), "device": "cpu"}
-        settings |= {"heldout_embedder": str(tiny_embedder), "seconds": CLIP_SECONDS, "n_prompts": 4, "n_samples": 3}
+        settings |= {"eval_embedder": str(tiny_embedder), "seconds": CLIP_SECONDS, "n_prompts": 4, "n_samples": 3}
         settings |= {"audio_prompts": 1, "out": str(tmp_path / "results" / "points.jsonl")}
         path = tmp_path / "sweep.yaml"
         path.write_text(yaml.safe_dump(settings | changes), encoding="utf-8")

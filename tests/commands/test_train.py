@@ -393,7 +393,9 @@ def test_points_after_the_checkpoint_do_not_count(stopped: tuple[TrainConfig, Pa
     rows[-1]["protocol"] = "paper"
     (run / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     scorers, protocol = rows[0]["scorers"], rows[0]["protocol"]
-    evaluator = SimpleNamespace(protocol=SimpleNamespace(id=protocol), instruments=SimpleNamespace(description=scorers))
+    evaluator = SimpleNamespace(
+        protocol=SimpleNamespace(id=protocol), evaluation_models=SimpleNamespace(description=scorers)
+    )
     _check_points(run, STEPS - 1, evaluator)
     with pytest.raises(ValueError, match="protocol 'paper'"):
         _check_points(run, STEPS, evaluator)

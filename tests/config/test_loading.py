@@ -245,8 +245,11 @@ def test_defaults_have_no_problem():
         (["rollout.seconds=.inf"], "rollout.seconds is inf"),
         (["objective.estimator=pair"], "'pair'; expected one of shared, pairs (pairs?)"),
         (["objective.baseline=x"], "objective.baseline is 'x'; expected one of none, other_prompts"),
-        (["objective.placebo=true", "data.micro_batch_size=8"], "needs 2 prompts or more in a micro-batch"),
-        (["objective.placebo=true", "objective.baseline=other_prompts"], "would put its own rewards into them"),
+        (["objective.shuffle_advantages=true", "data.micro_batch_size=8"], "needs 2 prompts or more in a micro-batch"),
+        (
+            ["objective.shuffle_advantages=true", "objective.baseline=other_prompts"],
+            "would put its own rewards into them",
+        ),
         (["objective.baseline_decay=1"], "objective.baseline_decay is 1.0"),
         (["objective.beta_ramp_steps=-1"], "objective.beta_ramp_steps is -1"),
         (["optimizer.learning_rate=0"], "optimizer.learning_rate is 0.0"),

@@ -59,7 +59,7 @@ def test_a_run_goes_on_with_its_own_config_where_it_lies_now(run):
 def test_a_run_may_go_on_with_smaller_measurements(tiny_config, tmp_path):
     run = create_run(tmp_path, "mine", "beta0")
     save_config(tiny_config(), run)
-    assert resumed_config(TrainConfig, "train", run, ["evaluation.batch_rows=8"]).evaluation.batch_rows == 8
+    assert resumed_config(TrainConfig, "train", run, ["evaluation.eval_batch_size=8"]).evaluation.eval_batch_size == 8
 
 
 def test_what_would_make_it_another_run_is_told_with_the_other_problems(run):
@@ -91,3 +91,14 @@ def test_a_run_may_go_on_with_other_loggers():
     wanted = {"trainer": {"loggers": ["wandb"], "logger_options": {"wandb": {"project": "x"}}, "log_every_other": 2}}
     (found,) = _changes(saved, wanted, RESUMABLE["train"])
     assert found.startswith("trainer.log_every_other is 2")
+
+
+def test_the_config_of_an_older_run_loads_under_the_new_names(tmp_path):
+    old = tmp_path / "config.yaml"
+    old.write_text(
+        "objective: {placebo: true}\nreward: {heldout_embedder: builtin}\nevaluation: {batch_rows: 8}\n"
+        "data: {micro_batch_size: 16}\n",
+    )
+    config = load_config(TrainConfig, "train", str(old))
+    assert config.objective.shuffle_advantages and config.reward.eval_embedder == "builtin"
+    assert config.evaluation.eval_batch_size == 8

@@ -11,7 +11,7 @@ from qd.audio.resample import resample
 from qd.config.protocols import Protocol
 from qd.evaluation import measure as evaluate
 from qd.evaluation.evaluator import Evaluator
-from qd.evaluation.measure import Instruments, Sampling, evaluate_policy
+from qd.evaluation.measure import EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import bootstrap_interval
@@ -42,28 +42,32 @@ def music(tiny_model) -> MusicGen:
 
 
 @pytest.fixture(scope="module")
-def instruments(tiny_embedder) -> Instruments:
+def evaluation_models(tiny_embedder) -> EvaluationModels:
     other = AudioViT.from_pretrained(tiny_embedder)
     with torch.no_grad():
         other.projection.weight.mul_(-0.5).add_(0.1)
-    return Instruments(Quality(Loud("adherence"), Loud("preference")), AudioViT.from_pretrained(tiny_embedder), other)
+    return EvaluationModels(
+        Quality(Loud("adherence"), Loud("preference")), AudioViT.from_pretrained(tiny_embedder), other
+    )
 
 
 @pytest.fixture(scope="module")
-def measured(music, instruments) -> Measurement:
-    return evaluate_policy(music, PROMPTS, instruments, SAMPLING, n_samples=3, batch_rows=9, audio_prompts=2)
+def measured(music, evaluation_models) -> Measurement:
+    return evaluate_policy(music, PROMPTS, evaluation_models, SAMPLING, n_samples=3, eval_batch_size=9, audio_prompts=2)
 
 
-@pytest.mark.parametrize("batch_rows", [1, 2, 4, 100])
-def test_values_do_not_depend_on_the_batch(music, instruments, measured, batch_rows):
-    other = evaluate_policy(music, PROMPTS, instruments, SAMPLING, n_samples=3, batch_rows=batch_rows, audio_prompts=2)
+@pytest.mark.parametrize("eval_batch_size", [1, 2, 4, 100])
+def test_values_do_not_depend_on_the_batch(music, evaluation_models, measured, eval_batch_size):
+    other = evaluate_policy(
+        music, PROMPTS, evaluation_models, SAMPLING, n_samples=3, eval_batch_size=eval_batch_size, audio_prompts=2
+    )
     for name in METRICS:
         np.testing.assert_allclose(other.per_prompt[name], measured.per_prompt[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(other.audio, measured.audio, atol=1e-5)
     assert other.cross_prompt_bound == pytest.approx(measured.cross_prompt_bound, rel=1e-4)
 
 
-def test_values_against_a_loop_over_prompts(music, instruments, measured):
+def test_values_against_a_loop_over_prompts(music, evaluation_models, measured):
     steps, stream, all_embeddings = music.frames(0.32) + 3, 2**62, []
     for p, prompt in enumerate(PROMPTS):
         audio, entropies = [], []
@@ -79,8 +83,8 @@ def test_values_against_a_loop_over_prompts(music, instruments, measured):
         assert measured.per_prompt["quality"][p] == pytest.approx(6 * score, rel=1e-4)
         assert measured.per_prompt["entropy"][p] == pytest.approx(np.mean(entropies), rel=1e-4)
         with torch.no_grad():
-            embeddings = instruments.embedder(torch.stack(audio))
-            heldout = instruments.heldout_embedder(torch.stack(audio))
+            embeddings = evaluation_models.embedder(torch.stack(audio))
+            heldout = evaluation_models.eval_embedder(torch.stack(audio))
         for name, vectors in {"diversity": embeddings, "diversity_heldout": heldout}.items():
             pairs = [1 - float(vectors[i] @ vectors[j]) for i in range(3) for j in range(3) if i != j]
             assert measured.per_prompt[name][p] == pytest.approx(np.mean(pairs), rel=1e-3, abs=1e-6)
@@ -96,7 +100,7 @@ def test_values_against_a_loop_over_prompts(music, instruments, measured):
     assert measured.audio.shape == (2, 2, 8 * music.codec.samples_per_frame)
 
 
-def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, instruments, measured, monkeypatch):
+def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, evaluation_models, measured, monkeypatch):
     """Of four listeners one hears another rate."""
     quality = Quality(Loud("adherence", sample_rate=24_000), Loud("preference"), 2.0)
     made = []
@@ -106,8 +110,8 @@ def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, instr
         return resample(audio, source_rate, target_rate)
 
     monkeypatch.setattr(evaluate, "resample", counted)
-    others = replace(instruments, quality=quality)
-    found = evaluate_policy(music, PROMPTS, others, SAMPLING, n_samples=3, batch_rows=9).per_prompt
+    others = replace(evaluation_models, quality=quality)
+    found = evaluate_policy(music, PROMPTS, others, SAMPLING, n_samples=3, eval_batch_size=9).per_prompt
     assert sorted(made) == [16_000, 24_000]
     np.testing.assert_allclose(found["quality"], 2 * found["adherence"] + found["preference"], rtol=1e-5)
     np.testing.assert_array_equal(found["preference"], measured.per_prompt["preference"])
@@ -116,9 +120,9 @@ def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, instr
     assert others.description.startswith("2*adherence@1+preference@1 embedder@")
 
 
-def test_seed_guidance_and_weights_matter(music, instruments, measured):
+def test_seed_guidance_and_weights_matter(music, evaluation_models, measured):
     def differs(sampling=SAMPLING, lm=None) -> bool:
-        other = evaluate_policy(music, PROMPTS, instruments, sampling, n_samples=3, lm=lm)
+        other = evaluate_policy(music, PROMPTS, evaluation_models, sampling, n_samples=3, lm=lm)
         return not np.allclose(other.per_prompt["entropy"], measured.per_prompt["entropy"], rtol=1e-5)
 
     other = copy.deepcopy(music.lm)
@@ -149,25 +153,25 @@ def test_a_measurement_with_one_clip_a_prompt_is_read(measured, tmp_path):
     np.testing.assert_allclose(Measurement.load(tmp_path / "m.npz").audio, measured.audio[:, :1], atol=2e-3)
 
 
-def test_too_little_to_measure(music, instruments):
+def test_too_little_to_measure(music, evaluation_models):
     with pytest.raises(ValueError, match="1 prompts × 4 samples"):
-        evaluate_policy(music, ["a"], instruments, SAMPLING)
+        evaluate_policy(music, ["a"], evaluation_models, SAMPLING)
     with pytest.raises(ValueError, match="2 samples"):
-        evaluate_policy(music, PROMPTS, instruments, SAMPLING, n_samples=1)
+        evaluate_policy(music, PROMPTS, evaluation_models, SAMPLING, n_samples=1)
 
 
 class TestEvaluator:
     @pytest.fixture
-    def evaluator(self, music, instruments, tmp_path) -> Evaluator:
+    def evaluator(self, music, evaluation_models, tmp_path) -> Evaluator:
         file = tmp_path / "prompts.txt"
         file.write_text("\n".join(PROMPTS))
-        return Evaluator(music, instruments, Protocol("quick", "development", 3, 2, 0.32, str(file)), seed=1)
+        return Evaluator(music, evaluation_models, Protocol("quick", "development", 3, 2, 0.32, str(file)), seed=1)
 
     def test_key_is_of_the_content(self, evaluator, music):
         plain, guided = evaluator.sampling(), evaluator.sampling(3.0, "bad")
         keys = [evaluator.key(music.lm, sampling) for sampling in (plain, guided)]
         assert keys[0] == evaluator.key(copy.deepcopy(music.lm), evaluator.sampling(1.0, "bad")) != keys[1]
-        evaluator.batch_rows = 1
+        evaluator.eval_batch_size = 1
         assert evaluator.key(music.lm, plain) == keys[0]
         other = copy.deepcopy(music.lm)
         with torch.no_grad():

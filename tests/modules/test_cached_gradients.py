@@ -9,8 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from qd.audio.chunks import map_chunks
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
-from qd.modules.cached_gradients import embed_with_cached_gradients, in_chunks
+from qd.modules.cached_gradients import embed_with_cached_gradients
 from qd.objectives.triplet import semi_hard_triplet
 
 SHAPE = {"sample_rate": 800, "clip_seconds": 0.5, "n_fft": 64, "window_length": 64, "hop_length": 20, "n_mels": 8}
@@ -132,4 +133,4 @@ def test_nothing_is_embedded_twice_without_gradient():
 def test_chunks_are_put_together_in_order():
     rows = torch.arange(7.0)[:, None]
     for size in (None, 1, 3, 7, 8):
-        assert torch.equal(in_chunks(lambda part: 2 * part, rows, size), 2 * rows)
+        assert torch.equal(map_chunks(lambda part: 2 * part, rows, size), 2 * rows)

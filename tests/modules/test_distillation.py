@@ -153,7 +153,7 @@ def test_loss_and_gradient_equal_a_slow_reference(tiny_config: Config, estimator
 
 def test_a_placebo_gives_each_prompt_anothers_advantages(tiny_config: Config) -> None:
     losses = []
-    for overrides in ((), ("objective.placebo=true",)):
+    for overrides in ((), ("objective.shuffle_advantages=true",)):
         module = build(tiny_config("beta=200", "objective.baseline=none", *overrides))
         losses.append(module.training_step(BATCH, 0).item())
         rollout, rewards = module.rollout(BATCH), module.latest.rewards

@@ -8,7 +8,7 @@ import torch
 from qd.objectives.baselines import build_baseline
 from qd.objectives.distillation import token_log_probs
 from qd.objectives.diversity import pairwise_dissimilarity
-from qd.objectives.policy_gradient import ESTIMATORS, placebo, sample_rewards, surrogate
+from qd.objectives.policy_gradient import ESTIMATORS, policy_gradient_objective, sample_rewards, shuffle_advantages
 
 TEMPERATURE = 0.7
 CASES = [pytest.param(e, n, id=f"{e}-N{n}") for e in ESTIMATORS for n in (2, 3, 4)]
@@ -31,7 +31,7 @@ def sequence_log_probs(policy, table):
 
 
 def expected_gradient(policy, table, embeddings, estimator, samples):
-    """Mean over all tuples of sequences, under their exact probabilities, of the gradient of the surrogate."""
+    """Mean over all tuples of sequences, under their exact probabilities, of the policy gradient."""
     table = table.clone().requires_grad_()
     log_probs = sequence_log_probs(policy, table)
     probability = policy.naive_log_prob(table, TEMPERATURE).exp().detach()
@@ -39,7 +39,7 @@ def expected_gradient(policy, table, embeddings, estimator, samples):
     for group in itertools.product(range(len(embeddings)), repeat=samples):
         group = list(group)
         rewards = sample_rewards(pairwise_dissimilarity(embeddings[group][None]), estimator)
-        total = total + probability[group].prod() * surrogate(log_probs[group][None], rewards)
+        total = total + probability[group].prod() * policy_gradient_objective(log_probs[group][None], rewards)
     return torch.autograd.grad(total, table)[0]
 
 
@@ -99,12 +99,12 @@ def test_a_placebo_is_noise_without_signal(policy, embeddings, estimator):
     log_probs = torch.stack([sequence_log_probs(policy, table) for table in tables])
     probability = policy.naive_log_prob(tables[0], TEMPERATURE).exp().detach()
     means, squares = [], []
-    for swap in (placebo, lambda advantages: advantages):
+    for swap in (shuffle_advantages, lambda advantages: advantages):
         mean, square = torch.zeros_like(tables), 0.0
         for group in itertools.product(range(len(embeddings)), repeat=4):
             rows, prompts = torch.tensor(group).view(2, 2), torch.arange(2)[:, None]
             advantages = swap(sample_rewards(pairwise_dissimilarity(embeddings[rows]), estimator) - 1.0)
-            loss = surrogate(log_probs[prompts, rows], advantages)
+            loss = policy_gradient_objective(log_probs[prompts, rows], advantages)
             (gradient,) = torch.autograd.grad(loss, tables, retain_graph=True)
             weight = probability[rows].prod()
             mean, square = mean + weight * gradient, square + weight * gradient.square().sum().item()
@@ -113,7 +113,7 @@ def test_a_placebo_is_noise_without_signal(policy, embeddings, estimator):
     assert means[0] < 1e-12 < 1e-3 < means[1]
     assert squares[0] > squares[1]
     with pytest.raises(ValueError, match="of one prompt"):
-        placebo(torch.zeros(1, 4))
+        shuffle_advantages(torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -130,7 +130,9 @@ def test_other_prompts_baseline_leaves_the_gradient_unbiased(policy, embeddings,
         dissimilarity = pairwise_dissimilarity(sounds) * torch.tensor([1.0, 3.0])[:, None, None]
         rewards = sample_rewards(dissimilarity, estimator)
         advantages = rewards - baseline(rewards, ["a", "b"])
-        total = total + probability[prompts, rows].prod() * surrogate(log_probs[prompts, rows], advantages)
+        total = total + probability[prompts, rows].prod() * policy_gradient_objective(
+            log_probs[prompts, rows], advantages
+        )
     ours = torch.autograd.grad(total, tables)[0]
     scaled = [
         size * enumerated_diversity(policy, table, embeddings) for size, table in zip((1, 3), tables, strict=True)
@@ -149,7 +151,7 @@ def test_rewards_have_a_row_for_each_prompt_and_carry_to_the_mean(estimator, sam
 def test_surrogate_is_the_mean_product_and_takes_no_gradient_through_the_advantage():
     log_probs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]], requires_grad=True)
     advantages = torch.tensor([[0.5, -0.5], [1.0, 2.0]], requires_grad=True)
-    value = surrogate(log_probs, advantages)
+    value = policy_gradient_objective(log_probs, advantages)
     value.backward()
     assert value.item() == pytest.approx((-0.5 + 1.0 - 3.0 - 8.0) / 4)
     torch.testing.assert_close(log_probs.grad, advantages.detach() / 4)
@@ -160,4 +162,4 @@ def test_refuses_bad_input():
     with pytest.raises(ValueError, match="shared, pairs"):
         sample_rewards(torch.zeros(1, 2, 2), "group")
     with pytest.raises(ValueError, match="advantages"):
-        surrogate(torch.zeros(2, 2), torch.zeros(2, 1))
+        policy_gradient_objective(torch.zeros(2, 2), torch.zeros(2, 1))

@@ -134,7 +134,7 @@ def test_points_that_do_not_compare_are_refused_until_one_kind_is_chosen(whole: 
         ReportData(whole)
     assert {point.protocol for point in ReportData(whole, protocol="full").points} == {"full"}
     synthetic.add("betas", "base", 0.0, 0.6, scorers="clap@2")
-    with pytest.raises(ValueError, match="instruments"):
+    with pytest.raises(ValueError, match="2 scorers"):
         ReportData(whole, protocol="full")
     assert {point.scorers for point in ReportData(whole, "full", "clap").points} == {"clap@2"}
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from qd.runs.lock import sole_writer
+from qd.runs.lock import exclusive_lock
 from tests.held_place import ROOT, written_by_another
 
 
 def refused(place: Path) -> str:
-    with pytest.raises(ValueError) as told, sole_writer(place):
+    with pytest.raises(ValueError) as told, exclusive_lock(place):
         pass
     return str(told.value)
 
@@ -31,7 +31,7 @@ def test_the_other_process_is_told_until_it_ends(tmp_path, name):
         assert "-c" in told  # how it was started
         other.communicate("\n")
     assert other.returncode == 0 and list(place.parent.iterdir()) == []
-    with sole_writer(place):
+    with exclusive_lock(place):
         assert f"process {os.getpid()} of " in next(place.parent.iterdir()).read_text()
     assert list(place.parent.iterdir()) == []
 
@@ -41,7 +41,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
         other.kill()
         other.wait()
         assert [path.name for path in tmp_path.iterdir()] == [".x.lock"]
-        with sole_writer(tmp_path / "x"):
+        with exclusive_lock(tmp_path / "x"):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -53,7 +53,7 @@ def test_nor_do_the_workers_that_it_has_forked(tmp_path):
         other.kill()
         other.wait()
         os.kill(worker, 0)  # still there
-        with sole_writer(tmp_path / "x"):
+        with exclusive_lock(tmp_path / "x"):
             os.kill(worker, signal.SIGKILL)
 
 
@@ -67,7 +67,7 @@ def test_a_folder_is_one_place_by_all_its_names(tmp_path, monkeypatch):
 
 def test_the_first_rank_alone_holds_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with sole_writer(tmp_path / "x"):
+    with exclusive_lock(tmp_path / "x"):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
         lockf(file, how)
 
     monkeypatch.setattr(fcntl, "lockf", late)
-    with sole_writer(tmp_path / "x"):
+    with exclusive_lock(tmp_path / "x"):
         assert removed and f"process {os.getpid()} of " in lock.read_text()
 
 
@@ -90,8 +90,8 @@ def test_a_full_disk_locks_all_the_same(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with sole_writer(tmp_path / "x"):
-        code = "import sys; from qd.runs.lock import sole_writer\nwith sole_writer(sys.argv[1]): pass"
+    with exclusive_lock(tmp_path / "x"):
+        code = "import sys; from qd.runs.lock import exclusive_lock\nwith exclusive_lock(sys.argv[1]): pass"
         other = [sys.executable, "-c", code, str(tmp_path / "x")]
         told = subprocess.run(other, cwd=ROOT, capture_output=True, text=True, check=False).stderr
     assert "x is being written by another process; wait until it ends" in told
@@ -113,5 +113,5 @@ def test_where_files_cannot_be_locked_it_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "lockf", none)
     told = "x.lock cannot be locked .*No locks available.*one process alone writes"
-    with pytest.warns(UserWarning, match=told), sole_writer(tmp_path / "x"):
+    with pytest.warns(UserWarning, match=told), exclusive_lock(tmp_path / "x"):
         pass

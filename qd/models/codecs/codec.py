@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qd.audio.chunks import in_pieces
+from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import ASSETS, resolve_model
@@ -131,7 +131,7 @@ class FrameCodec(nn.Module):
                 "undo the delay pattern and drop pad tokens first"
             )
         frames = codes.shape[2] * self.config.stride
-        return in_pieces(lambda piece: self.decoder(self.quantizer.decode(piece)), codes, frames)
+        return map_chunks(lambda chunk: self.decoder(self.quantizer.decode(chunk)), codes, cached_rows(codes, frames))
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
         """Writes ``config.json`` and ``model.safetensors``, floats in float16 if ``half``."""

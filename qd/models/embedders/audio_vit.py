@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from qd.audio.chunks import in_pieces
+from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
 from qd.models.checkpoints.json_files import read_object
 from qd.models.embedders.clip_embedder import ClipEmbedder
@@ -171,7 +171,7 @@ class AudioViT(ClipEmbedder):
 
     def embed_clips(self, clips: Tensor) -> Tensor:
         """``(batch, samples)``, at most one window each → ``(batch, embedding_width)``."""
-        return in_pieces(self._embed, clips, self.config.frames)
+        return map_chunks(self._embed, clips, cached_rows(clips, self.config.frames))
 
     def _embed(self, clips: Tensor) -> Tensor:
         clips = F.pad(clips, (0, self.config.clip_samples - clips.shape[1]))

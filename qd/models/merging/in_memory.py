@@ -19,7 +19,7 @@ SHOWN = 4
 """So many differences of two models are told."""
 
 
-class WeightsInPlace:
+class WeightSwapper:
     """Sums are taken from the files piece by piece, as ``qd merge`` takes them, and written where the language model's
     weights lie: no second model in memory, and bit for bit the weights of the folder that ``qd merge`` would write.
 
@@ -52,7 +52,7 @@ class WeightsInPlace:
         found = {other.name: self._differences(first, other) for other in others}
         return [f"{name} is no sibling of {first.name}: {_shortened(told)}" for name, told in found.items() if told]
 
-    def take(self, spec: ModelSpec, device: torch.device) -> MusicGen:
+    def load(self, spec: ModelSpec, device: torch.device) -> MusicGen:
         """The allocated model, now with these weights; the first call decides the device.
 
         Raises:

@@ -51,7 +51,7 @@ class CachedDecoder:
         """Feeds the last step's tokens ``(batch, codebooks)``; returns this step's hidden states ``(batch, width)``."""
         embedded = F.embedding_bag(tokens + self.offsets, self.embeddings, mode="sum")
         hidden = embedded + self.positions[self.step]
-        # Every product's precision has been settled; autocast would round the attention's too.
+        # Every product's precision has been resolve_precision; autocast would round the attention's too.
         with torch.autocast(hidden.device.type, enabled=False):
             for layer in self.layers:
                 hidden = layer(hidden, self.step)

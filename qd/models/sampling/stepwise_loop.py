@@ -11,7 +11,7 @@ from qd.models.condition import Condition
 from qd.models.language_model import LanguageModel
 from qd.models.sampling.cached_decoder import CachedDecoder
 from qd.models.sampling.token_loop import Draw
-from qd.objectives.guidance import guide
+from qd.objectives.guidance import apply_guidance
 
 
 def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,7 +40,7 @@ def both_halves(tokens: Tensor, draw: Draw) -> Tensor:
 
 def guided_hidden(hidden: Tensor, draw: Draw) -> Tensor:
     """Hidden states of the sequences ``(batch, width)``, of those of all rows: conditional ones, then negative ones."""
-    return guide(*hidden.chunk(2), draw.guidance_scale) if draw.guided else hidden
+    return apply_guidance(*hidden.chunk(2), draw.guidance_scale) if draw.guided else hidden
 
 
 def draw_from(logits: Tensor, draw: Draw, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,7 +70,7 @@ def product(
 
 
 @triton.jit
-def hear(query, k, v, there, top, total, mixed):
+def attend(query, k, v, there, top, total, mixed):
     scores = tl.where(there, tl.sum(k.to(tl.float32) * query[None, :], 1), -1e30)
     higher = tl.maximum(top, scores)
     weights, kept = tl.where(there, tl.exp(scores - higher), 0.0), tl.exp(top - higher)
@@ -106,13 +106,13 @@ def attend_cached(
     tl.store(values + first + position * size + d, value, mask=inside)
     top, total = tl.full([BLOCK], -1e30, tl.float32), tl.zeros([BLOCK], tl.float32)
     mixed = tl.zeros([BLOCK, SIZE], tl.float32)
-    top, total, mixed = hear(query, k0, v0, near, top, total, mixed)
-    top, total, mixed = hear(query, k1, v1, far, top, total, mixed)
+    top, total, mixed = attend(query, k0, v0, near, top, total, mixed)
+    top, total, mixed = attend(query, k1, v1, far, top, total, mixed)
     for start in tl.range(2 * BLOCK, position, BLOCK, num_stages=STAGES):
         there = start + lane < position
         k = tl.load(keys + place + start * size, mask=there[:, None] & inside[None, :], other=0.0)
         v = tl.load(values + place + start * size, mask=there[:, None] & inside[None, :], other=0.0)
-        top, total, mixed = hear(query, k, v, there, top, total, mixed)
+        top, total, mixed = attend(query, k, v, there, top, total, mixed)
     score = tl.sum(query * key)
     highest = tl.maximum(tl.max(top), score)
     shares, share = tl.exp(top - highest), tl.exp(score - highest)
@@ -145,7 +145,7 @@ def attend_text(
         k = tl.load(keys + text, mask=present, other=0.0)
         v = tl.load(values + text, mask=present, other=0.0)
         visible = tl.load(bias + prompt * length + token, mask=token < length, other=-1.0).to(tl.float32) == 0.0
-        top, total, mixed = hear(q, k, v, visible, top, total, mixed)
+        top, total, mixed = attend(q, k, v, visible, top, total, mixed)
     shares = tl.exp(top - tl.max(top))
     heard = tl.sum(mixed * shares[:, None], 0) / tl.sum(total * shares)
     tl.store(result + place, heard, mask=inside)

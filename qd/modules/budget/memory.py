@@ -175,7 +175,7 @@ def _advice(config: TrainConfig, measured: int, of_step: bool) -> list[str]:
     n, micro = config.rollout.samples_per_prompt, config.data.micro_batch_size
     alone = config.model.lora or config.trainer.sharded or config.trainer.ranks == 1
     return [
-        *([f"evaluation.batch_rows={measured // 2}"] if measured > 1 and not of_step else []),
+        *([f"evaluation.eval_batch_size={measured // 2}"] if measured > 1 and not of_step else []),
         *([f"data.micro_batch_size={max(n, micro // 2 // n * n)}"] if micro > n and of_step else []),
         *(["model.gradient_checkpointing=true"] if of_step and not config.model.gradient_checkpointing else []),
         *([] if alone else ["trainer.strategy=fsdp"]),

@@ -90,7 +90,7 @@ def run_size(module: DiversityDistillation, config: TrainConfig) -> RunSize:
         precision=config.trainer.precision,
         shards=ranks if config.trainer.sharded else 1,
         checkpointing=config.model.gradient_checkpointing,
-        measured=min(evaluation.batch_rows, sampled),
+        measured=min(evaluation.eval_batch_size, sampled),
         guided=config.guidance.scale != 1,
     )
 

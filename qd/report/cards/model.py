@@ -181,7 +181,7 @@ def measured_table(points: Mapping[str, Point]) -> str:
     return (
         f"Without guidance, at T = {last.temperature:g}, on {last.n_prompts} prompts × {last.n_samples} samples "
         f"(protocol `{last.protocol}`, seed {last.seed}): means over prompts, with 95 % bootstrap intervals. "
-        f"Instruments: `{last.scorers}`.\n\n{table}"
+        f"EvaluationModels: `{last.scorers}`.\n\n{table}"
     )
 
 

@@ -99,7 +99,7 @@ def diversity_rises_with_beta(m: Measured) -> list[Part]:
     first, last = m.ends
     steps = [_compare(m, "diversity", one, other, above) for one, other in zip(m.betas[1:], m.betas, strict=False)]
     whole = [] if len(steps) == 1 else [_compare(m, "diversity", last, first, above)]
-    # Told beside, for the paper has none: as much noise without its signal (objective.placebo), where it was run.
+    # Beside the paper: as much noise without its signal (objective.shuffle_advantages), where it was run.
     placebos = [(role, f"{role}-placebo") for role in m.betas if _present(m, f"{role}-placebo")]
     beside = [_compare(m, "diversity", *pair) for pair in placebos]
     return [*steps, *whole, _compare(m, "diversity", last, BASE, above, -1), *beside]

@@ -144,5 +144,5 @@ def models_table(attempt: str, measured: Measured) -> str:
     table, first = markdown_table(["model", "sampling seed", *METRICS, "FAD"], rows), measured.points[0]
     return (
         f"### Of {attempt}\n\nProtocol `{first.protocol}`, {first.n_prompts} prompts × {first.n_samples} samples, "
-        f"instruments `{first.scorers}`:\n\n{table}"
+        f"evaluation_models `{first.scorers}`:\n\n{table}"
     )

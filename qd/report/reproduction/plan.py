@@ -17,7 +17,7 @@ from qd.evaluation.points import FILE
 from qd.models.checkpoints.resolver import step_folder
 from qd.report.reproduction.measured import BETAS
 from qd.runs.folders import CHECKPOINT, CONFIG, checkpoint_step
-from qd.runs.lock import sole_writer
+from qd.runs.lock import exclusive_lock
 
 
 @dataclass
@@ -141,7 +141,7 @@ class PlannedRun:
             ValueError: it has not ended yet.
         """
         if self.state is State.NEW and self.folder.is_dir():
-            with sole_writer(self.folder):
+            with exclusive_lock(self.folder):
                 if self.state is State.NEW:  # still: it may have saved and ended just now
                     shutil.rmtree(self.folder)
 

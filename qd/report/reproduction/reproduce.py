@@ -14,7 +14,7 @@ from qd.report.reproduction.plan import QD, PlannedRun, ReproductionConfig, Stat
 from qd.report.reproduction.processes import Job, lasting, run_jobs
 from qd.report.reproduction.sweep_plan import load_sweep, sweep_arguments
 from qd.report.tables import TABLES
-from qd.runs.lock import sole_writer
+from qd.runs.lock import exclusive_lock
 
 STAGES = ("runs", "sweep", "report", "document")
 """In their order; the document is written by :func:`qd.report.reproduction.document.write_document`."""
@@ -38,7 +38,7 @@ def reproduce(
         ValueError: what is left does not tell what it needs, or another process is at work in the plan's folder.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
-    with sole_writer(plan.folder):
+    with exclusive_lock(plan.folder):
         return _reproduce(plan, stages, names, jobs, shown)
 
 

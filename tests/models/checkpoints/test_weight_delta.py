@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from qd.commands.merge import merge
-from qd.commands.ship import keep
+from qd.commands.ship import ship
 from qd.commands.train import train
 from qd.evaluation.points import FILE, Point, PointsFile
 from qd.metrics.bootstrap import Interval
@@ -86,7 +86,7 @@ def test_a_model_that_did_not_move_is_restored_bit_for_bit(tiny_model, tmp_path)
 
 
 def test_a_kept_run_loads_in_every_command(run, shipped, tiny_config, tmp_path):
-    assert keep("runs/mine", "beta15") == shipped / "finetuned" / "beta15"
+    assert ship("runs/mine", "beta15") == shipped / "finetuned" / "beta15"
     folder = Path(resolve_model("beta15"))
     assert folder == Path(resolve_model("beta15")) and folder.is_relative_to(tmp_path / "cache")
     music, original, base = MusicGen.load("beta15"), MusicGen.load("runs/mine"), MusicGen.load("base")
@@ -111,7 +111,7 @@ def test_a_kept_run_loads_in_every_command(run, shipped, tiny_config, tmp_path):
 
 
 def test_the_card_tells_what_was_done_and_measured(run, shipped):
-    card = (keep("runs/mine", "beta15") / "README.md").read_text(encoding="utf-8")
+    card = (ship("runs/mine", "beta15") / "README.md").read_text(encoding="utf-8")
     assert "license: apache-2.0" in card and "a run of β = 15" in card and "mine, step 2 of 2" in card
     rows = [line for line in card.splitlines() if line.startswith(("| base", "| beta15"))]
     assert len(rows) == 2 and "## Config" in card
@@ -125,12 +125,12 @@ def test_the_card_takes_the_measurement_of_its_step_alone(run, shipped, tmp_path
     points = PointsFile(tmp_path / "other.jsonl")
     (last,) = [point for point in PointsFile(run / FILE).read() if point.step == 2]
     points.append(replace(last, step=1, model="runs/mine"))
-    keep("runs/mine", "beta0", points.path)
+    ship("runs/mine", "beta0", points.path)
     assert "Not measured without guidance at T = 0.99." in (shipped / "finetuned" / "beta0" / "README.md").read_text(
         encoding="utf-8"
     )
     points.append(replace(last, model="runs/mine"))
-    keep("runs/mine", "beta15", points.path)
+    ship("runs/mine", "beta15", points.path)
     assert "| beta15 |" in (shipped / "finetuned" / "beta15" / "README.md").read_text(encoding="utf-8")
 
 
@@ -149,14 +149,14 @@ def test_the_card_takes_the_temperature_of_the_run_and_the_fullest_protocol(run,
         add(last, f"mine-{number}", quality, series="temperature-beta0", **full)
     add(base, "base-quick", 8.5)
     add(last, "mine-quick", 9.5)
-    card = (keep("runs/mine", "beta0", points.path) / "README.md").read_text(encoding="utf-8")
+    card = (ship("runs/mine", "beta0", points.path) / "README.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[1] for line in card.splitlines() if line.startswith(("| base |", "| beta0 |"))]
     assert [row.split()[0] for row in rows] == ["0.250", "1.250"]
     assert "at T = 0.99, on 101 prompts × 4 samples (protocol `full`, seed 0)" in card
 
 
 def test_your_own_folders_of_that_name_stay_reachable(run, shipped, tmp_path):
-    keep("runs/mine", "beta15")
+    ship("runs/mine", "beta15")
     shutil.copytree(run, tmp_path / "runs" / "beta15")
     shutil.copytree(run, tmp_path / "beta15")
     assert resolve_model("runs/beta15") == "runs/beta15/step-000002"
@@ -170,7 +170,7 @@ def test_models_that_are_not_shipped_yet_are_told(shipped):
 
 
 def test_a_difference_to_another_base_is_refused(run, shipped):
-    keep("runs/mine", "beta15")
+    ship("runs/mine", "beta15")
     rewrite(shipped / "base", lambda path, tensor: tensor + 0.5 if "lm_heads" in path else tensor)
     with pytest.raises(ValueError, match="is the difference to another base model"):
         resolve_model("beta15")
@@ -180,36 +180,36 @@ def test_only_siblings_of_the_base_are_kept(run, shipped, tmp_path):
     step = run / "step-000002"
     rewrite(step, lambda path, tensor: tensor + 0.5 if path.startswith("codec") and tensor.ndim > 2 else tensor)
     with pytest.raises(ValueError, match=r"no sibling of the base:\n  • codec/"):
-        keep("runs/mine", "beta0")
+        ship("runs/mine", "beta0")
     with pytest.raises(ValueError, match="name is 'mine'; expected one of beta0, beta15"):
-        keep("runs/mine", "mine")
+        ship("runs/mine", "mine")
     with pytest.raises(ValueError, match="no recipe.yaml of a training run"):
-        keep("base", "beta0")
+        ship("base", "beta0")
     assert not (shipped / "finetuned").exists() or not list((shipped / "finetuned").iterdir())
 
 
 def test_weights_that_are_not_finite_are_not_kept(run, shipped):
     rewrite(run / "step-000002", lambda path, tensor: tensor / 0 if path.startswith("decoder") else tensor)
     with pytest.raises(ValueError, match="are its weights finite"):
-        keep("runs/mine", "beta0")
+        ship("runs/mine", "beta0")
     assert not list((shipped / "finetuned").iterdir())
 
 
 def test_a_kept_model_is_not_overwritten(run, shipped):
-    keep("runs/mine", "beta0")
+    ship("runs/mine", "beta0")
     with pytest.raises(ValueError, match="exists already"):
-        keep("runs/mine", "beta0")
+        ship("runs/mine", "beta0")
 
 
 def test_several_processes_restore_one_folder(run, shipped, tmp_path):
-    asset, base = keep("runs/mine", "beta15"), shipped / "base"
+    asset, base = ship("runs/mine", "beta15"), shipped / "base"
     with multiprocessing.get_context("fork").Pool(4) as pool:
         folders = set(pool.starmap(restore, [(asset, base)] * 4))
     assert len(folders) == 1 and list((tmp_path / "cache" / "models").iterdir()) == list(folders)
 
 
 def test_a_damaged_cache_says_what_to_do(run, shipped):
-    keep("runs/mine", "beta15")
+    ship("runs/mine", "beta15")
     folder = Path(resolve_model("beta15"))
     (folder / "decoder" / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match="remove that folder; it is then made anew"):

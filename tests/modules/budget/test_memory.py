@@ -133,11 +133,11 @@ def test_logits_are_counted_as_they_are_scored_in_chunks() -> None:
 def test_a_measurement_of_many_rows_needs_more_than_a_step(tiny_config: Config) -> None:
     """A guided teacher decodes two rows a sequence, and has no optimiser beside it; all ranks share the prompts."""
     settings = ["evaluation.n_prompts=50", "evaluation.n_samples=4", "trainer.devices=2", "data.batch_size=32"]
-    config = tiny_config(*settings, "evaluation.batch_rows=200")
+    config = tiny_config(*settings, "evaluation.eval_batch_size=200")
     module = build(config)
     size = run_size(module, config)
     assert (size.measured, size.guided) == (100, True)
-    assert run_size(module, tiny_config(*settings, "evaluation.batch_rows=7")).measured == 7
+    assert run_size(module, tiny_config(*settings, "evaluation.eval_batch_size=7")).measured == 7
     row = size.steps * 2 * size.width * 4
     assert measurement_bytes(size)["cache"] == 100 * row == first_measurement_bytes(size)["cache"] / 2
     plain = replace(size, guided=False)
@@ -167,7 +167,7 @@ def test_adapters_are_merged_while_the_student_is_measured(tiny_config: Config) 
 def test_a_measurement_that_does_not_fit_is_told_with_its_rows(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config("evaluation.n_prompts=100", "evaluation.n_samples=20", "evaluation.batch_rows=2000")
+    config = tiny_config("evaluation.n_prompts=100", "evaluation.n_samples=20", "evaluation.eval_batch_size=2000")
     module = build(config)
     size = run_size(module, config)
     least = sum(needed_bytes(size).values())
@@ -175,11 +175,11 @@ def test_a_measurement_that_does_not_fit_is_told_with_its_rows(
     check_memory(module, config, GPU)
     monkeypatch.setattr(qd.modules.budget.memory, "free_bytes", lambda device: least - 1)
     with pytest.raises(
-        ValueError, match=r"first measurement 0\.0\); to need less: evaluation\.batch_rows=1000; "
+        ValueError, match=r"first measurement 0\.0\); to need less: evaluation\.eval_batch_size=1000; "
     ) as told:
         check_memory(module, config, GPU)
     assert "micro_batch" not in str(told.value) and "gradient_checkpointing" not in str(told.value)
-    check_memory(module, tiny_config("evaluation.batch_rows=1000"), GPU)
+    check_memory(module, tiny_config("evaluation.eval_batch_size=1000"), GPU)
 
 
 def test_what_does_not_fit_is_told_beside_what_is_free(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,9 +252,15 @@ def test_sampling_that_does_not_fit_is_told_by_its_parts(tiny_model: Path, monke
     [
         ("sample --prompt=x --n=6 --guidance=3", "n=3; a shorter seconds; dtype=bfloat16; no guidance"),
         ("sample --prompt=x --n=1 --dtype=bfloat16", "a shorter seconds; a smaller model"),
-        ("evaluate --guidance=3 batch_rows=4", "batch_rows=2; a shorter seconds; no guidance; a smaller model"),
-        ("evaluate n_prompts=2 n_samples=3 batch_rows=4000", "batch_rows=3; a shorter seconds; a smaller model"),
-        ("sweep", "batch_rows=16; a shorter seconds; no guidance; a smaller model"),
+        (
+            "evaluate --guidance=3 eval_batch_size=4",
+            "eval_batch_size=2; a shorter seconds; no guidance; a smaller model",
+        ),
+        (
+            "evaluate n_prompts=2 n_samples=3 eval_batch_size=4000",
+            "eval_batch_size=3; a shorter seconds; a smaller model",
+        ),
+        ("sweep", "eval_batch_size=16; a shorter seconds; no guidance; a smaller model"),
         ("scorer-ranges", "a shorter seconds; no guidance; a smaller model"),
         ("fad --guidance=3", "a shorter seconds; no guidance; a smaller model"),
     ],

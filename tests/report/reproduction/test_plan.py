@@ -51,7 +51,7 @@ def test_the_averages_are_measured_without_training():
 def test_a_larger_beta_is_measured_beside_its_placebo():
     plan = load("larger-beta")
     configs = {one.run.name: plan.train_config(one.run) for one in planned_runs(plan)}
-    assert {name for name, config in configs.items() if config.objective.placebo} == {
+    assert {name for name, config in configs.items() if config.objective.shuffle_advantages} == {
         "beta15-placebo",
         "beta100-placebo",
     }
@@ -245,7 +245,7 @@ def test_a_run_that_saves_at_the_last_moment_is_not_cleared(one, monkeypatch):
         (one.folder / CHECKPOINT).touch()
         yield
 
-    monkeypatch.setattr("qd.report.reproduction.plan.sole_writer", saved_first)
+    monkeypatch.setattr("qd.report.reproduction.plan.exclusive_lock", saved_first)
     one.clear()
     assert one.state is State.BEGUN
 
