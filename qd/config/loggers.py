@@ -12,6 +12,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from qd.config.checks import one_of
+from qd.runs.extras import install_command
 from qd.runs.loggers import LOGGERS, PACKAGES
 
 _SECRET = re.compile("api_?key|token|secret|password", re.IGNORECASE)
@@ -27,7 +28,7 @@ def logger_problems(path: str, loggers: Sequence[str], options: Mapping[str, Map
     for name in loggers:
         yield from one_of(f"{path}.loggers", name, LOGGERS)
         if (package := PACKAGES.get(name)) and find_spec(package) is None:
-            yield f"{path}.loggers: {name!r} needs a package; pip install {package.replace('_', '-')}"
+            yield f"{path}.loggers: {name!r} needs a package; {install_command(package.replace('_', '-'))}"
     for name, given in options.items():
         # A run's config is written into the cards of its models, which are made to be published.
         for option in filter(_SECRET.search, given):

@@ -9,6 +9,7 @@ from pathlib import Path
 from qd.config.checks import bounded, one_of, positive
 from qd.models.checkpoints.resolver import SHIPPED
 from qd.models.lora import LAYERS
+from qd.runs.extras import install_command
 
 DTYPES = ("float32", "bfloat16")
 
@@ -34,7 +35,7 @@ class LoraConfig:
         for name in self.target_modules:
             found += one_of("model.lora.target_modules", name, LAYERS)
         if importlib.util.find_spec("peft") is None:
-            found.append("model.lora needs the package 'peft': pip install 'qd[lora]'")
+            found.append(f"model.lora needs the package 'peft': {install_command('peft', 'lora')}")
         return found
 
 

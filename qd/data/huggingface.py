@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from qd.runs.extras import require
+
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 """One of these is in a folder that ``save_to_disk`` wrote."""
 GENRE_COLUMNS = ("genre", "label")
@@ -101,11 +103,7 @@ def encoded(audio: Mapping[str, Any]) -> Path | bytes:
 
 
 def _library() -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError("recordings 'datasets:…' need an extra: pip install 'qd[datasets]'") from error
-    return datasets
+    return require("datasets", "datasets")
 
 
 def _reason(error: BaseException) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qd.models.checkpoints.pretrained import require
 from qd.models.language_model import LanguageModel
+from qd.runs.extras import require
 
 ADAPTER = "adapter"
 """Folder of the adapter, in peft's format, beside the merged weights."""

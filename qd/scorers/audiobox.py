@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from qd.audio.resample import resample
 from qd.models.checkpoints.fingerprint import fingerprint
-from qd.models.checkpoints.pretrained import load_hub_mixin, require
+from qd.models.checkpoints.pretrained import load_hub_mixin
+from qd.runs.extras import require
 from qd.scorers.protocol import check_rows
 
 AUDIOBOX = "facebook/audiobox-aesthetics"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from qd.data.world.world import BUILTIN
-from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.pretrained import check_source, split_name
 from qd.models.checkpoints.resolver import resolve_asset
 from qd.models.embedders.clap import CLAP
+from qd.runs.extras import require
 from qd.scorers.adherence import AdherenceScorer
 from qd.scorers.audiobox import AUDIOBOX, AudioboxScorer
 from qd.scorers.clap import load_clap_scorer

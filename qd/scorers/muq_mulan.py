@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qd.models.checkpoints.pretrained import load_hub_mixin, require
+from qd.models.checkpoints.pretrained import load_hub_mixin
 from qd.models.embedders.clip_embedder import FrozenEmbedder
 from qd.models.embedders.muq import bridged, lengthened
+from qd.runs.extras import require
 from qd.scorers.cosine import CosineScorer
 
 MUQ_MULAN = "OpenMuQ/MuQ-MuLan-large"

@@ -52,7 +52,7 @@ def test_rate_version_and_state(published):
 
 
 def test_the_missing_extra_is_named(no_packages, tmp_path):
-    with pytest.raises(ValueError, match=r"'audiobox_aesthetics' is needed: pip install 'qd\[audiobox\]'"):
+    with pytest.raises(ValueError, match=r"'audiobox_aesthetics'.*pip install -e '\.\[audiobox\]'"):
         load_preference(f"audiobox:{tmp_path}")
 
 

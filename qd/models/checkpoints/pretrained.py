@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -69,19 +67,6 @@ def check_source(source: str, model_type: str | None = None) -> str:
     if model_type and found != model_type:
         raise ValueError(f"folder {source!r} holds a model of type {found!r}; expected {model_type!r}")
     return str(folder)
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Imports a module of an optional package.
-
-    Raises:
-        ValueError: it cannot be imported; the message names the extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a compiled part that does not fit this torch
-        package = module.partition(".")[0]
-        raise ValueError(f"the package {package!r} is needed: pip install 'qd[{extra}]' ({error})") from error
 
 
 def load_transformers(

@@ -7,13 +7,14 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.pretrained import check_source, split_name
 from qd.models.checkpoints.resolver import resolve_asset
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.embedders.clap import CLAP, ClapEmbedder
 from qd.models.embedders.clip_embedder import ClipEmbedder
 from qd.models.embedders.muq import MUQ, MuqEmbedder
 from qd.models.embedders.vggish import VGGish
+from qd.runs.extras import require
 
 SHIPPED_EMBEDDERS = {"builtin": "embedder", "builtin-heldout": "embedder_heldout"}
 """The shipped embedders: the reward's, and the one that no reward ever hears."""

@@ -7,8 +7,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qd.models.checkpoints.pretrained import load_hub_mixin, require
+from qd.models.checkpoints.pretrained import load_hub_mixin
 from qd.models.embedders.clip_embedder import FrozenEmbedder
+from qd.runs.extras import require
 
 MUQ = "OpenMuQ/MuQ-large-msd-iter"
 SAMPLE_RATE = 24_000
