@@ -13,7 +13,7 @@ from transformers import RobertaTokenizer, Wav2Vec2ConformerConfig, XLMRobertaCo
 
 from qd.models.checkpoints.pretrained import load_hub_mixin
 from qd.models.embedders.loading import Embedder, load_embedder
-from qd.models.embedders.muq import bridged
+from qd.models.embedders.muq import with_transformers_5
 from qd.scorers.loading import load_adherence
 from tests.scorers.stand_ins import LATENT, WIDTH, MuQ, MuQMuLan
 
@@ -127,7 +127,7 @@ def real_muq(folder: Path):
 
 
 def test_the_real_package_embeds_as_its_layers_do_one_by_one(tmp_path):
-    model, audio = bridged(real_muq(tmp_path / "muq")), clips(2, 2.0)
+    model, audio = with_transformers_5(real_muq(tmp_path / "muq")), clips(2, 2.0)
     features = model.model.preprocessing(audio, ["melspec_2048"])
     states = model.model.conv(model.model.normalize(features)["melspec_2048"])
     encoder, expected = model.model.conformer, []
@@ -175,7 +175,10 @@ def test_the_real_packages_mulan_scores_as_it_does_itself(tmp_path):
     )
     audio = clips(3, 4.0)
     with torch.no_grad():
-        embeddings, texts = bridged(model)(wavs=audio), torch.cat([model(texts=[prompt]) for prompt in PROMPTS])
+        embeddings, texts = (
+            with_transformers_5(model)(wavs=audio),
+            torch.cat([model(texts=[prompt]) for prompt in PROMPTS]),
+        )
         expected = model.calc_similarity(embeddings, texts).diagonal()
     torch.testing.assert_close(scorer(audio, RATE, PROMPTS), expected)
     assert scorer(torch.zeros(1, 1), RATE, ["a"]).isfinite().all()

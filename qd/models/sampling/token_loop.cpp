@@ -1,19 +1,19 @@
 // The token loop of a MusicGen decoder on a CPU, in float32: one call draws every token of a batch.
 //
-// Same arithmetic as cached_decoder.py and sampler.py, which are the reference and what runs where no compiler is found.
+// It computes the same as cached_decoder.py and stepwise_loop.py, which are the reference and run without a compiler.
 // It is faster for three reasons:
-// - Each thread draws some of the sequences from the first token to the last, some sixteen at once. Rows of a batch do
-//   not depend on each other, so the threads never wait for each other.
-// - A step of a small model is some sixty operations of 10 to 100 microseconds; here they are function calls whose
-//   intermediate results stay in the nearest cache.
-// - The products with the weights keep a block of results in registers, read each weight once a step, and ask for the
-//   next ones meanwhile.
+// - Each thread draws a share of the sequences from the first token to the last, about sixteen at a time. The rows of a
+//   batch are independent, so threads never wait for each other.
+// - A step of a small model is about sixty operations of 10 to 100 microseconds; here they are function calls whose
+//   intermediate results stay in the fastest cache.
+// - The products with the weights keep a block of results in registers, read each weight once per step, and prefetch
+//   the next weights.
 //
-// Every sum runs in an order that depends on the model alone. So a row's tokens are the same, to the bit, whichever
-// rows are drawn with it and however many threads there are.
+// The order of every sum depends only on the model. So the tokens of a row are equal, to the bit, for any batch and any
+// number of threads.
 //
-// Names of sizes: rows of the decoder (with guidance two a sequence: conditional ones first), `width` of the model,
-// `head_size` of one attention head. `token_loop.py` holds the same structs, in the same order.
+// Names of sizes: `rows` of the decoder (with guidance two per sequence, conditional rows first), `width` of the model,
+// `head_size` of one attention head. `token_loop.py` declares the same structs, in the same order.
 
 #include <algorithm>
 #include <atomic>
@@ -31,7 +31,7 @@
 #include <sys/mman.h>
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, TILE = 16;  // floats of a register; most rows of a block of results, one register a row
+constexpr int LANES = 16, TILE = 16;  // floats per register; maximum rows of a block of results, one register per row
 #elif defined(__AVX__)
 constexpr int LANES = 8, TILE = 8;
 #else
@@ -42,10 +42,10 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 static inline const Lanes& at(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
 static inline Lanes& at(float* x) { return *reinterpret_cast<Lanes*>(x); }
 
-// Sequences that a thread draws together, about: one block of the products. More would not make the products faster, and
-// their caches would lie farther away.
+// Approximate number of sequences that a thread draws together: one block of the products. More would not make the
+// products faster, and their key and value caches would no longer fit into a near cache.
 constexpr int64_t AT_ONCE = 16;
-// Inputs of a product at a time: the rows and weights of a few blocks fit into the nearest cache.
+// Inputs of a product per pass: the rows and weights of a few blocks fit into the fastest cache.
 constexpr int64_t DEPTH = 128;
 constexpr float NEVER = -1e30f;  // a score whose probability is 0
 
@@ -53,11 +53,11 @@ struct Norm {
     const float *weight, *bias;
 };
 
-// Weights as `pack` in token_loop.py lays them out: (outputs / LANES, inputs, LANES), the last panel filled with zeros.
+// Weights in the layout of `_pack` in token_loop.py: (outputs / LANES, inputs, LANES), the last panel zero-padded.
 struct Layer {
     Norm self_norm, text_norm, ffn_norm;
     const float *qkv, *out, *text_query, *text_out, *fc1, *fc2;
-    const float *text_keys, *text_values;  // of each prompt, laid out as the cache of a row
+    const float *text_keys, *text_values;  // of each prompt, in the layout of a row's cache
 };
 
 struct Model {
@@ -71,22 +71,22 @@ struct Model {
 struct Work {
     int64_t sequences, steps, samples, text_length, guided, negative_text, greedy, top_k;
     float top_p, scale;
-    const float* text_bias;            // (prompts, text_length up to whole registers): 0 or NEVER
+    const float* text_bias;            // (prompts, text_length padded to registers): 0 or NEVER
     const float* inverse_temperature;  // (sequences)
     const float* uniforms;             // (steps, sequences, codebooks)
     const uint8_t* real;               // (codebooks, steps)
     int64_t* delayed;                  // (sequences, codebooks, steps)
-    float* log_probs;                  // the same
+    float* log_probs;                  // (sequences, codebooks, steps)
     double* entropy;                   // (sequences), summed over the real tokens
 };
 
 static int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
 
-// e^x to 2 units in the last place, in operations that a compiler can do for many x at once (Cephes' polynomial).
+// e^x to 2 units in the last place, in operations that a compiler can vectorise (Cephes' polynomial).
 static inline float exponential(float x) {
-    const float held = std::max(x, -87.0f);
-    const float whole = (held * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounded: 1.5 * 2^23 leaves no fraction
-    const float rest = (held - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    const float clamped = std::max(x, -87.0f);
+    const float whole = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f;  // 1.5 * 2^23 rounds to an integer
+    const float rest = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float sum = 1.9875691500e-4f;
     sum = sum * rest + 1.3981999507e-3f;
     sum = sum * rest + 8.3334519073e-3f;
@@ -100,7 +100,7 @@ static inline float exponential(float x) {
     return x < -87.0f ? 0.0f : sum * power;
 }
 
-// The largest of some numbers; a compiler does not take many at once by itself, for the sake of NaN.
+// The largest number; vectorised by hand, because NaN rules keep a compiler from doing so.
 static inline float greatest(const float* x, int64_t size) {
     if (size < LANES) return *std::max_element(x, x + size);
     Lanes most = at(x + size - LANES);
@@ -124,8 +124,8 @@ static inline float gelu(float x) {
 
 // ---- Products with the weights --------------------------------------------------------------------------------------
 
-// The rows are laid out in blocks of TILE, then one each of TILE / 2, TILE / 4, … for what is left; within a block the
-// same input of all its rows lies side by side.
+// Packs the rows into blocks of TILE, then one block each of TILE / 2, TILE / 4, … for the remaining rows. Within a
+// block, the values of one input for all rows are adjacent.
 template <int ROWS>
 static void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t inputs, float* packed) {
     for (; rows >= ROWS; rows -= ROWS, x += ROWS * stride, packed += ROWS * inputs)
@@ -134,9 +134,9 @@ static void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t inpu
     if constexpr (ROWS > 1) pack_rows<ROWS / 2>(x, stride, rows, inputs, packed);
 }
 
-// A block of results, ROWS x (PANELS * LANES), summed in registers: each weight that is loaded serves all rows. The
-// weights of a model do not fit into the nearer caches, so those of the next block are asked for meanwhile; few rows
-// leave no time for that.
+// Computes a block of results, ROWS x (PANELS * LANES), in registers: each loaded weight serves all rows. The weights
+// of a model do not fit into the near caches, so the next block's weights are prefetched, if there are enough rows to
+// hide that.
 template <bool ADD, int ROWS, int PANELS>
 static void multiply_block(const float* x, const float* weight, int64_t inputs, int64_t depth, float* result,
                            int64_t stride) {
@@ -162,11 +162,11 @@ static void multiply_block(const float* x, const float* weight, int64_t inputs, 
         }
 }
 
-// A few panels of the weight with all rows: what was loaded for the first block is near for the next.
+// Multiplies a few panels of the weight with all rows: panels loaded for the first block are cached for the next.
 template <bool ADD, int ROWS>
 static void multiply_panels(const float* x, int64_t rows, const float* weight, int64_t panels, int64_t inputs,
                             int64_t depth, float* result, int64_t stride) {
-    constexpr int PANELS = ROWS >= 16 ? 1 : ROWS == 8 ? 2 : 4;  // independent sums enough to keep the units busy
+    constexpr int PANELS = ROWS >= 16 ? 1 : ROWS == 8 ? 2 : 4;  // enough independent sums to keep the units busy
     for (; rows >= ROWS; rows -= ROWS, x += ROWS * depth, result += ROWS * stride) {
         int64_t p = 0;
         for (; p + PANELS <= panels; p += PANELS)
@@ -185,7 +185,7 @@ struct Free {
 };
 using Memory = std::unique_ptr<float[], Free>;
 
-// Not filled: its pages come when they are first written, large ones where the system has them.
+// Uninitialised memory; the system provides pages at the first write, large ones if it supports them.
 static Memory allocate(int64_t floats) {
     constexpr size_t PAGE = 2 << 20;
     const size_t bytes = (floats * sizeof(float) + PAGE - 1) / PAGE * PAGE;
@@ -197,9 +197,9 @@ static Memory allocate(int64_t floats) {
     return Memory(static_cast<float*>(memory));
 }
 
-// What attention reads of a row, in blocks of LANES steps, so that it is one stream through memory: keys (steps / LANES,
-// heads, head_size, LANES), whose products give LANES scores at once; values (steps / LANES, heads, LANES, head_size up
-// to whole registers).
+// The data that attention reads of a row, in blocks of LANES steps, so that memory is read sequentially: keys
+// (steps / LANES, heads, head_size, LANES), whose products give LANES scores at once; values (steps / LANES, heads,
+// LANES, head_size padded to registers).
 struct Cache {
     const float *keys, *values;
 };
@@ -232,14 +232,14 @@ class Worker {
    private:
     const Model& m;
     const Work& w;
-    const int64_t first, count, rows, width, head_size, value_size;  // width, value_size: up to whole registers
-    const int64_t cached;                                            // steps of all layers, rows and heads
-    const Memory keys, values;                                       // the caches; of a row: see Cache
+    const int64_t first, count, rows, width, head_size, value_size;  // width, value_size: padded to registers
+    const int64_t cached;                                            // steps over all layers, rows and heads
+    const Memory keys, values;                                       // the caches; see Cache for the layout of a row
     std::vector<float> hidden, normed, attended, wide, packed, scores, mixed, probs;
     std::vector<int64_t> order, tokens;
 
-    // result = x W^T, or result += x W^T; rows of `result` are as long as a whole number of registers. It takes DEPTH
-    // inputs at a time, after those that are `done`.
+    // result = x W^T, or result += x W^T; rows of `result` are padded to registers. One call processes DEPTH inputs
+    // after the first `done` inputs, and calls itself for the rest.
     template <bool ADD>
     void multiply(const float* x, int64_t size, int64_t inputs, const float* weight, int64_t outputs, float* result,
                   int64_t done = 0) {
@@ -252,7 +252,7 @@ class Worker {
         if (done + depth < inputs) multiply<true>(x, size, inputs, weight, outputs, result, done + depth);
     }
 
-    // Row of the condition that a row of this worker is.
+    // Row of the condition for a row of this worker.
     int64_t condition_row(int64_t row) const { return row < count ? first + row : w.sequences + first + row - count; }
 
     void embed(int64_t step) {
@@ -272,22 +272,22 @@ class Worker {
         multiply<false>(normed.data(), rows, m.width, layer.qkv, 3 * m.width, wide.data());
         for (int64_t row = 0; row < rows; ++row) {
             const float* qkv = &wide[row * padded(3 * m.width)];
-            const Cache cache = remember(index, row, step, qkv + m.width, qkv + 2 * m.width);
+            const Cache cache = store(index, row, step, qkv + m.width, qkv + 2 * m.width);
             attend(qkv, cache, step + 1, nullptr, &attended[row * width]);
         }
         multiply<true>(attended.data(), rows, m.width, layer.out, m.width, hidden.data());
 
-        // Without a negative prompt the values of the negative rows are zeros: attention would add zeros to them.
-        const int64_t heard = w.guided && !w.negative_text ? count : rows;
+        // Without a negative prompt, the text values of the negative rows are zeros, so attention would add zeros.
+        const int64_t attending = w.guided && !w.negative_text ? count : rows;
         normalize(layer.text_norm);
-        multiply<false>(normed.data(), heard, m.width, layer.text_query, m.width, wide.data());
+        multiply<false>(normed.data(), attending, m.width, layer.text_query, m.width, wide.data());
         const int64_t length = padded(w.text_length);
-        for (int64_t row = 0; row < heard; ++row) {
+        for (int64_t row = 0; row < attending; ++row) {
             const int64_t prompt = condition_row(row) / w.samples, before = prompt * m.heads * length;
             const Cache text{layer.text_keys + before * head_size, layer.text_values + before * value_size};
             attend(&wide[row * width], text, w.text_length, w.text_bias + prompt * length, &attended[row * width]);
         }
-        multiply<true>(attended.data(), heard, m.width, layer.text_out, m.width, hidden.data());
+        multiply<true>(attended.data(), attending, m.width, layer.text_out, m.width, hidden.data());
 
         normalize(layer.ffn_norm);
         multiply<false>(normed.data(), rows, m.width, layer.fc1, m.ffn, wide.data());
@@ -311,11 +311,11 @@ class Worker {
         }
     }
 
-    // Stores a step's key and value of a row.
-    Cache remember(int64_t layer, int64_t row, int64_t step, const float* key, const float* value) {
+    // Stores the key and value of a row at a step, and returns the row's cache.
+    Cache store(int64_t layer, int64_t row, int64_t step, const float* key, const float* value) {
         const int64_t before = (layer * rows + row) * padded(w.steps) * m.heads;
         float *keys = this->keys.get() + before * head_size, *values = this->values.get() + before * value_size;
-        if (step % LANES == 0)  // what is weighted with 0 must be a number
+        if (step % LANES == 0)  // values with weight 0 must not be NaN
             std::fill_n(values + step * m.heads * value_size, LANES * m.heads * value_size, 0.0f);
         for (int64_t head = 0; head < m.heads; ++head, key += head_size, value += head_size) {
             const int64_t block = (step / LANES * m.heads + head) * LANES, lane = step % LANES;
@@ -325,13 +325,13 @@ class Worker {
         return {keys, values};
     }
 
-    // softmax(query keys^T + bias) values of one row, whose query is scaled already.
+    // softmax(query keys^T + bias) values for one row, with a pre-scaled query.
     void attend(const float* query, Cache cache, int64_t steps, const float* bias, float* result) {
         const int64_t size = padded(steps);
         for (int64_t t = 0; t < size; t += LANES)
             for (int64_t head = 0; head < m.heads; ++head) {
                 const float *q = query + head * head_size, *keys = cache.keys + (t * m.heads + head * LANES) * head_size;
-                Lanes sum[2] = {};  // two sums that do not wait for each other
+                Lanes sum[2] = {};  // two independent sums
                 for (int64_t i = 0; i < head_size; ++i) sum[i % 2] += q[i] * at(keys + i * LANES);
                 at(&scores[head * size + t]) = sum[0] + sum[1];
             }
@@ -367,7 +367,7 @@ class Worker {
         return sum;
     }
 
-    // Draws a sequence's tokens of one step from its logits.
+    // Draws the tokens of a sequence at one step from its logits.
     void draw(int64_t index, int64_t step) {
         const int64_t sequence = first + index;
         for (int64_t book = 0; book < m.codebooks; ++book) {
@@ -379,10 +379,10 @@ class Worker {
             }
             float* logits = &wide[index * padded(m.codebooks * m.tokens) + book * m.tokens];
             const float inverse = w.inverse_temperature[sequence];
-            float broken = 0;  // NaN if a logit is infinite or NaN, as of a run that diverged
+            float broken = 0;  // NaN if a logit is infinite or NaN, as after a diverged training
 #pragma omp simd reduction(+ : broken)
             for (int64_t i = 0; i < m.tokens; ++i) broken += 0.0f * (logits[i] *= inverse);
-            if (std::isnan(broken)) {  // no order, so neither sorting nor a running sum finds a token
+            if (std::isnan(broken)) {  // NaN has no order, so neither sorting nor a running sum can select a token
                 w.delayed[place] = token = 0;
                 w.log_probs[place] = broken;
                 w.entropy[sequence] += broken;
@@ -403,7 +403,7 @@ class Worker {
         }
     }
 
-    // The first token where the running sum of the probabilities reaches the threshold; never one of probability 0.
+    // The first token at which the running sum of probabilities reaches the threshold; never one of probability 0.
     int64_t pick(float threshold) const {
         float sum = 0;
         for (int64_t start = 0; start < m.tokens; start += LANES) {
@@ -420,7 +420,7 @@ class Worker {
         return std::find_if(probs.rbegin(), probs.rend(), [](float p) { return p > 0; }).base() - probs.begin() - 1;
     }
 
-    // Takes tokens outside the `top_k` likeliest, then outside the top `top_p` of probability, out of the draw.
+    // Excludes tokens outside the `top_k` likeliest, and then outside the top `top_p` of probability.
     void truncate(float* logits) {
         if (w.top_k < m.tokens) {
             probs.assign(logits, logits + m.tokens);
@@ -442,8 +442,8 @@ class Worker {
     }
 };
 
-// Draws the sequences from `first` up to `end`. What is left over of AT_ONCE joins the others; with guidance, which has
-// two rows a sequence, only up to a half.
+// Draws the sequences from `first` to before `end`, in pieces of about AT_ONCE. A remainder is spread over the other
+// pieces; with guidance, which has two rows per sequence, only a remainder below one half.
 static void draw_sequences(const Model& model, const Work& work, int64_t first, int64_t end) {
     const int64_t all = end - first;
     const int64_t pieces = std::max<int64_t>(1, (all + (work.guided ? AT_ONCE / 2 : 0)) / AT_ONCE);
@@ -457,20 +457,20 @@ extern "C" {
 
 int64_t lanes() { return LANES; }
 
-// Whether there was memory for it.
+// Returns whether there was enough memory.
 int64_t draw_tokens(const Model* model, const Work* work, int64_t threads) {
     threads = std::min(threads, work->sequences);
-    std::atomic<bool> room{true};
+    std::atomic<bool> enough_memory{true};
     std::vector<std::thread> pool;
     for (int64_t i = 0; i < threads; ++i)
-        pool.emplace_back([=, &room] {
+        pool.emplace_back([=, &enough_memory] {
             try {
                 draw_sequences(*model, *work, work->sequences * i / threads, work->sequences * (i + 1) / threads);
             } catch (const std::bad_alloc&) {
-                room = false;
+                enough_memory = false;
             }
         });
     for (std::thread& thread : pool) thread.join();
-    return room;
+    return enough_memory;
 }
 }

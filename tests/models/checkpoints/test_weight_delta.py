@@ -19,7 +19,7 @@ from qd.evaluation.points import FILE, Point, PointsFile
 from qd.metrics.bootstrap import Interval
 from qd.models.checkpoints import resolver
 from qd.models.checkpoints.resolver import resolve_model
-from qd.models.checkpoints.weight_delta import DIFFERENCE, read_difference, restore, trained_tensors, write_difference
+from qd.models.checkpoints.weight_delta import DELTA_FILE, read_delta, restore_checkpoint, trained_tensors, write_delta
 from qd.models.codecs.codec import load_codec
 from qd.models.musicgen import MusicGen
 from tests.models.merging.conftest import rewrite, sibling
@@ -63,9 +63,9 @@ def naive(difference: torch.Tensor) -> torch.Tensor:
 
 def test_what_is_lost_is_at_most_half_a_step_a_number(tiny_model, tmp_path):
     model = sibling(tiny_model, tmp_path / "model", seed=1)
-    error = write_difference(tmp_path / DIFFERENCE, model, tiny_model)
+    error = write_delta(tmp_path / DELTA_FILE, model, tiny_model)
     base, after = trained_tensors(tiny_model), trained_tensors(model)
-    restored = read_difference(tmp_path / DIFFERENCE)
+    restored = read_delta(tmp_path / DELTA_FILE)
     assert restored.keys() == base.keys() and any(name.startswith("projection") for name in base)
     lost = differed = 0.0
     for name, tensor in restored.items():
@@ -76,13 +76,13 @@ def test_what_is_lost_is_at_most_half_a_step_a_number(tiny_model, tmp_path):
         lost += (tensor - difference).square().sum().item()
         differed += difference.square().sum().item()
     assert error == pytest.approx((lost / differed) ** 0.5, rel=1e-3) and 0.001 < error < 0.01
-    stored = sum(tensor.nbytes for name, tensor in load_file(tmp_path / DIFFERENCE).items() if tensor.ndim > 1)
+    stored = sum(tensor.nbytes for name, tensor in load_file(tmp_path / DELTA_FILE).items() if tensor.ndim > 1)
     assert stored < 0.4 * sum(tensor.nbytes for tensor in base.values())
 
 
 def test_a_model_that_did_not_move_is_restored_bit_for_bit(tiny_model, tmp_path):
-    assert write_difference(tmp_path / DIFFERENCE, tiny_model, tiny_model) == 0
-    assert not any(tensor.any() for tensor in read_difference(tmp_path / DIFFERENCE).values())
+    assert write_delta(tmp_path / DELTA_FILE, tiny_model, tiny_model) == 0
+    assert not any(tensor.any() for tensor in read_delta(tmp_path / DELTA_FILE).values())
 
 
 def test_a_kept_run_loads_in_every_command(run, shipped, tiny_config, tmp_path):
@@ -204,7 +204,7 @@ def test_a_kept_model_is_not_overwritten(run, shipped):
 def test_several_processes_restore_one_folder(run, shipped, tmp_path):
     asset, base = ship("runs/mine", "beta15"), shipped / "base"
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        folders = set(pool.starmap(restore, [(asset, base)] * 4))
+        folders = set(pool.starmap(restore_checkpoint, [(asset, base)] * 4))
     assert len(folders) == 1 and list((tmp_path / "cache" / "models").iterdir()) == list(folders)
 
 

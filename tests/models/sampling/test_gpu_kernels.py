@@ -25,7 +25,7 @@ from qd.models.sampling.gpu_kernels import (
     product_gelu,
     product_parts,
 )
-from qd.models.sampling.graphed_loop import PlacedDecoder
+from qd.models.sampling.graphed_loop import DevicePositionDecoder
 from qd.models.sampling.packed_linear import PackedLinear
 from qd.models.sampling.stepwise_loop import draw_from
 from qd.models.sampling.token_loop import Draw
@@ -119,7 +119,7 @@ def test_steps_of_a_model_in_float16_are_those_of_the_plain_one_in_float32(devic
     plain = CachedDecoder(lm, condition, 4)
     expected = [plain.advance(step) for step in tokens]
     with forced_kernels(), patch.object(gpu_kernels, "_product", wraps=gpu_kernels._product) as product:
-        placed = PlacedDecoder(copy.deepcopy(lm).half().to(device), condition.to(device), 4)
+        placed = DevicePositionDecoder(copy.deepcopy(lm).half().to(device), condition.to(device), 4)
         found = [
             placed.advance_at(step.to(device), torch.tensor([at], device=device)) for at, step in enumerate(tokens)
         ]

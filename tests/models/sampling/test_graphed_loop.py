@@ -11,7 +11,7 @@ import torch
 
 from qd.models.delay import delay_mask
 from qd.models.sampling import graphed_loop
-from qd.models.sampling.graphed_loop import PlacedLoop, draw_graphed
+from qd.models.sampling.graphed_loop import DevicePositionLoop, draw_graphed
 from qd.models.sampling.sampler import counter_uniforms
 from qd.models.sampling.stepwise_loop import draw_stepwise
 from qd.models.sampling.token_loop import Draw
@@ -38,7 +38,7 @@ def test_a_step_at_a_place_by_value_equals_the_plain_loop(lm, make_condition, gu
     condition = replace(condition, states=condition.states.double())  # rounding draws no other token
     settings = draw(lm, 3 if guided else 6, guided, **options)
     codes, log_probs, entropy = draw_stepwise(lm, condition, mask, settings)
-    loop, steps = PlacedLoop(lm, condition, mask, settings), mask.shape[1]
+    loop, steps = DevicePositionLoop(lm, condition, mask, settings), mask.shape[1]
     for step in range(steps):
         if settings.uniforms:
             loop.uniforms.copy_(settings.uniforms(step))

@@ -180,7 +180,7 @@ def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(
     monkeypatch.setenv("CXX", compiler)
     for _ in range(2):
         Sampler(make_lm()).sample(make_condition(2, 3, 32), 3, greedy=True)
-    told = [str(warning.message) for warning in recwarn if "plain path" in str(warning.message)]
+    told = [str(warning.message) for warning in recwarn if "plain loop" in str(warning.message)]
     assert len(told) == 1
     assert message in told[0]
 
