@@ -60,7 +60,7 @@ class DevicePositionLoop:
 
     Args:
         lm: Language model.
-        condition: One row per sequence, and with guidance as many negative rows.
+        condition: One row per sequence; with guidance, followed by one negative row per sequence.
         mask: Delayed positions that hold a real token, ``(codebooks, steps)``.
         draw: How tokens are drawn.
     """

@@ -19,7 +19,7 @@ def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
 
     Args:
         lm: Language model.
-        condition: One row per sequence, and with guidance as many negative rows.
+        condition: One row per sequence; with guidance, followed by one negative row per sequence.
         mask: Delayed positions that hold a real token, ``(codebooks, steps)``.
         draw: How tokens are drawn.
 
