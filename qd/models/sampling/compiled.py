@@ -23,6 +23,7 @@ from pathlib import Path
 from qd.runs.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("token_loop.cpp")
+HEADERS = sorted(SOURCE.parent.glob("token_loop_*.h"))
 FLAGS = [
     "-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math",
     "-shared", "-fPIC", "-pthread",
@@ -63,13 +64,14 @@ def compiled(command: list[str], folder: Path) -> Path:
     # The compiler's predefined macros contain its version and every instruction set of "-march=native": different
     # machines may share a home folder.
     macros = _run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    identity = "\n".join([platform.platform(), *command, *FLAGS, macros, SOURCE.read_text(encoding="utf-8")])
+    sources = [file.read_text(encoding="utf-8") for file in (SOURCE, *HEADERS)]
+    identity = "\n".join([platform.platform(), *command, *FLAGS, macros, *sources])
     library = folder / f"token_loop-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not library.is_file():
         print(f"compiling {SOURCE.name} once, a few seconds, to {library}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=folder) as own_folder:
             target = Path(own_folder) / library.name
-            _run([*command, *FLAGS, str(SOURCE), "-o", str(target)])
+            _run([*command, *FLAGS, "-I", str(HEADERS[0].parent), str(SOURCE), "-o", str(target)])
             os.replace(target, library)
     return library
 

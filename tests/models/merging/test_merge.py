@@ -1,3 +1,5 @@
+"""Merges, compared with the average of models that are loaded completely."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,13 +17,11 @@ from safetensors.torch import load_file, save_file
 from transformers import MusicgenForCausalLM, MusicgenForConditionalGeneration
 
 from qd.commands.merge import merge
-from qd.models.checkpoints import pretrained
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.checkpoints.resolver import checkpoint_problems
-from qd.models.merging import writer
 from qd.models.musicgen import MusicGen
 from qd.models.sampling_defaults import save_sampling_defaults
-from tests.models.merging.conftest import LAYOUTS, UNTOUCHED, halved, is_trained, rewrite, sharded, sibling, tensors_of
+from tests.models.merging.conftest import LAYOUTS, UNTOUCHED, halved, is_trained, sharded, tensors_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -161,30 +161,6 @@ def test_the_model_loads_in_the_type_that_it_is_stored_in(siblings, tmp_path):
     assert loaded.dtype == torch.float32
 
 
-def test_tied_weights_may_be_stored_once_or_twice(siblings, tmp_path):
-    a, b, _ = siblings["library"]
-    shared, copy = "text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight"
-    twice = shutil.copytree(b, tmp_path / "twice")
-    weights = load_file(twice / "model.safetensors")
-    save_file(weights | {copy: weights[shared].clone()}, twice / "model.safetensors", {"format": "pt"})
-    once = tensors_of(merge(str(a), str(b), out=tmp_path / "once"))
-    for name, pair in {"ab": (a, twice), "ba": (twice, a)}.items():
-        merged = tensors_of(merge(*map(str, pair), out=tmp_path / name))
-        assert merged.keys() == once.keys()
-        assert all(torch.equal(merged[key], once[key]) for key in once)
-        assert MusicGen.load(tmp_path / name)
-    save_file(weights | {copy: weights[shared] + 1}, twice / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=f"1 problem:\n.*{copy}: in {twice}, not in {a}"):
-        merge(str(a), str(twice), out=tmp_path / "untied")
-    for value in (0.0, 1.0):  # a constant bias equals other constant biases, but is not tied to them
-        added = {"decoder.b": torch.full((4,), value)}
-        plain = [shutil.copytree(folder, tmp_path / f"{folder.name}-{value}") for folder in (a, b)]
-        for folder, extra in zip(plain, (added, added | {"decoder.extra": torch.full((4,), value)}), strict=True):
-            save_file(load_file(folder / "model.safetensors") | extra, folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(ValueError, match=r"decoder\.extra: in "):
-            merge(*map(str, plain), out=tmp_path / "never")
-
-
 def test_recipe_and_card_name_the_merged_models(siblings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a, b, _ = siblings["builtin"]
@@ -218,228 +194,6 @@ def test_the_fingerprint_equals_that_of_a_module_with_these_weights(siblings, tm
     for folder, model in zip((a, b), models, strict=True):
         loaded = SimpleNamespace(state_dict=lambda folder=folder: load_file(folder / "model.safetensors"))
         assert model["fingerprint"] == fingerprint(loaded)
-
-
-def test_all_differences_are_reported_at_once(siblings, tmp_path):
-    a, b, _ = siblings["builtin"]
-    other = shutil.copytree(b, tmp_path / "other")
-    config = json.loads((other / "decoder" / "config.json").read_text())
-    (other / "decoder" / "config.json").write_text(json.dumps(config | {"num_attention_heads": 2}))
-    tokenizer = json.loads((other / "text_encoder" / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["new"] = 300
-    (other / "text_encoder" / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-    def change(path, tensor):
-        if path.endswith("lm_heads.1.weight"):
-            return None
-        if path.endswith("lm_heads.2.weight"):
-            return tensor[:3].contiguous()
-        if path.endswith("lm_heads.3.weight"):
-            return tensor.to(torch.int32)
-        return tensor + 1 if path.startswith("text_encoder") and path.endswith("shared.weight") else tensor
-
-    rewrite(other, change)
-    with pytest.raises(ValueError) as refused:
-        merge(str(a), str(other), out=tmp_path / "merged")
-    text = str(refused.value)
-    assert "6 problems" in text.splitlines()[0]
-    for expected in (
-        f"decoder/config.json: num_attention_heads is 4 in {a}, 2 in {other}",
-        "text_encoder/tokenizer.json: not the same",
-        f"decoder/lm_heads.1.weight: in {a}, not in {other}",
-        f"decoder/lm_heads.2.weight: shape (16, 32) in {a}, (3, 32) in {other}",
-        f"decoder/lm_heads.3.weight: torch.float32 in {a}, torch.int32 in {other}",
-        "text_encoder/shared.weight: different values",
-    ):
-        assert expected in text
-    assert [path.name for path in tmp_path.iterdir()] == ["other"]
-
-
-def test_two_layouts_are_no_siblings(siblings, tmp_path):
-    with pytest.raises(ValueError, match="layout: the library's in .*, the built-in layout in "):
-        merge(str(siblings["library"][0]), str(siblings["builtin"][0]), out=tmp_path / "merged")
-
-
-def test_defaults_omitted_by_another_version_are_no_difference(siblings, tmp_path):
-    for layout, place in (("builtin", "decoder"), ("library", ".")):
-        a, b, _ = siblings[layout]
-        old = shutil.copytree(b, tmp_path / layout)
-        config = json.loads((old / place / "config.json").read_text())
-        decoder = config if layout == "builtin" else config["decoder"]
-        del decoder["activation_dropout"], decoder["layerdrop"]
-        config |= {"transformers_version": "4.31.0", "torch_dtype": "float32"}
-        config.pop("dtype", None)
-        (old / place / "config.json").write_text(json.dumps(config))
-        assert merge(str(a), str(old), out=tmp_path / f"{layout}-merged")
-        decoder["layerdrop"] = 0.5
-        (old / place / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ValueError, match=r"1 problem:\n.*layerdrop is 0.0 in .*, 0.5 in "):
-            merge(str(a), str(old), out=tmp_path / "never")
-
-
-def test_a_config_that_the_library_rejects_is_compared_unchanged(siblings, tmp_path):
-    other = shutil.copytree(siblings["builtin"][1], tmp_path / "other")
-    file = other / "decoder" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"ffn_dim": "wide"}))
-    with pytest.raises(ValueError, match="decoder/config.json: ffn_dim is 64 in .*, 'wide' in "):
-        merge(str(siblings["builtin"][0]), str(other), out=tmp_path / "never")
-
-
-def test_names_of_older_library_versions_can_be_merged(siblings, tmp_path):
-    """Hub checkpoints use older names for parts of normalised weights; the library saves the names that it loaded."""
-    old = shutil.copytree(siblings["library"][0], tmp_path / "old")
-    names = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
-    weights = load_file(old / "model.safetensors")
-    for new, former in names.items():
-        weights = {name.replace(new, former): weight for name, weight in weights.items()}
-    save_file(weights, old / "model.safetensors", {"format": "pt"})
-    music = MusicGen.load(old)
-    with torch.no_grad():
-        music.lm.decoder.lm_heads[0].weight += 1
-    music.save(tmp_path / "run")
-    out = merge(str(old), str(tmp_path / "run"), lam=0.5, out=tmp_path / "merged")
-    expected = weights["decoder.lm_heads.0.weight"] + 0.5
-    torch.testing.assert_close(MusicGen.load(out).lm.decoder.lm_heads[0].weight, expected)
-
-
-def test_the_last_use_of_a_tokenizer_is_no_difference(siblings, tmp_path):
-    a, b, _ = siblings["builtin"]
-    used = shutil.copytree(b, tmp_path / "used")
-    music = MusicGen.load(used)
-    music.condition(["a", "a calm piano"])
-    music.tokenizer.save_pretrained(used / "text_encoder")
-    assert merge(str(a), str(used), out=tmp_path / "merged")
-
-
-def test_a_weight_that_is_not_finite_leaves_no_files(siblings, tmp_path):
-    a, b, _ = siblings["builtin"]
-    broken = sibling(b, tmp_path / "broken", 3)
-    rewrite(broken, lambda path, tensor: tensor / 0 if path.endswith("lm_heads.2.weight") else tensor)
-    with pytest.raises(ValueError, match=f"decoder/lm_heads.2.weight: not finite in {broken}.*earlier step"):
-        merge(str(a), str(broken), out=tmp_path / "out" / "merged")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_an_extrapolation_that_overflows_half_precision_is_refused(siblings, tmp_path):
-    a, b = (halved(folder, tmp_path / folder.name) for folder in siblings["builtin"][:2])
-    rewrite(b, lambda path, tensor: tensor * 1000 if path.endswith("lm_heads.2.weight") else tensor)
-    with pytest.raises(ValueError, match="lm_heads.2.weight: .*too large for torch.float16"):
-        merge(str(a), str(b), lam=400, extrapolate=True, out=tmp_path / "merged")
-
-
-def test_an_interrupted_merge_leaves_no_files_and_leftovers_do_not_matter(siblings, tmp_path, monkeypatch):
-    a, b, _ = siblings["builtin"]
-    leftover = tmp_path / "unfinished-merged" / "decoder"
-    leftover.mkdir(parents=True)
-    (leftover / "stray").touch()
-
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(writer, "weighted_sum", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            merge(str(a), str(b), out=tmp_path / "merged")
-    assert list(tmp_path.iterdir()) == []
-    leftover.mkdir(parents=True)
-    (leftover / "stray").touch()
-    out = merge(str(a), str(b), out=tmp_path / "merged")
-    assert list(tmp_path.iterdir()) == [out] and not (out / "decoder" / "stray").exists()
-
-
-def test_all_problems_of_a_request_are_reported_at_once(siblings, tmp_path):
-    a = siblings["builtin"][0]
-    (tmp_path / "merged").mkdir()
-    with pytest.raises(ValueError) as refused:
-        merge(models=[f"{a}:1.5", "runs/nowhere:0.2", f"{a}/../{a.name}:0.1"], out=tmp_path / "merged")
-    text = str(refused.value)
-    assert "5 problems" in text.splitlines()[0]
-    for expected in (
-        "1.5, 0.2, 0.1 add up to 1.8",
-        "1.5, 0.2, 0.1 leave [0, 1]",
-        f"folder '{tmp_path / 'merged'}'",
-        "model 'runs/nowhere'",
-        f"'{a}/../{a.name}' is the same folder as '{a}'",
-    ):
-        assert expected in text
-    assert list((tmp_path / "merged").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "two models, A=<quality> B=<diverse>"),
-        ({"a": "base"}, "two models"),
-        ({"b": "base", "lam": 0.5}, "two models"),
-        ({"a": "base", "models": ["x", "y"]}, "MODELS .*A, B or LAMBDA"),
-        ({"lam": 0.5, "models": ["x", "y"]}, "MODELS .*A, B or LAMBDA"),
-        ({"models": ["x:0.5", "y"]}, "no weight for y"),
-    ],
-)
-def test_incomplete_or_contradictory_requests_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        merge(**arguments)
-
-
-@pytest.mark.parametrize("lam", [-0.1, 1.05, float("nan"), float("inf")])
-def test_lambda_outside_the_interval_must_be_allowed(lam, siblings, tmp_path):
-    a, b, _ = map(str, siblings["builtin"])
-    with pytest.raises(ValueError, match="EXTRAPOLATE=1" if abs(lam) < 2 else "expected finite"):
-        merge(a, b, lam=lam, out=tmp_path / "merged")
-    if abs(lam) < 2:
-        out = merge(a, b, lam=lam, out=tmp_path / "merged", extrapolate=True)
-        assert "EXTRAPOLATE=1" in (out / "README.md").read_text()
-
-
-def test_a_full_disk_is_reported_before_the_merge(siblings, tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
-    a, b, _ = map(str, siblings["builtin"])
-    with pytest.raises(ValueError, match="0.00 GiB .*0.00 GiB free"):
-        merge(a, b, out=tmp_path / "merged")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_hub_model_is_downloaded(siblings, tmp_path, monkeypatch):
-    a, b, _ = siblings["library"]
-    requests = []
-
-    def snapshot(name, revision, allow_patterns):
-        requests.append((name, revision, allow_patterns))
-        return str(b)
-
-    monkeypatch.setattr(pretrained, "hub_commit", lambda name, revision: f"commit of {revision}")
-    monkeypatch.setattr(pretrained, "snapshot_download", snapshot)
-    out = merge(str(a), "some-owner/musicgen@v1", lam=0.5, out=tmp_path / "merged")
-    assert requests == [("some-owner/musicgen", "commit of v1", ["*.safetensors", "*.json", "*.model", "*.txt"])]
-    models = yaml.safe_load((out / "recipe.yaml").read_text())["models"]
-    assert [model["model"] for model in models] == [str(a), "some-owner/musicgen@v1"]
-
-    def unreachable(name, revision, allow_patterns):
-        raise FileNotFoundError("no route")
-
-    monkeypatch.setattr(pretrained, "snapshot_download", unreachable)
-    with pytest.raises(ValueError, match="'some-owner/musicgen' cannot be loaded: no route.*MODEL=<folder>"):
-        merge(str(a), "some-owner/musicgen", out=tmp_path / "never")
-
-
-def test_only_files_that_apply_to_the_merge_are_copied(siblings, tmp_path):
-    a, b = (shutil.copytree(folder, tmp_path / folder.name) for folder in siblings["library"][:2])
-    for name in ("metrics.json", "pytorch_model.bin", "optimizer.pt", "README.md"):
-        (a / name).write_text("{}")
-    (a / "spiece.model").write_bytes(b"pieces")
-    out = merge(str(a), str(b), out=tmp_path / "merged")
-    names = {path.name for path in out.iterdir()}
-    assert names == {path.name for path in b.iterdir()} | {"spiece.model", "recipe.yaml", "README.md"}
-    (b / "spiece.model").write_bytes(b"others")
-    with pytest.raises(ValueError, match="spiece.model: not the same"):
-        merge(str(a), str(b), out=tmp_path / "never")
-
-
-def test_an_invalid_recipe_is_reported(siblings, tmp_path):
-    a = shutil.copytree(siblings["builtin"][0], tmp_path / "a")
-    (a / "recipe.yaml").write_text("kind: [")
-    with pytest.raises(ValueError, match="recipe.yaml' is not valid YAML"):
-        merge(str(a), str(siblings["builtin"][1]), out=tmp_path / "merged")
 
 
 PEAK = """
