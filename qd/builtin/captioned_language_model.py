@@ -36,7 +36,7 @@ class CaptionedLanguageModel(nn.Module):
     def __init__(self, size: ModelSize, vocabulary: int, codebooks: int, codebook_size: int) -> None:
         super().__init__()
         self.lm = LanguageModel(MusicgenForCausalLM(_decoder_config(size, codebooks, codebook_size)))
-        self.lm.attend_plainly()
+        self.lm.use_plain_attention()
         self.text_encoder = T5EncoderModel(_text_config(size, vocabulary))
 
     def forward(self, batch: Batch) -> Tensor:

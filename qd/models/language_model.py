@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
         for layer in self.decoder.model.decoder.layers:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
-    def attend_plainly(self) -> None:
+    def use_plain_attention(self) -> None:
         """Switches to unfused attention.
 
         On a CPU in bfloat16, the backward pass of fused attention takes three times as long; elsewhere it is faster.

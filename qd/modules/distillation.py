@@ -67,7 +67,7 @@ class DiversityDistillation(PartialCheckpointModule):
         self.music = music
         self.teacher = music.lm.frozen(getattr(torch, config.model.dtype))
         if config.trainer.precision == "bf16-mixed" and resolve_device(config.trainer.device).type == "cpu":
-            music.lm.attend_plainly()
+            music.lm.use_plain_attention()
         self.embedder = embedder.requires_grad_(False).eval()
         self.baseline = baseline
         self.sampler = Sampler(music.lm)

@@ -26,7 +26,7 @@ SHAPES = [
 
 
 @pytest.fixture
-def plainly(monkeypatch):
+def with_plain_loop(monkeypatch):
     """Function that runs another function with the plain loop."""
 
     def run(function):
@@ -42,7 +42,7 @@ def plainly(monkeypatch):
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("index", range(len(SHAPES)))
 @torch.no_grad()
-def test_draws_the_same_as_the_plain_loop(index, scale, options, make_lm, make_condition, plainly):
+def test_draws_the_same_as_the_plain_loop(index, scale, options, make_lm, make_condition, with_plain_loop):
     """More rows than a block of a product, two rows per prompt, and a temperature per row."""
     lm = make_lm(seed=index, **SHAPES[index])
     condition = make_condition(11, 17, SHAPES[index]["hidden_size"], seed=index).repeat_interleave(2)
@@ -56,7 +56,7 @@ def test_draws_the_same_as_the_plain_loop(index, scale, options, make_lm, make_c
         )  # fmt: skip
 
     assert token_loop.runs_compiled(lm)
-    ours, expected = sample(), plainly(sample)
+    ours, expected = sample(), with_plain_loop(sample)
     # A uniform near a boundary of the distribution may select the neighbour, and then the rest of the row differs.
     same = (ours.codes == expected.codes).flatten(1).all(dim=1)
     assert same.float().mean() > 0.85
@@ -108,7 +108,7 @@ def test_extreme_uniforms_never_draw_a_token_of_probability_zero(make_lm, make_c
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.8}, {"top_k": 3}, {"greedy": True}])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @torch.no_grad()
-def test_infinite_or_nan_logits_give_valid_tokens(value, options, make_lm, make_condition, plainly):
+def test_infinite_or_nan_logits_give_valid_tokens(value, options, make_lm, make_condition, with_plain_loop):
     """As after a diverged update: tokens are valid, and log p is NaN, which stops the training."""
     lm, condition = make_lm(seed=1, vocab_size=40), make_condition(3, 5, 32)
     lm.decoder.lm_heads[1].weight[-1] = value
@@ -117,7 +117,7 @@ def test_infinite_or_nan_logits_give_valid_tokens(value, options, make_lm, make_
         uniforms = torch.full((3, lm.codebooks), 0.5)
         return Sampler(lm).sample(condition, 9, uniforms=lambda step: uniforms, **options)
 
-    ours, expected = sample(), plainly(sample)
+    ours, expected = sample(), with_plain_loop(sample)
     assert ours.codes.min() >= 0 and ours.codes.max() < lm.codebook_size
     assert ours.log_probs[:, 1].isnan().any() and expected.log_probs.isnan().any()
     if not options:

@@ -39,7 +39,7 @@ def build(layers: int = 2) -> tuple[LanguageModel, RunSize]:
 
 def counted(lm: LanguageModel, backward: bool) -> int:
     """Operations of a pass whose attention is plain products over all S tokens, text of one token beside it."""
-    lm.attend_plainly()
+    lm.use_plain_attention()
     delayed = torch.zeros(ROWS, BOOKS, STEPS, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
         logits = lm.logits(delayed, Condition.null(ROWS, WIDTH))
