@@ -76,7 +76,7 @@ class TextTower(nn.Module):
 
 
 class AdherenceScorer(nn.Module):
-    """How well the audio matches the prompt: scale · cos(audio embedding, text embedding) + offset.
+    """Match between audio and prompt: scale · cos(audio embedding, text embedding) + offset.
 
     A contrastive audio–text model in the role of MuLan (Section 3.1). Each distinct prompt is encoded once per call.
     """

@@ -45,7 +45,7 @@ class PreferenceConfig:
 
 
 class PreferenceScorer(nn.Module):
-    """How much a listener likes the audio, independent of the prompt: scale · logit + offset.
+    """Preference for a clip, independent of the prompt: scale · logit + offset.
 
     The logit belongs to a Bradley–Terry model, P(a ≻ b) = σ(logit(a) − logit(b)), in the role of the paper's User
     Preference score. It is the output of a small head on an audio embedder.
@@ -116,7 +116,7 @@ class PreferenceScorer(nn.Module):
         return scorer.eval().requires_grad_(False)
 
     def _saved_part(self) -> nn.Module:
-        """The modules in the scorer's folder: all of them, or only the head if the embedder is outside."""
+        """Returns the modules in the scorer's folder: all of them, or only the head if the embedder is outside."""
         return nn.ModuleDict({"head": self.head}) if self.config.embedder else self
 
 

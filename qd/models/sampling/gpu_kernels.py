@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from qd.models.sampling.packed_linear import PackedLinear
 
 ROWS, OUTPUTS, INPUTS, STAGES = 64, 64, 128, 4
-"""Of a product: the rows and outputs of a program's block, its inputs per iteration, and its pipeline stages."""
+"""Launch options of a product: rows and outputs of a program's block, inputs per iteration, and pipeline stages."""
 CACHED = {"BLOCK": 16, "STAGES": 2, "num_warps": 1}
 TEXT = {"BLOCK": 32, "num_warps": 1}
 """Launch options of attention: keys per block, pipeline stages and warps; the fastest values for a head size of 64."""

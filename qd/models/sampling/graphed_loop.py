@@ -62,7 +62,7 @@ class DevicePositionLoop:
         lm: Language model.
         condition: One row per sequence; with guidance, followed by one negative row per sequence.
         mask: Delayed positions that hold a real token, ``(codebooks, steps)``.
-        draw: How tokens are drawn.
+        draw: Settings for drawing tokens.
     """
 
     def __init__(self, lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw):

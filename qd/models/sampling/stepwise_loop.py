@@ -21,7 +21,7 @@ def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
         lm: Language model.
         condition: One row per sequence; with guidance, followed by one negative row per sequence.
         mask: Delayed positions that hold a real token, ``(codebooks, steps)``.
-        draw: How tokens are drawn.
+        draw: Settings for drawing tokens.
 
     Returns:
         Delayed tokens and log-probabilities ``(batch, codebooks, steps)``; entropies ``(batch,)``, summed over tokens.
@@ -58,7 +58,7 @@ def draw_from(logits: Tensor, draw: Draw, uniforms: Tensor | None) -> tuple[Tens
 
     Args:
         logits: Float32 logits ``(batch, codebooks, tokens)``.
-        draw: How tokens are drawn.
+        draw: Settings for drawing tokens.
         uniforms: Uniforms ``(batch, codebooks)``; None if ``draw.greedy``.
 
     Returns:

@@ -25,7 +25,7 @@ from qd.models.sampling.compiled import load_library
 
 @dataclass(frozen=True)
 class Draw:
-    """How tokens are drawn from the logits of a step; see ``Sampler.sample``.
+    """Settings for drawing tokens from the logits of a step; see ``Sampler.sample``.
 
     Attributes:
         inverse_temperature: 1 / temperature, ``(batch, 1, 1)`` or ``(1, 1, 1)``.

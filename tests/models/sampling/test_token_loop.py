@@ -109,7 +109,7 @@ def test_extreme_uniforms_never_draw_a_token_of_probability_zero(make_lm, make_c
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @torch.no_grad()
 def test_infinite_or_nan_logits_give_valid_tokens(value, options, make_lm, make_condition, with_plain_loop):
-    """As after a diverged update: tokens are valid, and log p is NaN, which stops the training."""
+    """After a diverged update, tokens are valid and log p is NaN, which stops the training."""
     lm, condition = make_lm(seed=1, vocab_size=40), make_condition(3, 5, 32)
     lm.decoder.lm_heads[1].weight[-1] = value
 
