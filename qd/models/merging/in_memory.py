@@ -83,7 +83,7 @@ class WeightSwapper:
         return self._fingerprint
 
     def _weighted(self, spec: ModelSpec) -> list[tuple[Source, float]]:
-        """Returns the models of the sum with their weights; if only one weight is not 0, only that model, to copy it."""
+        """Returns the models of the sum with their weights; if only one weight is not 0, only that one, to copy."""
         summed = [(self.source(name), weight) for name, weight in spec.weights if weight != 0]
         return summed if len(summed) == 1 else [(self.source(name), weight) for name, weight in spec.weights]
 
