@@ -72,7 +72,7 @@ def sweep_tasks(config: SweepConfig) -> list[Task]:
     """The points in the order of the series; a series with its first seed, then with the next."""
     tasks = []
     for series in config.chosen:
-        common = {"temperature": config.temperature, "series": series.name, "fad": config.hears_fad(series)}
+        common = {"temperature": config.temperature, "series": series.name, "fad": config.measures_fad(series)}
         for seed in config.seeds if series.seeds is None else series.seeds:
             for spec, own in series.points(config.models):
                 tasks.append(Task(spec, seed, **common | own))
