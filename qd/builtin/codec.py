@@ -18,6 +18,7 @@ from qd.builtin.stage_config import CLIP_LIMITS, StageConfig
 from qd.config.schema.checker import value_problems
 from qd.config.schema.setting import setting
 from qd.data.world import world
+from qd.data.world.composer import MINIMUM_SECONDS
 from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.spectral import FFT_SIZES, multi_scale_spectral_loss
@@ -40,7 +41,7 @@ class CodecStageConfig(StageConfig):
         if self.codec.sample_rate != world.SAMPLE_RATE:
             rate = self.codec.sample_rate
             yield f"{prefix}codec.sample_rate is {rate}; expected {world.SAMPLE_RATE}, the built-in world's"
-        elif not list(value_problems(self)):
+        elif 0 < self.seconds <= MINIMUM_SECONDS and not any(value_problems(self.codec)):
             yield from self._too_short(prefix)
 
     def _too_short(self, prefix: str) -> Iterator[str]:

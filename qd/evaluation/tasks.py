@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from qd.config.policy import TEMPERATURE
 from qd.config.sweep import SweepConfig
 from qd.evaluation.measure import Sampling
 from qd.models.merging.model_spec import ModelSpec
@@ -23,7 +24,7 @@ class Task:
 
     model: ModelSpec
     seed: int = 0
-    temperature: float = 0.99
+    temperature: float = TEMPERATURE
     guidance_scale: float = 1.0
     negative: str | None = None
     series: str = ""
