@@ -171,7 +171,7 @@ class _Layer:
             if key not in kinds:
                 self._report(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
                 continue
-            kind, element = _group(kinds[key]), _element(kinds[key])
+            kind, element = group_type(kinds[key]), element_type(kinds[key])
             if is_dataclass(kind) and isinstance(value, Mapping):
                 fit[key] = self.fitting(kind, value, f"{path}.")
             elif is_dataclass(element) and _is_list_of_mappings(value):
@@ -181,7 +181,7 @@ class _Layer:
             elif not is_dataclass(kind) and not is_dataclass(element) and _accepts(schema, key, value):
                 fit[key] = value
             else:
-                self._report(f"{path} must be {_type_name(kind)}, not {value!r}")
+                self._report(f"{path} must be {type_name(kind)}, not {value!r}")
         return fit
 
     def _report(self, problem: str) -> None:
@@ -206,23 +206,23 @@ def _is_list_of_mappings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
-def _group(kind: Any) -> Any:
+def group_type(kind: Any) -> Any:
     """The dataclass in "a dataclass or None"; any other type unchanged."""
     return next((arg for arg in get_args(kind) if NoneType in get_args(kind) and is_dataclass(arg)), kind)
 
 
-def _element(kind: Any) -> Any:
+def element_type(kind: Any) -> Any:
     """The type of the elements of a list type; None for any other type."""
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 
-def _type_name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     if is_dataclass(kind):
         return f"a group of settings ({', '.join(field.name for field in fields(kind))})"
-    if (element := _element(kind)) is not None:
-        return f"a list, each element {_type_name(element)}"
+    if (element := element_type(kind)) is not None:
+        return f"a list, each element {type_name(element)}"
     if NoneType in get_args(kind):
-        return " or ".join([*(_type_name(arg) for arg in get_args(kind) if arg is not NoneType), "null"])
+        return " or ".join([*(type_name(arg) for arg in get_args(kind) if arg is not NoneType), "null"])
     return _TYPE_NAMES.get(kind, str(kind))
 
 
@@ -243,5 +243,5 @@ def _names(schema: type) -> list[str]:
 def _paths(schema: type, prefix: str = "") -> Iterator[str]:
     for name, kind in get_type_hints(schema).items():
         yield prefix + name
-        if is_dataclass(kind := _group(kind)):
+        if is_dataclass(kind := group_type(kind)):
             yield from _paths(kind, f"{prefix}{name}.")
