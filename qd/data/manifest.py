@@ -11,7 +11,7 @@ from qd.data.audio_files import ENDINGS
 from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
 from qd.data.world.world import BUILTIN
 
-SHOWN = 5  # most kinds of files in an error message
+SHOWN = 5  # so many kinds of files are named in an error
 WHAT = "manifest"
 EXAMPLE = {"path": "a.flac", "name": "a", "genre": "jazz"}
 

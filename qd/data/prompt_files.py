@@ -113,7 +113,7 @@ class PromptFile(NamedTuple):
 
 
 def listed_lines(numbers: Sequence[int]) -> str:
-    """Returns text such as ``lines 3, 5 and 9 more``."""
+    """``lines 3, 5 and 9 more``."""
     more = f" and {len(numbers) - SHOWN:,} more" if len(numbers) > SHOWN else ""
     return f"line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:SHOWN]))}{more}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 TABLE_ENDINGS = (".csv", ".jsonl")
-SHOWN = 20  # most bad rows listed in an error; the others are counted
+SHOWN = 20  # so many bad rows are named in an error, and the others are counted
 
 Row = dict[str, str]
 
@@ -89,14 +89,14 @@ def read_table(path: str | Path, what: str, example: Row, required: Sequence[str
     return [(line, row) for line, row in cells if row or not is_csv]
 
 
-def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]], fix: str) -> None:
+def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]], mend: str) -> None:
     """Refuses a file with bad rows.
 
     Args:
         path: Path of the file.
         what: Kind of file.
         bad: Line number and problem of each bad row.
-        fix: Advice for the user.
+        mend: Advice for the user.
 
     Raises:
         ValueError: There are bad rows; the message lists them by line number.
@@ -107,7 +107,7 @@ def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]],
     if len(bad) > SHOWN:
         lines.append(f"  • and {len(bad) - SHOWN} more")
     count = f"{len(bad)} row{'s' if len(bad) > 1 else ''}"
-    raise ValueError("\n".join([f"{what} {str(path)!r} has {count} that cannot be used; {fix}:", *lines]))
+    raise ValueError("\n".join([f"{what} {str(path)!r} has {count} that cannot be used; {mend}:", *lines]))
 
 
 def _checked_csv(file: TextIO, example: Row, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
