@@ -77,7 +77,7 @@ class Augmentation:
         ranges, needed = self.ranges, self.needed_samples(samples_out)
         if audio.shape[1] < needed:
             raise ValueError(
-                f"audio has {audio.shape[1]} samples; expected {needed}, which tempo and pitch turn into {samples_out}: "
+                f"audio has {audio.shape[1]} samples; expected {needed} for {samples_out} after tempo and pitch: "
                 "load longer clips (needed_samples), or narrow the ranges"
             )
         audio = self._play(audio[:, :needed], samples_out, generator)

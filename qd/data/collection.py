@@ -149,4 +149,6 @@ class FixedLibrary(_Library):
         try:
             return _Loaded(index, number, self.read(number))
         except BadAudioError as error:
-            raise RecordingsError(f"{self.collection.labels[number]} could be read at the start, but not now: {error}") from error
+            raise RecordingsError(
+                f"{self.collection.labels[number]} was readable at the start, now: {error}"
+            ) from error

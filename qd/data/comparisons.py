@@ -55,7 +55,7 @@ class Split:
 
 
 def comparisons(ratings: Ratings, chosen: np.ndarray | None = None, seed: int = 0) -> Comparisons:
-    """Returns all pairs within each sitting; ``chosen`` (``(recordings,)`` bool) selects recordings, None selects all."""
+    """Returns all pairs within each sitting; ``chosen``, ``(recordings,)`` bool, selects recordings (None: all)."""
     rng = np.random.default_rng(seed)
     pairs: list[tuple[int, int, float]] = []
     for sitting in ratings.sittings:
@@ -95,7 +95,7 @@ def split_recordings(ratings: Ratings, share: float, seed: int = 0) -> Split:
         held_out = np.isin(unit, order[: min(enough, len(order) - 1)])
     else:
         unit = np.arange(count)
-        start = np.flatnonzero(component == sizes.argmax())[0]  # the largest group, so that enough recordings are reached
+        start = np.flatnonzero(component == sizes.argmax())[0]  # in the largest group, to reach enough
         reached = breadth_first_order(graph, start, directed=False, return_predecessors=False)
         order = reached if ratings.kind == "pairwise" else unit
         chosen = np.argsort(shuffled)[order[: math.ceil(share * count)]]
@@ -103,7 +103,7 @@ def split_recordings(ratings: Ratings, share: float, seed: int = 0) -> Split:
     for side, chosen in {"for training": ~held_out, "held out": held_out}.items():
         if not comparisons(ratings, chosen).decided.any():
             raise ValueError(
-                f"{int(chosen.sum())} of {count} rated recordings are {side}, and no comparison among them has a winner: "
+                f"{int(chosen.sum())} of {count} recordings are {side}, but no comparison among them has a winner: "
                 f"rate more, or change validation_share (now {share:g})"
             )
     return Split(held_out, unit)

@@ -1,7 +1,7 @@
 """Recordings of a Hugging Face dataset: from the hub, a folder of ``save_to_disk``, or any source of ``load_dataset``.
 
-libsndfile decodes the encoded bytes; the library's own decoder, torchcodec, is only needed to build a dataset from loose
-audio files.
+libsndfile decodes the encoded bytes; the library's own decoder, torchcodec, is only needed to build a dataset from
+loose audio files.
 """
 
 from __future__ import annotations

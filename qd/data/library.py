@@ -133,7 +133,9 @@ def _whole_files(collection: Collection, numbers: np.ndarray, shape: ClipShape, 
     """
     if not isinstance(collection, FileCollection):
         return numbers
-    return _good(collection, numbers, lambda number: check(collection.audio(number), shape), bad_files, "checking files")
+    return _good(
+        collection, numbers, lambda number: check(collection.audio(number), shape), bad_files, "checking files"
+    )
 
 
 def _usable(

@@ -78,7 +78,7 @@ class PromptFile(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> PromptFile:
-        """Parses ``generic``, ``builtin``, ``a.txt``, ``a.csv``, ``a.csv:column``, ``a.jsonl:key`` or ``<kind>:<file>``.
+        """Parses ``generic``, ``builtin``, ``a.txt``, ``a.csv[:column]``, ``a.jsonl[:key]`` or ``<kind>:<file>``.
 
         Without a kind, the file's ending decides.
         """

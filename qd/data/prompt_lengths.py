@@ -13,7 +13,7 @@ UNLIMITED = 10**9
 
 
 def named_list(file: str | None, size: int | None) -> list[tuple[str, Prompts]]:
-    """Returns the list in ``--prompts`` (the first ``size`` prompts of the file) with its option name; empty without file."""
+    """Returns the first ``size`` prompts of the file that ``--prompts`` names, with the setting's name."""
     return [("prompts", PromptFile.parse(file).read().first(size))] if file else []
 
 

@@ -56,7 +56,7 @@ class PromptStream:
         return self._sources[source][block * int(self._shares[source]) + earlier]
 
     def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns, for each position of a block, its source and the number of earlier prompts of that source in the block."""
+        """Returns each position's source, and how many prompts of that source precede it in the block."""
         order = np.repeat(np.arange(len(self._shares)), self._shares)
         np.random.default_rng([self._seed, len(self._shares), block]).shuffle(order)
         earlier = np.zeros(BLOCK, dtype=np.int64)

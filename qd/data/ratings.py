@@ -7,8 +7,8 @@ Columns of a CSV file, or keys of JSONL objects:
 - **absolute**: ``audio`` and ``rating``, a number from 1 to 5.
 
 ``rater`` and ``prompt`` are optional in both. Absolute ratings are compared only within a rater, and within a prompt if
-the file has prompts, because raters use the scale differently and prompts differ in difficulty. Audio paths are relative
-to the file's folder.
+the file has prompts, because raters use the scale differently and prompts differ in difficulty. Audio paths are
+relative to the file's folder.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class RecordingsDataModule(pl.LightningDataModule):
         self.batch_pairs, self.validation_pairs, self.workers = batch_pairs, validation_pairs, workers
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Returns the training pairs; Lightning calls this after it restores the checkpoint, so the step is the next one."""
+        """Returns pairs from the next step on: Lightning calls this after it has restored the checkpoint."""
         return self._loader(self.train, self.trainer.global_step, None)
 
     @property

@@ -85,7 +85,9 @@ def read_table(path: str | Path, what: str, example: Row, required: Sequence[str
         rows = list(_checked_csv(file, example, required) if is_csv else _objects(file, example))
     cells = [(line, {key: cell.strip() for key, cell in row.items() if key and cell.strip()}) for line, row in rows]
     if not any(row for _, row in cells):
-        raise ValueError(f"{name} contains no row; expected {'rows below the header' if is_csv else 'one object per line'}")
+        raise ValueError(
+            f"{name} contains no row; expected {'rows below a header' if is_csv else 'an object per line'}"
+        )
     return [(line, row) for line, row in cells if row or not is_csv]
 
 

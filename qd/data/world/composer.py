@@ -124,7 +124,7 @@ def onset(genre: Genre, tempo: int, bar: int, step: float) -> float:
 
 
 def bar_hits(genre: Genre, tempo: int, bar: int, drums: Mapping[str, str]) -> list[Hit]:
-    """Returns the hits of one bar in the genre's timing; ``drums`` gives each drum a pattern of one mark per sixteenth."""
+    """Returns the hits of one bar in the genre's timing; a drum's pattern has one mark per sixteenth."""
     return [
         Hit(onset(genre, tempo, bar, step), drum, STRONG if mark == "x" else SOFT)
         for drum, pattern in drums.items()

@@ -1,6 +1,7 @@
 """The built-in world: captioned recordings and prompts, each a pure function of a split and an index.
 
-No two splits share a seed, and the three prompt sets share no text: a hash of its text assigns each prompt to one set. Results do not depend on the number of workers, on order, or on the machine.
+No two splits share a seed, and the three prompt sets share no text: a hash of its text assigns each prompt to one set.
+Results do not depend on the number of workers, on order, or on the machine.
 """
 
 from __future__ import annotations
