@@ -58,7 +58,7 @@ class Prompts:
         parts = [f"{self.name}: {len(self.texts):,} prompt{'s' if len(self.texts) != 1 else ''}"]
         parts += [f"{len(self.empty):,} empty ({listed_lines(self.empty)})"] if self.empty else []
         if self.repeated:
-            parts.append(f"{len(self.repeated):,} repeats skipped ({listed_lines(self.repeated)})")
+            parts.append(f"{len(self.repeated):,} repeated ({listed_lines(self.repeated)})")
         parts += [f"{self.left_out:,} not validated and left out"] if self.left_out else []
         return "; ".join(parts)
 

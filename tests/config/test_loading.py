@@ -372,7 +372,7 @@ def test_evaluation_prompts_may_be_of_any_format(tmp_path):
 
 
 def test_one_evaluation_prompt_is_too_few_and_no_prompt_is_told(tmp_path):
-    for content, told in {"calm piano\n": "holds 1 prompts, and 2 are needed", "\n \n": "holds no prompt"}.items():
+    for content, told in {"calm piano\n": "holds 1 prompts, and 2 are needed", "\n \n": "contains no prompt"}.items():
         (tmp_path / "prompts.txt").write_text(content)
         (found,) = problems_of(TrainConfig, "train", None, [f"evaluation.prompts={tmp_path / 'prompts.txt'}"])
         assert told in found
