@@ -18,7 +18,7 @@ from qd.models.language_model import LanguageModel
 
 @dataclass
 class ModelSize:
-    """Widths and depths; the text encoder is as wide as the decoder, so no projection is needed."""
+    """Widths and depths; the text encoder is as wide as the decoder, so that no projection stands between them."""
 
     hidden_size: int = 256
     layers: int = 4

@@ -111,7 +111,7 @@ def _library() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("recordings 'datasets:…' need an extra: pip install -e '.[datasets]'") from error
+        raise ValueError("recordings 'datasets:…' need an extra: pip install 'qd[datasets]'") from error
     return datasets
 
 

@@ -295,7 +295,7 @@ def test_defaults_have_no_problem():
         (["data.prompts=[{kind: jsonl}]"], "data.prompts[0].path is missing; a source of kind 'jsonl' needs it"),
         (["data.prompts=[{kind: generic, path: x}]"], "data.prompts[0].path is given, and a source of kind 'generic'"),
         (["data.prompts=[{kind: musiccaps, path: x, column: y}]"], "data.prompts[0].column is given"),
-        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar is no list"),
+        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar"),
         (["data.prompts=[{kind: file}]"], "data.prompts[0].kind is 'file'"),
         (["data.prompts=[{path: x.txt}]"], "data.prompts[0].path is given, and a source of kind 'builtin' has none"),
         (["data.prompts=[{kind: text, path: x, column: y}]"], "data.prompts[0].column is given"),

@@ -13,15 +13,15 @@ from qd.data.library import held_out_score, open_recordings
 from tests.data.sounds import RATE, cut, library, sound, write
 
 
-def open_source(source: str, split: str = "all", **changes):
+def opened(source: str, split: str = "all", **changes):
     settings = {"sample_rate": RATE, "seconds": 0.25, "seed": 0, "validation_share": 0.5} | changes
     return open_recordings(source, split=split, **settings)
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"pip install .*\[datasets\]"):
-        open_source("datasets:somebody/music")
+    with pytest.raises(ValueError, match=r"pip install 'qd\[datasets\]'"):
+        opened("datasets:somebody/music")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rows_give_the_pairs_of_their_files(saved: Path):
-    recordings, files = open_source(f"datasets:{saved}"), open_source(str(saved.parent / "music"))
+    recordings, files = opened(f"datasets:{saved}"), opened(str(saved.parent / "music"))
     assert recordings.size == 12 and {recordings.identity(index) for index in range(12)} == set(range(12))
     by_file = {files.identity(index): files.pair(index) for index in range(12)}
     for index in range(12):
@@ -48,7 +48,7 @@ def test_rows_give_the_pairs_of_their_files(saved: Path):
 
 
 def test_rows_are_held_out_by_name(saved: Path):
-    train, held_out = open_source(f"datasets:{saved}", "train"), open_source(f"datasets:{saved}", "validation")
+    train, held_out = opened(f"datasets:{saved}", "train"), opened(f"datasets:{saved}", "validation")
     names = held_out.collection.names
     assert sorted(names) == sorted(f"{number:03d}.flac" for number in range(12))
     held_out_names = {names[held_out.identity(index)] for index in range(held_out.size)}
@@ -65,7 +65,7 @@ def test_bad_rows_are_skipped(saved: Path, tmp_path: Path):
     ]
     rows = datasets.Dataset.from_dict({"sound": paths}).cast_column("sound", datasets.Audio())
     rows.save_to_disk(tmp_path / "bad")
-    recordings = open_source(f"datasets:{tmp_path / 'bad'}", skipped=tmp_path / "skipped.jsonl")
+    recordings = opened(f"datasets:{tmp_path / 'bad'}", skipped=tmp_path / "skipped.jsonl")
     assert recordings.size == 12 and recordings.genre(0) is None
     listed = (tmp_path / "skipped.jsonl").read_text()
     assert "truncated" in listed and "silent" in listed and len(listed.splitlines()) == 2
@@ -74,7 +74,7 @@ def test_bad_rows_are_skipped(saved: Path, tmp_path: Path):
 def test_a_folder_of_parquet_files_is_a_dataset(saved: Path, tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     datasets.load_from_disk(str(saved)).to_parquet(tmp_path / "parquet" / "train.parquet")
-    recordings, same = open_source(f"datasets:{tmp_path / 'parquet'}"), open_source(f"datasets:{saved}")
+    recordings, same = opened(f"datasets:{tmp_path / 'parquet'}"), opened(f"datasets:{saved}")
     assert recordings.collection.names == same.collection.names
     np.testing.assert_array_equal(recordings.pair(7), same.pair(7))
 
@@ -83,26 +83,26 @@ def test_a_folder_of_audio_as_a_dataset_names_the_alternative(saved: Path):
     if importlib.util.find_spec("torchcodec"):
         pytest.skip("torchcodec makes a dataset of it")
     with pytest.raises(ValueError, match="cannot be opened: .*torchcodec.*data.source=<folder>"):
-        open_source(f"datasets:{saved.parent / 'music'}")
+        opened(f"datasets:{saved.parent / 'music'}")
 
 
 def test_split_is_selected(saved: Path, tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     rows = datasets.load_from_disk(str(saved))
     datasets.DatasetDict({"small": rows.select(range(5)), "large": rows}).save_to_disk(tmp_path / "two")
-    assert open_source(f"datasets:{tmp_path / 'two'}:small").size == 5
-    assert open_source(f"datasets:{tmp_path / 'two'}:large").size == 12
+    assert opened(f"datasets:{tmp_path / 'two'}:small").size == 5
+    assert opened(f"datasets:{tmp_path / 'two'}:large").size == 12
     with pytest.raises(ValueError, match="has no split 'train'; present: small, large"):
-        open_source(f"datasets:{tmp_path / 'two'}")
+        opened(f"datasets:{tmp_path / 'two'}")
 
 
 def test_dataset_without_audio_is_refused(saved: Path, tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["a"], "genre": ["b"]}).save_to_disk(tmp_path / "text")
     with pytest.raises(ValueError, match="0 audio columns among text, genre"):
-        open_source(f"datasets:{tmp_path / 'text'}")
+        opened(f"datasets:{tmp_path / 'text'}")
     with pytest.raises(ValueError, match="expected datasets:"):
-        open_source("datasets:")
+        opened("datasets:")
 
 
 def test_a_missing_dataset_is_reported(saved: Path, monkeypatch: pytest.MonkeyPatch):
@@ -113,4 +113,4 @@ def test_a_missing_dataset_is_reported(saved: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(ValueError, match="'datasets:no/body' cannot be opened: Dataset 'no/body' doesn't exist"):
-        open_source("datasets:no/body")
+        opened("datasets:no/body")

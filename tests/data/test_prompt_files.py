@@ -73,7 +73,7 @@ def test_texts_that_differ_only_in_case_and_white_space_are_repeats(write):
 def test_skipped_prompts_are_listed_by_line(write):
     path = write("a\n\nb\n" + "A\n" * 7)
     assert read(path).summary() == (
-        f"prompt file {path!r}: 2 prompts; 1 empty (line 2); 7 repeats skipped (lines 4, 5, 6, 7, 8 and 2 more)"
+        f"prompt file {path!r}: 2 prompts; 1 empty (line 2); 7 repeated (lines 4, 5, 6, 7, 8 and 2 more)"
     )
     assert read(write("a\n")).summary().endswith(": 1 prompt")
 
