@@ -294,7 +294,7 @@ def test_defaults_have_no_problem():
         (["data.prompts=[{kind: jsonl}]"], "data.prompts[0].path is missing; a source of kind 'jsonl' needs it"),
         (["data.prompts=[{kind: generic, path: x}]"], "data.prompts[0].path is set, but a source of kind 'generic'"),
         (["data.prompts=[{kind: musiccaps, path: x, column: y}]"], "data.prompts[0].column is set"),
-        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar is no list"),
+        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar"),
         (["data.prompts=[{kind: file}]"], "data.prompts[0].kind is 'file'"),
         (["data.prompts=[{path: x.txt}]"], "data.prompts[0].path is set, but a source of kind 'builtin' has none"),
         (["data.prompts=[{kind: text, path: x, column: y}]"], "data.prompts[0].column is set"),
@@ -371,7 +371,10 @@ def test_evaluation_prompts_may_be_of_any_format(tmp_path):
 
 
 def test_no_or_one_evaluation_prompt_is_too_few(tmp_path):
-    for content, expected in {"calm piano\n": "holds 1 prompts, and 2 are needed", "\n \n": "holds no prompt"}.items():
+    for content, expected in {
+        "calm piano\n": "holds 1 prompts, and 2 are needed",
+        "\n \n": "contains no prompt",
+    }.items():
         (tmp_path / "prompts.txt").write_text(content)
         (problem,) = problems_of(TrainConfig, "train", None, [f"evaluation.prompts={tmp_path / 'prompts.txt'}"])
         assert expected in problem
