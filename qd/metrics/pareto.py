@@ -229,7 +229,7 @@ def _compare(a: NDArray, b: NDArray, shares: NDArray, reference: NDArray) -> tup
 
 
 def _coverage(a: NDArray, b: NDArray) -> NDArray:
-    """Returns the share of the points of b that a point of a dominates: ``(resamples, points, 2)`` → ``(resamples,)``."""
+    """Returns the share of points of b that a point of a dominates: ``(resamples, points, 2)`` → ``(resamples,)``."""
     return np.mean([dominates(a, b[:, point, None]).any(1) for point in range(b.shape[1])], axis=0)
 
 
