@@ -7,7 +7,6 @@ because the distillation loss already is a KL divergence to its guided version.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ from qd.modules.partial_checkpoint import PartialCheckpointModule
 from qd.modules.rollout import Rollout, RolloutStats
 from qd.modules.schedules import scheduled, warmup
 from qd.objectives.baselines import Baseline
-from qd.objectives.distillation import distillation_loss, score_tokens
+from qd.objectives.distillation import StatesAndHeads, distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.guidance import apply_guidance
 from qd.objectives.policy_gradient import policy_gradient_objective, sample_rewards, shuffle_advantages
@@ -44,9 +43,9 @@ DIAGNOSTICS_EVERY = 50
 class DiversityDistillation(PartialCheckpointModule):
     """Trains a MusicGen to match its own guided predictions (KL) and to give diverse samples (β · policy gradient).
 
-    The loss is −QD(θ) of Eq. 5: KL − β·J. Both terms are sums over a sequence's tokens, divided by the number of
-    tokens. So the learning rate does not depend on the clip length. β does: the summed KL grows with the length and the
-    reward does not, so values of β are comparable at one length only.
+    The loss is −QD(θ) of Eq. 5: KL − β·J, two sums over a sequence's tokens, divided by the number of tokens. So the
+    learning rate does not depend on the clip length. β does, because the summed KL grows with the length and the reward
+    does not.
 
     Args:
         music: The model. Its language model is trained in place; a frozen copy of its initial state is the teacher.
@@ -141,8 +140,9 @@ class DiversityDistillation(PartialCheckpointModule):
         delayed, mask = delay(sampled.codes, lm.pad, lm.channels)
         lengths = encoded.mask.sum(dim=1, keepdim=True).clamp_min(1)
         features = (encoded.states * encoded.mask[..., None]).sum(dim=1) / lengths
-        stats = sampled.log_probs, sampled.entropy
-        return Rollout(batch.prompts, features, condition, sampled.codes, delayed, mask, *stats)
+        return Rollout(
+            batch.prompts, features, condition, sampled.codes, delayed, mask, sampled.log_probs, sampled.entropy
+        )
 
     @timed("student")
     def student_states(self, rollout: Rollout) -> Tensor:
@@ -154,8 +154,7 @@ class DiversityDistillation(PartialCheckpointModule):
     def teacher_states(self, rollout: Rollout) -> Tensor:
         """Returns guided hidden states (B, S, D) of the frozen initial model.
 
-        One pass scores conditional and negative rows. The heads are linear without bias, so guiding the hidden states
-        gives the guided logits (Eq. 1) and runs the heads once instead of twice.
+        One pass scores conditional and negative rows. The heads are linear, so guided states give guided logits.
         """
         scale = self.config.guidance.scale
         if scale == 1:
@@ -206,17 +205,10 @@ class DiversityDistillation(PartialCheckpointModule):
             entropy=rollout.entropy.mean(),
         )
 
-    def _record_gradients(
-        self,
-        rollout: Rollout,
-        hidden: Tensor,
-        teacher: tuple[Tensor, Callable[[Tensor], Tensor]],
-        advantages: Tensor,
-    ) -> None:
+    def _record_gradients(self, rollout: Rollout, hidden: Tensor, teacher: StatesAndHeads, advantages: Tensor) -> None:
+        lm, temperature = self.music.lm, self.config.rollout.temperature
         with self.record.stage("diagnostics", self.device):
-            temperature, lm = self.config.rollout.temperature, self.music.lm
-            compared = compare_gradients(lm, hidden, rollout, teacher, advantages, temperature, self.beta)
-            self.record.add(**compared)
+            self.record.add(**compare_gradients(lm, hidden, rollout, teacher, advantages, temperature, self.beta))
 
     def reset_records(self) -> None:
         """Discards the records of the micro-batches of the current step."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qd.models.language_model import LanguageModel
 from qd.modules.rollout import Rollout
-from qd.objectives.distillation import LOGITS_AT_ONCE, reverse_kl, rows_at_once, token_log_probs
+from qd.objectives.distillation import LOGITS_AT_ONCE, StatesAndHeads, reverse_kl, rows_at_once, token_log_probs
 from qd.objectives.policy_gradient import policy_gradient_objective
 
 
@@ -86,7 +86,7 @@ def compare_gradients(
     lm: LanguageModel,
     hidden: Tensor,
     rollout: Rollout,
-    teacher: tuple[Tensor, Callable[[Tensor], Tensor]],
+    teacher: StatesAndHeads,
     advantages: Tensor,
     temperature: float,
     beta: float,
@@ -98,7 +98,7 @@ def compare_gradients(
         lm: The student.
         hidden: Hidden states of the student, ``(batch, steps, width)``.
         rollout: The micro-batch.
-        teacher: Guided hidden states ``(batch, steps, width)`` and the teacher's heads.
+        teacher: Guided hidden states and heads of the teacher.
         advantages: Reward minus baseline, ``(prompts, samples)``.
         temperature: Sampling temperature T.
         beta: Diversity coefficient β of this step.

@@ -20,6 +20,9 @@ LOGITS_AT_ONCE = 2**24
 
 Larger batches are scored in chunks of sequences. A default step of the built-in model has 3.4 million logits."""
 
+StatesAndHeads = tuple[Tensor, Callable[[Tensor], Tensor]]
+"""Hidden states ``(batch, steps, width)``, and the heads that map states to logits."""
+
 
 def token_log_probs(logits: Tensor, tokens: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """Returns log π(token) of each token under the policy ``softmax(logits / temperature)``.
@@ -77,8 +80,8 @@ def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, tem
 
 
 def score_tokens(
-    student: tuple[Tensor, Callable[[Tensor], Tensor]],
-    teacher: tuple[Tensor, Callable[[Tensor], Tensor]],
+    student: StatesAndHeads,
+    teacher: StatesAndHeads,
     tokens: Tensor,
     mask: Tensor,
     temperature: float,
@@ -91,7 +94,7 @@ def score_tokens(
     second product with the heads of both models.
 
     Args:
-        student: Hidden states of the student, ``(batch, steps, width)``, and its heads, from states to logits.
+        student: Hidden states and heads of the student.
         teacher: Guided hidden states of the teacher and its heads. No gradient flows into them.
         tokens: Delayed tokens, ``(batch, codebooks, steps)``.
         mask: True at real tokens, ``(codebooks, steps)``.
