@@ -138,7 +138,7 @@ def step_rows(module: DiversityDistillation, repeats: int) -> tuple[list[dict], 
     optimizer = torch.optim.AdamW(module.music.lm.parameters(), 0.0)
 
     def step() -> None:
-        module.forget()
+        module.reset_records()
         start = time.perf_counter()
         module.training_step(PromptBatch(prompts, list(range(len(prompts)))), 0).backward()
         optimizer.step()

@@ -76,7 +76,7 @@ def test_ctrl_c_saves_the_current_step_and_a_resumed_fit_ends_equal(tmp_path):
     whole, stopped, resumed = Toy(), Toy(signals_at=(7,)), Toy()
     fit(whole, tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="step 7 is saved; .*: make base"):
+    with pytest.raises(KeyboardInterrupt, match="step 7 is saved.*make base"):
         fit(stopped, tmp_path / "stopped")
     assert signal.getsignal(signal.SIGINT) == before
     assert stopped.seen == list(range(2 * 7))
@@ -95,7 +95,7 @@ def test_ctrl_c_at_the_last_step_stops_the_rest_of_the_stage(tmp_path):
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    with pytest.raises(KeyboardInterrupt, match="saved .*last.ckpt"):
+    with pytest.raises(KeyboardInterrupt, match="last.ckpt"):
         fit(Toy(signals_at=(7, 7)), tmp_path)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
 
