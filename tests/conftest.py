@@ -1,4 +1,4 @@
-"""Tiny models with random weights in the shipped layout, made on the spot; and nothing of a run left behind."""
+"""Tiny models with random weights in the shipped layout, and the configs of tiny runs."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.models.language_model import LanguageModel
 from qd.models.musicgen import MusicGen
 
-# How long an example takes says how busy the machine is, not whether the code is right.
+# The time of an example depends on the load of the machine, so it has no limit.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 CLIP_SECONDS = 0.32
-"""Length that the tiny models are tried at: 8 codec frames."""
+"""Clip length for the tiny models: 8 codec frames."""
 
 CODEBOOKS, CODEBOOK_SIZE, WIDTH, TEXT_WIDTH = 4, 16, 32, 24
 
 
 def build_tiny_musicgen(seed: int = 0, width: int = WIDTH) -> MusicGen:
-    """1 decoder layer of ``width``, 1 text-encoder layer; weights large enough for prompts and guidance to matter."""
+    """Builds a model with one decoder layer and one text-encoder layer, and weights so large that prompts and guidance
+    have an effect."""
     tokenizer = train_tokenizer(["a calm piano piece", "fast drums"], vocabulary=259)
     decoder_config = MusicgenDecoderConfig(
         vocab_size=CODEBOOK_SIZE,
@@ -73,7 +74,7 @@ def build_tiny_musicgen(seed: int = 0, width: int = WIDTH) -> MusicGen:
 
 
 def build_tiny_embedder(seed: int = 0) -> AudioViT:
-    """An embedder of 0.32 s clips; a random one still tells clips apart."""
+    """Builds an embedder for clips of 0.32 s; its random weights still distinguish clips."""
     config = AudioViTConfig(
         clip_seconds=CLIP_SECONDS, n_mels=20, layers=1, width=16, heads=2, head_dim=8, mlp_width=32, embedding_width=8
     )
@@ -99,7 +100,7 @@ def tiny_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_tiny_clap(folder: Path, truncation: str = "rand_trunc") -> Path:
-    """A CLAP of random weights as the hub has one: the published models' values but for width, depth and vocabulary."""
+    """Saves a random CLAP in the hub's format, like the published models except for width, depth and vocabulary."""
     text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     text |= {"vocab_size": 261, "max_position_embeddings": 514}
     audio = {"patch_embeds_hidden_size": 8, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 16}
@@ -121,7 +122,7 @@ def build_tiny_clap(folder: Path, truncation: str = "rand_trunc") -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a CLAP model that fuses nothing, as the published one for music."""
+    """Folder of a CLAP model without fusion, like the published one for music."""
     return build_tiny_clap(tmp_path_factory.mktemp("models") / "clap")
 
 
@@ -133,7 +134,7 @@ def fusing_clap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=[1, 2], ids=["mono", "stereo"])
 def real_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a checkpoint as the hub has them, mono in one file and stereo in shards; see ``real_checkpoint.py``."""
+    """Folder of a checkpoint in the hub's format, mono in one file and stereo in shards; see ``real_checkpoint.py``."""
     library = runpy.run_path(str(Path(__file__).with_name("real_checkpoint.py")))
     folder = tmp_path_factory.mktemp("models") / f"musicgen-{request.param}"
     return library["save_real_checkpoint"](folder, request.param, "10GB" if request.param == 1 else "1MB")
@@ -141,7 +142,7 @@ def real_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def tiny_config(tiny_model: Path, tiny_embedder: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """Makes the config of a run of the tiny models from dotted overrides: ``tiny_config("beta=0")``."""
+    """Function that builds the config of a run with the tiny models from overrides: ``tiny_config("beta=0")``."""
 
     def build(*overrides: str) -> TrainConfig:
         settings = [

@@ -1,7 +1,7 @@
-"""Checkpoints as the hub has MusicGen's: the library's classes, T5's tokenizer files, config values; random weights.
+"""Checkpoints like MusicGen's on the hub: the library's classes and config values, T5's tokenizer, random weights.
 
-Only width and depth are smaller: 2,048 codes, 4 codebooks (8 in stereo), EnCodec at 32 kHz and 50 frames a second, a T5
-of another width than the decoder, with its vocabulary of 32,128.
+Only width and depth are smaller. There are 2,048 codes, 4 codebooks (8 in stereo), EnCodec at 32 kHz and 50 frames a
+second, and a T5 with another width than the decoder and a vocabulary of 32,128.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ TEXT_WIDTH, WIDTH = 24, 32
 
 
 def _randomize(module: torch.nn.Module) -> None:
-    """Weights large enough that logits differ clearly."""
+    """Sets weights so large that logits differ clearly."""
     for name, weight in module.named_parameters():
         if weight.ndim == 2:
             torch.nn.init.normal_(weight, std=1.0 if "embed" in name else 1.5 / weight.shape[1] ** 0.5)
 
 
 def build_real_model(channels: int = 1, seed: int = 0, layers: int = 2) -> MusicgenForConditionalGeneration:
-    """Of ``facebook/musicgen-small`` (1 channel) or ``-stereo-small`` (2)."""
+    """Builds a model like ``facebook/musicgen-small`` (1 channel) or ``-stereo-small`` (2 channels)."""
     decoder = MusicgenDecoderConfig(
         vocab_size=2048,
         max_position_embeddings=2048,
@@ -76,7 +76,7 @@ def build_real_model(channels: int = 1, seed: int = 0, layers: int = 2) -> Music
 
 
 def save_real_checkpoint(folder: Path, channels: int = 1, shard: str = "10GB") -> Path:
-    """The whole folder, with tokenizer and feature extractor."""
+    """Saves the complete folder, with tokenizer and feature extractor."""
     build_real_model(channels).save_pretrained(folder, max_shard_size=shard)
     shutil.copytree(T5_TOKENIZER, folder, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
     EncodecFeatureExtractor(channels, 32_000, padding_side="left").save_pretrained(folder)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd.config.checks import folder_problems
-from qd.models.merging.sources import Source, differences, open_source, shared_names
+from qd.models.merging.sources import Source, merge_problems, open_source, shared_names
 from qd.models.merging.weights import DEFAULT_LAMBDA, Weighted, default_folder, interpolation, soup, weight_problems
 from qd.models.merging.writer import merged_dtype, write_merge
 from qd.report.cards.merged import write_recipe
@@ -52,7 +52,7 @@ def merge(
     problems += folder_problems("out", folder.parent)
     sources = _open(weights, problems)
     _refuse("these models cannot be merged", problems)
-    _refuse("these models are no siblings", differences(sources))
+    _refuse("these models are no siblings", merge_problems(sources))
     _check_disk(sources, folder)
 
     unfinished = folder.with_name(f"unfinished-{folder.name}")

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from qd.evaluation.points import FILE, Point, PointsFile, comparable
-from qd.models.checkpoints.resolver import FINETUNED, kept_folder
-from qd.models.checkpoints.weight_delta import DESCRIPTIONS, DIFFERENCE, write_difference
-from qd.models.merging.sources import RECIPE, Source, differences, open_source
+from qd.models.checkpoints.resolver import FINETUNED, shipped_folder
+from qd.models.checkpoints.weight_delta import DELTA_FILE, DESCRIPTIONS, write_delta
+from qd.models.merging.sources import RECIPE, Source, merge_problems, open_source
 from qd.report.cards.model import README, front_matter, measured_table, origin
 from qd.runs.scalars import step_seconds
 
@@ -62,13 +62,13 @@ def ship(model: str, name: str, points: str | Path | None = None) -> Path:
     """
     if name not in FINETUNED:
         raise ValueError(f"name is {name!r}; expected one of {', '.join(FINETUNED)}")
-    folder = kept_folder(name)
+    folder = shipped_folder(name)
     if folder.exists():
         raise ValueError(f"'{folder}' exists already; remove it to keep another model under that name")
     source, base = open_source(model, 1.0), open_source("base", 1.0)
     if (source.recipe or {}).get("kind") != "distillation":
         raise ValueError(f"model '{model}' has no {RECIPE} of a training run; keep a step of a run: runs/<run>/step-…")
-    if found := differences([base, source]):
+    if found := merge_problems([base, source]):
         raise ValueError("\n".join([f"model '{model}' is no sibling of the base:", *(f"  • {text}" for text in found)]))
     measured = _measured(source, name, Path(points) if points else source.folder.parent / FILE)
     unfinished = folder.with_name(f"unfinished-{name}")
@@ -84,7 +84,7 @@ def ship(model: str, name: str, points: str | Path | None = None) -> Path:
 
 
 def _write(source: Source, base: Path, folder: Path, name: str, measured: str) -> None:
-    error = write_difference(folder / DIFFERENCE, source.folder, base)
+    error = write_delta(folder / DELTA_FILE, source.folder, base)
     if not error <= MAX_ERROR:  # also where it is not a number
         raise ValueError(
             f"8 bits lose {error:.1%} of what '{source.name}' differs by, and at most {MAX_ERROR:.0%} may go; are its "

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from qd.runs.extras import install_command
 from qd.runs.loggers import LOGGERS, PACKAGES
 
 _SECRET = re.compile("api_?key|token|secret|password", re.IGNORECASE)
@@ -26,7 +27,7 @@ def logger_problems(group: str, loggers: Sequence[str], options: Mapping[str, Ma
     """
     for name in loggers:
         if (package := PACKAGES.get(name)) and find_spec(package) is None:
-            yield f"{group}.loggers: {name!r} needs a package; pip install {package.replace('_', '-')}"
+            yield f"{group}.loggers: {name!r} needs a package; {install_command(package.replace('_', '-'))}"
     for name, values in options.items():
         path = f"{group}.logger_options.{name}"
         # The config of a run is written into the cards of its models, which are made for publication.

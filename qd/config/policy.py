@@ -12,6 +12,7 @@ from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.checkpoints.resolver import SHIPPED
 from qd.models.lora import LAYERS
+from qd.runs.extras import install_command
 
 DTYPES = ("float32", "bfloat16")
 TEMPERATURE = 0.99
@@ -37,7 +38,7 @@ class LoraConfig(Settings):
 
     def rules(self, prefix: str) -> Iterator[str]:
         if importlib.util.find_spec("peft") is None:
-            yield f"{prefix.rstrip('.')} needs the package 'peft': pip install peft"
+            yield f"{prefix.rstrip('.')} needs the package 'peft': {install_command('peft', 'lora')}"
 
 
 @dataclass

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from qd.runs.extras import require
+
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 """A folder of ``save_to_disk`` contains one of these files."""
 GENRE_COLUMNS = ("genre", "label")
@@ -108,11 +110,7 @@ def encoded(audio: Mapping[str, Any]) -> Path | bytes:
 
 
 def _library() -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError("recordings 'datasets:…' need an extra: pip install 'qd[datasets]'") from error
-    return datasets
+    return require("datasets", "datasets")
 
 
 def _reason(error: BaseException) -> str:

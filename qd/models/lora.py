@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, "LoRA") on a language model whose own weights stay as they are."""
+"""Low-rank adapters (Hu et al. 2021, "LoRA") on a language model with frozen weights."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qd.models.checkpoints.pretrained import require
 from qd.models.language_model import LanguageModel
+from qd.runs.extras import require
 
 ADAPTER = "adapter"
-"""Folder of the adapter, in peft's format, beside the merged weights."""
+"""Subfolder of a checkpoint that holds the adapter in peft's format, next to the merged weights."""
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-"""The linear layers of a decoder layer: attention to itself and to the text, and the feed-forward network."""
+"""The linear layers of a decoder layer: self-attention, cross-attention to the text, and the feed-forward network."""
 
 
 class AdaptedLanguageModel(LanguageModel):
-    """A language model W whose layers act as W + (alpha / rank) · B·A, of which A and B alone are trained.
+    """A language model whose layers compute with W + (alpha / rank) · B·A, where only A and B are trained.
 
-    ``plain`` is the model without adapters. Both read the same parameters, so that it costs no memory: it is the
-    teacher, and inside :meth:`merged` it is the student too.
+    ``plain`` is the model without adapters. Both models share the same parameters, so ``plain`` needs no extra memory.
+    It is the teacher; inside :meth:`merged` it is also the student.
 
     Args:
-        plain: the model; its parameters are frozen.
-        rank: rows of A, columns of B.
-        alpha: scale of the adapters; divided by the rank.
-        target_modules: names of the linear layers of the decoder that get adapters.
-        seed: of A; B starts at zero, and the model at ``plain``.
+        plain: Model to adapt; its parameters are frozen.
+        rank: Rows of A and columns of B.
+        alpha: Scale of the adapters before the division by the rank.
+        target_modules: Names of the decoder's linear layers that get adapters.
+        seed: Seed for the initial A. B starts at zero, so training starts at ``plain``.
 
     Raises:
-        ValueError: peft is not installed, or no layer has one of the names.
+        ValueError: peft is not installed, or the decoder has no linear layer of one of the names.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class AdaptedLanguageModel(LanguageModel):
         self.plain = plain
 
     def frozen(self, dtype: torch.dtype | None = None) -> LanguageModel:
-        """The model without adapters, which training leaves alone: no copy, hence no ``dtype`` of its own."""
+        """Returns the model without adapters. Training never changes it, so it is no copy and ignores ``dtype``."""
         return self.plain
 
     @contextmanager
     def merged(self) -> Iterator[LanguageModel]:
-        """The model without adapters, holding W + (alpha / rank) · B·A until the context ends, and then W bit by bit.
+        """Yields the plain model with the weights W + (alpha / rank) · B·A, and restores W exactly at the end.
 
-        Sampling needs it: adapters apart would cost two more products a layer and token. The sum is written where W
-        lies, and W back from a copy: subtracting what was added would leave a rounding error in the teacher each time.
+        Sampling uses it: separate adapters would cost two more products per layer and token. The sum is written in
+        place, and W is restored from a copy: subtracting the adapters again would leave rounding errors in the teacher.
         """
         weights = [(weight, weight.detach().clone()) for _, weight in self._adapted]
         try:
@@ -86,22 +86,22 @@ class AdaptedLanguageModel(LanguageModel):
             yield self.plain
         finally:
             with torch.no_grad():
-                for weight, kept in weights:
-                    weight.copy_(kept)
+                for weight, original in weights:
+                    weight.copy_(original)
 
     @property
     def adapted_weights(self) -> int:
-        """Weights that the adapters are merged into, and that are put aside meanwhile."""
+        """Number of weights that the adapters change, and that :meth:`merged` copies."""
         return sum(weight.numel() for _, weight in self._adapted)
 
     @property
     def _adapted(self) -> list[tuple[Any, Tensor]]:
-        """The layers that have adapters, and the weight W of each."""
+        """The layers with adapters, and the weight W of each."""
         from peft.tuners.lora import LoraLayer
 
         layers = [layer for layer in self.decoder.modules() if isinstance(layer, LoraLayer)]
         return [(layer, layer.get_base_layer().weight) for layer in layers]
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Writes ``adapter_config.json`` and ``adapter_model.safetensors``: peft loads them onto the decoder."""
+        """Writes ``adapter_config.json`` and ``adapter_model.safetensors``; peft can load them onto the decoder."""
         self.decoder.save_pretrained(folder)

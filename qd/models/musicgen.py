@@ -1,8 +1,8 @@
-"""MusicGen checkpoints: the language model that is trained, and the frozen text encoder and codec around it.
+"""MusicGen checkpoints: the trainable language model, and the frozen text encoder and codec around it.
 
-Both kinds of checkpoint go through ``MusicGen``: the built-in layout (``decoder/``, ``text_encoder/``, ``codec/``), and
-the transformers library's whole folder with an EnCodec codec (``facebook/musicgen-*``). Everything stays in eval mode
-at all times: the library's decoder has a dropout of 0.1, under which scoring would no longer equal the sampling policy.
+``MusicGen`` loads both layouts: the built-in one (``decoder/``, ``text_encoder/``, ``codec/``), and the transformers
+library's single folder with an EnCodec codec (``facebook/musicgen-*``). All parts stay in eval mode: the library's
+decoder has a dropout of 0.1, and with dropout the scored distribution would differ from the sampled one.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ from qd.models.lora import ADAPTER, AdaptedLanguageModel
 from qd.runs.sharding import whole_state
 
 _WEIGHTS = {"use_safetensors": True, "trained": True}
-"""Options of everything that a MusicGen is loaded from."""
+"""Loading options of every part of a MusicGen."""
 
 
 class MusicGen(nn.Module):
     """A loaded checkpoint: language model, text encoder, tokenizer and codec. Only ``lm`` has trainable parameters.
 
     Args:
-        lm: the language model.
-        text_encoder: gives ``last_hidden_state`` for the ids of ``tokenizer``; frozen here.
-        codec: codes to audio and back; frozen here.
-        library: the library's composite model that the parts were taken from, which then is what ``save`` writes.
+        lm: Language model.
+        text_encoder: Model that returns ``last_hidden_state`` for the ids of ``tokenizer``; it is frozen here.
+        tokenizer: Tokenizer of the text encoder.
+        codec: Converts codes to audio and back; it is frozen here.
+        library: The library's composite model that contains the parts; ``save`` writes it if it is given.
 
     Attributes:
-        revision: the commit that a hub name stood for when it was loaded; None of a folder.
+        revision: Commit of a model from the hub at loading time; None for a folder.
 
     Raises:
-        ValueError: if the codec's codebooks are not those of the language model.
+        ValueError: the codec and the language model have different codebooks.
     """
 
     def __init__(
@@ -65,21 +66,21 @@ class MusicGen(nn.Module):
         library: MusicgenForConditionalGeneration | None = None,
     ):
         super().__init__()
-        spoken, heard = (lm.codebooks, lm.codebook_size), (codec.codebooks, codec.codebook_size)
-        if spoken != heard:
-            sizes = f"codec has {heard[0]} codebooks of {heard[1]}, the decoder {spoken[0]} of {spoken[1]}"
+        generated, decoded = (lm.codebooks, lm.codebook_size), (codec.codebooks, codec.codebook_size)
+        if generated != decoded:
+            sizes = f"codec has {decoded[0]} codebooks of {decoded[1]}, the decoder {generated[0]} of {generated[1]}"
             raise ValueError(f"{sizes}; use the codec that the decoder was trained on.")
         self.lm = lm
         self.text_encoder = text_encoder.requires_grad_(False)
         self.codec = codec.requires_grad_(False)
         self.tokenizer = tokenizer
         self.revision: str | None = None
-        # In a tuple, so that its parts, registered above, are not registered twice.
+        # In a tuple, because the parts are already registered above; a plain attribute would register them twice.
         self._library = (library,)
         self.eval()
 
     def train(self, mode: bool = True) -> MusicGen:
-        """Stays in eval mode whatever is asked, like ``LanguageModel``."""
+        """Keeps eval mode, whatever ``mode`` is, like ``LanguageModel``."""
         return super().train(False)
 
     @classmethod
@@ -90,19 +91,19 @@ class MusicGen(nn.Module):
         revision: str | None = None,
         offline: bool = False,
     ) -> MusicGen:
-        """Loads a checkpoint by any name that ``resolve_model`` knows; the codec is always float32.
+        """Loads a checkpoint by any name that ``resolve_model`` accepts; the codec is always float32.
 
         Args:
-            name_or_folder: of the checkpoint.
-            dtype: of the language model and the text encoder.
-            revision: branch, tag or commit of a hub name that tells none, ``owner/name@revision``; None is its main
+            name_or_folder: Name or folder of the checkpoint.
+            dtype: Type of the language model and the text encoder.
+            revision: Branch, tag or commit of a hub name without one (``owner/name@revision``); None is the main
                 branch.
-            offline: look for a hub name among the models that have been downloaded, and never ask the network; so it
-                is wherever the environment has ``HF_HUB_OFFLINE=1``.
+            offline: Use only downloaded models for a hub name, and no network. ``HF_HUB_OFFLINE=1`` in the environment
+                has the same effect.
 
         Raises:
-            ValueError: if the name is unknown, a file or a weight is missing, the hub cannot be reached, or what it has
-                is no MusicGen.
+            ValueError: the name is unknown, a file or a weight is missing, the hub cannot be reached, or the model is
+                not a MusicGen.
         """
         source = resolve_model(name_or_folder)
         if (Path(source) / "decoder").is_dir():
@@ -138,19 +139,19 @@ class MusicGen(nn.Module):
         return cls(lm, model.text_encoder, tokenizer, codec, model)
 
     def adapt(self, adapters: Callable[[LanguageModel], AdaptedLanguageModel]) -> None:
-        """Freezes the language model and trains adapters on it instead, which ``adapters`` puts there."""
+        """Replaces the language model by ``adapters(lm)``, which freezes its weights and trains only the adapters."""
         self.lm = adapters(self.lm)
 
     def save(self, folder: str | Path, half: bool = False, write: bool = True) -> None:
-        """Writes the checkpoint in the layout it was loaded from, as safetensors; in float16 if ``half``.
+        """Writes the checkpoint as safetensors files, in the layout that it was loaded from.
 
-        Else each part in the type that it has, and the transformers library loads all in the language model's.
-        Adapters are merged into the weights, and stand by themselves in ``adapter/`` too.
+        Each part keeps its type unless ``half``; the transformers library loads all parts in the language model's type.
+        Adapters are merged into the weights, and also saved separately in ``adapter/``.
 
         Args:
-            folder: to write.
-            half: in float16; not of weights that are shared out over ranks.
-            write: False on all ranks but the first, which only lend it their shares.
+            folder: Output folder.
+            half: Write float16; not supported for weights that are sharded over ranks.
+            write: False on all ranks except the first one: they only contribute their shards.
         """
         folder, (library,) = Path(folder), self._library
         with self.lm.merged() as lm:
@@ -162,7 +163,7 @@ class MusicGen(nn.Module):
             self.lm.save_adapter(folder / ADAPTER)
 
     def _save_weights(self, lm: LanguageModel, states: dict[str, dict[str, Tensor]], folder: Path, half: bool) -> None:
-        # A frozen part may be coarser: a plain load shall not round off what was trained.
+        # A frozen part may have a coarser type; loading with the config's type must not round the trained weights.
         (library,), dtype = self._library, torch.float16 if half else lm.decoder.dtype
         if library is not None:
             _save_pretrained(library, states[""], folder, half)
@@ -185,15 +186,15 @@ class MusicGen(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second of the decoded audio."""
+        """Sample rate of the decoded audio, in Hz."""
         return self.codec.sample_rate
 
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Condition:
-        """Encodes prompts; row i of the condition is prompt i.
+        """Encodes prompts; row i of the condition belongs to prompt i.
 
         Raises:
-            ValueError: if there is no prompt, or one is longer than the text encoder reads.
+            ValueError: there is no prompt, or a prompt is longer than the text encoder's limit.
         """
         if isinstance(prompts, str) or len(prompts) == 0:
             raise ValueError(f"prompts must be a non-empty list of texts, got {prompts!r}.")
@@ -202,20 +203,20 @@ class MusicGen(nn.Module):
             longest = prompts[int(tokens["attention_mask"].sum(dim=1).argmax())]
             raise ValueError(f"prompt '{longest[:40]}…' has {text_too_long(longest, self.tokenizer)}")
         ids, mask = (tokens[k].to(self.device, non_blocking=True) for k in ("input_ids", "attention_mask"))
-        if ids.shape[1] == 0:  # only blank prompts, and a tokenizer without an end token
+        if ids.shape[1] == 0:  # all prompts are blank, and the tokenizer adds no end token
             return self.null_condition(len(prompts))
         states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.to(self.lm.decoder.dtype)
         return Condition(states, mask.bool())
 
     def null_condition(self, batch: int) -> Condition:
-        """The unconditional condition, see ``Condition``."""
+        """Returns the unconditional condition, see ``Condition``."""
         return Condition.null(batch, self.text_encoder.config.hidden_size, self.device, self.lm.decoder.dtype)
 
     def frames(self, seconds: float) -> int:
-        """Codec frames of a clip of this length, to the nearest frame.
+        """Returns the number of codec frames of a clip of this length, rounded to the nearest frame.
 
         Raises:
-            ValueError: if that is not at least one frame.
+            ValueError: the result is less than one frame.
         """
         if not math.isfinite(seconds) or round(seconds * self.codec.frame_rate) < 1:
             raise ValueError(f"seconds must be finite and at least {1 / self.codec.frame_rate:.3f}, got {seconds}.")
@@ -223,27 +224,26 @@ class MusicGen(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``; of a stereo model the mean over channels,
-        as embedders and scorers hear it."""
+        """Decodes codes ``(batch, codebooks, frames)`` to mono audio ``(batch, samples)``, averaged over channels."""
         return self.codec.decode(codes)
 
     def decode_channels(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, channels, samples)``, left first."""
+        """Decodes codes ``(batch, codebooks, frames)`` to audio ``(batch, channels, samples)``, left channel first."""
         if isinstance(self.codec, EncodecCodec):
             return self.codec.decode_channels(codes)
         return self.decode(codes)[:, None]
 
 
 def _load_tokenizer(source: str, text_encoder: PreTrainedModel, **hub: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a text encoder. Where its files are missing the library makes one that knows no word; an
-    encoder's own has as many tokens as it reads, but for a few that fill up its matrix."""
+    """Loads a text encoder's tokenizer, and checks its size: if files are missing, the library makes one without words.
+    A matching tokenizer has almost as many tokens as the encoder's embedding matrix, whose size may be rounded up."""
     tokenizer = load_transformers(AutoTokenizer, source, **hub)
-    has, read = len(tokenizer), text_encoder.config.vocab_size
-    if not read / 2 <= has <= read:
+    tokens, embeddings = len(tokenizer), text_encoder.config.vocab_size
+    if not embeddings / 2 <= tokens <= embeddings:
         raise ValueError(
-            f"{source!r} has a tokenizer of {has:,} tokens and a text encoder of {read:,}: tokenizer.json or "
-            "tokenizer_config.json is missing or another model's. Take both from the model that the text encoder is of "
-            "(MusicGen's is t5-base) into a folder with the checkpoint, and name that folder"
+            f"{source!r} has a tokenizer of {tokens:,} tokens and a text encoder of {embeddings:,}: tokenizer.json or "
+            "tokenizer_config.json is missing or belongs to another model. Copy both files of the text encoder's model "
+            "(t5-base for MusicGen) into a folder with the checkpoint, and name that folder"
         )
     return tokenizer
 

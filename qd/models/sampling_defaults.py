@@ -1,4 +1,4 @@
-"""How the transformers library samples a saved checkpoint when it is told nothing else."""
+"""The sampling settings that the transformers library applies to a saved checkpoint by default."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from qd.models.musicgen import MusicGen
 def save_sampling_defaults(
     folder: str | Path, music: MusicGen, temperature: float, seconds: float, guidance_scale: float = 1.0
 ) -> None:
-    """Makes a model be sampled as it was in training, or when it was measured.
+    """Writes a ``generation_config.json``, so that the library samples as in training or in the measurement.
 
-    By itself the library would keep the guidance that the base model asks for, draw from the 50 likeliest tokens, and
-    take the tokenizer's pad for the codes'.
+    Without it, the library keeps the base model's guidance, draws from the 50 likeliest tokens, and uses the
+    tokenizer's pad token for the codes.
 
     Args:
-        folder: that ``music.save`` wrote, of either layout.
-        music: what it holds.
+        folder: Folder that ``music.save`` wrote, in either layout.
+        music: The model in that folder.
         temperature: T.
-        seconds: length of a clip.
-        guidance_scale: γ; the library guides unconditionally, it knows no negative prompt.
+        seconds: Length of a clip.
+        guidance_scale: γ. The library guides against the unconditional input; it supports no negative prompt.
     """
     folder, lm = Path(folder), music.lm
-    place = folder / "decoder" if (folder / "decoder").is_dir() else folder
-    settings = GenerationConfig.from_pretrained(place)
+    model_folder = folder / "decoder" if (folder / "decoder").is_dir() else folder
+    settings = GenerationConfig.from_pretrained(model_folder)
     settings.update(
         do_sample=True,
         temperature=temperature,
@@ -39,4 +39,4 @@ def save_sampling_defaults(
         bos_token_id=lm.pad,
         pad_token_id=lm.pad,
     )
-    settings.save_pretrained(place)
+    settings.save_pretrained(model_folder)

@@ -1,4 +1,4 @@
-"""The shipped judge of adherence to the prompt: two towers, audio and text."""
+"""The shipped scorer of adherence to the prompt, with an audio tower and a text tower."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TextTowerConfig:
 
 @dataclass
 class AdherenceConfig:
-    """Both towers, and the affine map of the score; by default 0.96 M parameters."""
+    """Shapes of both towers, and the affine map of the score; by default 0.96 M parameters."""
 
     audio: AudioViTConfig = field(default_factory=tower_config)
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
@@ -64,7 +64,7 @@ class TextTower(nn.Module):
         self.projection = nn.Linear(config.width, config.embedding_width)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Unit-norm embeddings ``(batch, embedding_width)``."""
+        """Embeds texts; returns unit-norm embeddings ``(batch, embedding_width)``."""
         encodings = self.tokenizer.encode_batch(list(texts))
         device = self.positions.device
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
@@ -77,10 +77,9 @@ class TextTower(nn.Module):
 
 
 class AdherenceScorer(nn.Module):
-    """How well the audio does what the prompt says: scale · cos(audio embedding, text embedding) + offset.
+    """How well the audio matches the prompt: scale · cos(audio embedding, text embedding) + offset.
 
-    A contrastive audio–text model in the role of MuLan (Section 3.1). Prompts are encoded once a call however often
-    they repeat.
+    A contrastive audio–text model in the role of MuLan (Section 3.1). Each distinct prompt is encoded once per call.
     """
 
     name = "adherence"
@@ -94,16 +93,16 @@ class AdherenceScorer(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz; other rates are resampled."""
+        """Sample rate in Hz; other rates are resampled."""
         return self.audio.sample_rate
 
     def cosine(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        """The score before its affine map, ``(batch,)`` in [−1, 1]."""
+        """Returns the score before its affine map, ``(batch,)`` in [−1, 1]."""
         return prompt_cosine(self.audio(resample(audio, sample_rate, self.sample_rate)), prompts, self.text)
 
     @torch.no_grad()
     def forward(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        """Scores ``(batch,)``. Raises ``ValueError`` when rows and prompts do not match."""
+        """Returns scores ``(batch,)``. Raises ``ValueError`` if the numbers of clips and prompts differ."""
         check_rows(audio, prompts)
         return self.config.scale * self.cosine(audio, sample_rate, prompts) + self.config.offset
 
@@ -114,7 +113,7 @@ class AdherenceScorer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AdherenceScorer:
-        """The saved scorer, float32, frozen, in eval mode. Raises ``ValueError`` for a folder that holds none."""
+        """Loads the scorer in float32, frozen, in eval mode. Raises ``ValueError`` if the folder holds none."""
         folder = Path(folder)
         content = read_config(folder, cls.name, (CONFIG, WEIGHTS, TOKENIZER))
         audio, text = AudioViTConfig(**content.pop("audio")), TextTowerConfig(**content.pop("text"))

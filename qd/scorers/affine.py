@@ -1,4 +1,4 @@
-"""The affine map that gives a scorer a known mean and spread."""
+"""The affine map that gives a scorer a known mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def affine(raw: Tensor, deviation: float) -> tuple[float, float]:
-    """Scale and offset that give ``raw`` ``(clips,)`` mean 0 and the standard deviation asked for.
+    """Returns the scale and offset that map ``raw`` ``(clips,)`` to mean 0 and the standard deviation ``deviation``.
 
     Raises:
         ValueError: the raw scores do not vary.
@@ -14,6 +14,6 @@ def affine(raw: Tensor, deviation: float) -> tuple[float, float]:
     raw = raw.double()
     spread = float(raw.std())
     if not spread > 1e-6:
-        raise ValueError(f"raw scores have standard deviation {spread:g}; a scorer that tells clips apart is expected")
+        raise ValueError(f"raw scores have standard deviation {spread:g}; expected scores that differ between clips")
     scale = deviation / spread
     return scale, -scale * float(raw.mean())

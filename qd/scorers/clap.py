@@ -1,4 +1,4 @@
-"""Adherence by CLAP: the CLAP score."""
+"""Adherence scores from CLAP (the "CLAP score")."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from qd.models.embedders.clap import CLAP, ClapEmbedder
 from qd.scorers.cosine import CosineScorer
 
 TEXT_TOKENS = 77
-"""Tokens of a prompt that are read: those that the published models were trained with."""
+"""Maximum tokens of a prompt, as in the training of the published models."""
 
 
 class ClapTextHalf(ClapTextModelWithProjection):
-    """Takes its half of a whole model's weights, without a word about the other half."""
+    """Loads the text part of a complete model's weights, without warnings about the audio part."""
 
     _keys_to_ignore_on_load_unexpected = ["^audio_model", "^audio_projection", "^logit_scale", "position_ids$"]
 
 
 class ClapText(nn.Module):
-    """CLAP's text tower: texts → embeddings ``(texts, width)``.
+    """CLAP's text tower: maps texts to embeddings ``(texts, width)``.
 
     Args:
-        model: the tower with its projection.
-        tokenizer: the model's.
+        model: Text tower with its projection.
+        tokenizer: The model's tokenizer.
     """
 
     def __init__(self, model: ClapTextModelWithProjection, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        positions = model.config.max_position_embeddings - model.config.pad_token_id - 1  # as RoBERTa counts them
+        # RoBERTa's positions start after the pad id.
+        positions = model.config.max_position_embeddings - model.config.pad_token_id - 1
         self.tokens = min(TEXT_TOKENS, positions)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -43,10 +44,10 @@ class ClapText(nn.Module):
 
 
 def load_clap_scorer(source: str = CLAP) -> CosineScorer:
-    """Of a hub name, or of a folder with the model, its feature extractor and its tokenizer.
+    """Loads a hub name, or a folder with the model, its feature extractor and its tokenizer.
 
     Raises:
-        ValueError: it cannot be had, or is no CLAP model.
+        ValueError: the model cannot be loaded, or is not a CLAP model.
     """
     options = hub_options(source)
     model = load_transformers(ClapTextHalf, source, **options)

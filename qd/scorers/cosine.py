@@ -1,4 +1,4 @@
-"""Adherence as the cosine of a clip's and of its prompt's embedding, in the space that two towers share."""
+"""Adherence as the cosine between the embeddings of a clip and its prompt, in the shared space of two towers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from qd.scorers.protocol import check_rows
 
 
 def prompt_cosine(audio: Tensor, prompts: Sequence[str], encode: Callable[[list[str]], Tensor]) -> Tensor:
-    """Cosines ``(batch,)`` of unit-norm audio embeddings ``(batch, width)`` with those of their prompts.
+    """Returns the cosines ``(batch,)`` between audio embeddings and the embeddings of their prompts.
 
     Args:
-        audio: row i belongs to ``prompts[i]``.
-        prompts: one for each row; each text is encoded once however often it repeats.
-        encode: texts → unit-norm ``(texts, width)``.
+        audio: Unit-norm audio embeddings ``(batch, width)``; row i belongs to ``prompts[i]``.
+        prompts: One prompt per row; each distinct text is encoded once.
+        encode: Function from texts to unit-norm embeddings ``(texts, width)``.
     """
     row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
     text = encode(list(row))[[row[prompt] for prompt in prompts]]
@@ -27,13 +27,12 @@ def prompt_cosine(audio: Tensor, prompts: Sequence[str], encode: Callable[[list[
 
 
 class CosineScorer(nn.Module):
-    """A published audio–text model as a scorer: cos(audio embedding, text embedding), with no affine map: scale 1,
-    offset 0.
+    """A published audio–text model as a scorer: cos(audio embedding, text embedding), without an affine map.
 
     Args:
-        name: of the scorer.
-        audio: the audio tower.
-        text: the text tower, a module from texts to embeddings ``(texts, width)``.
+        name: Name of the scorer.
+        audio: Audio tower.
+        text: Text tower, a module from texts to embeddings ``(texts, width)``.
     """
 
     def __init__(self, name: str, audio: ClipEmbedder, text: nn.Module) -> None:
@@ -44,12 +43,12 @@ class CosineScorer(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz; other rates are resampled."""
+        """Sample rate in Hz; other rates are resampled."""
         return self.audio.sample_rate
 
     @torch.no_grad()
     def forward(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        """Scores ``(batch,)`` in [−1, 1]. Raises ``ValueError`` when rows and prompts do not match."""
+        """Returns scores ``(batch,)`` in [−1, 1]. Raises ``ValueError`` if the numbers of clips and prompts differ."""
         check_rows(audio, prompts)
-        heard = self.audio(resample(audio, sample_rate, self.sample_rate))
-        return prompt_cosine(heard, prompts, lambda texts: nn.functional.normalize(self.text(texts), dim=-1))
+        embeddings = self.audio(resample(audio, sample_rate, self.sample_rate))
+        return prompt_cosine(embeddings, prompts, lambda texts: nn.functional.normalize(self.text(texts), dim=-1))

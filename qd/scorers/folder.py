@@ -1,4 +1,4 @@
-"""What all scorers share: the folder that each is saved to, its version, the shape of the audio tower."""
+"""Shared parts of the shipped scorers: their folder format, their version, and the shape of the audio tower."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json
 
 
 def tower_config(layers: int = 4) -> AudioViTConfig:
-    """The audio tower of a shipped scorer: 25 frames a second; the mean and the standard deviation of the log-mel power
-    of the built-in world's clips were measured once."""
+    """Returns the shape of a shipped scorer's audio tower, with 25 frames a second.
+
+    The mean and standard deviation of the log-mel power were measured once on clips of the built-in world.
+    """
     return AudioViTConfig(layers=layers, embedding_width=128, hop_length=640, n_mels=96, mel_mean=-1.4, mel_std=4.9)
 
 
@@ -30,11 +32,11 @@ def save_scorer(folder: str | Path, name: str, config: Any, tensors: Mapping[str
     """Writes ``config.json`` and ``model.safetensors`` (float16 if ``half``); returns the folder.
 
     Args:
-        folder: made if needed.
-        name: of the scorer, such as ``preference``.
-        config: its dataclass; a field that is None is left out.
-        tensors: its weights.
-        half: in half precision.
+        folder: Output folder, created if needed.
+        name: Name of the scorer, such as ``preference``.
+        config: Dataclass of the scorer's settings; fields that are None are omitted.
+        tensors: Weights of the scorer.
+        half: Whether to write half precision.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,19 +48,20 @@ def save_scorer(folder: str | Path, name: str, config: Any, tensors: Mapping[str
 
 
 def read_config(folder: Path, name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> dict[str, Any]:
-    """The fields of a scorer's config. Raises ``ValueError`` where a file is missing or another scorer lies there."""
+    """Reads the fields of a scorer's config. Raises ``ValueError`` if a file is missing or of another scorer."""
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise ValueError(f"scorer folder {folder} lacks {', '.join(missing)}; expected what save_pretrained writes")
     content = read_object(folder / CONFIG)
-    if (found := content.pop("model_type", None)) != name:
-        raise ValueError(f"scorer folder {folder} holds {found!r}, expected {name!r}")
+    if (model_type := content.pop("model_type", None)) != name:
+        raise ValueError(f"scorer folder {folder} holds {model_type!r}, expected {name!r}")
     return content
 
 
 def load_weights(module: nn.Module, folder: Path) -> str:
-    """Loads the weights into the module, and returns the version: a hash of the folder's files, so that no change of a
-    score goes unnoticed.
+    """Loads the weights into the module and returns the scorer's version.
+
+    The version is a hash of the folder's files, so it changes whenever the scores may change.
 
     Raises:
         ValueError: the weights do not fit the module.

@@ -1,13 +1,14 @@
-"""The two judges of a measurement, by the names that a config gives them."""
+"""Loads the two scorers of a measurement by their names in a config."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from qd.data.world.world import BUILTIN
-from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.pretrained import check_source, split_name
 from qd.models.checkpoints.resolver import resolve_asset
 from qd.models.embedders.clap import CLAP
+from qd.runs.extras import require
 from qd.scorers.adherence import AdherenceScorer
 from qd.scorers.audiobox import AUDIOBOX, AudioboxScorer
 from qd.scorers.clap import load_clap_scorer
@@ -17,22 +18,22 @@ from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
 
 ADHERENCE = {"clap": CLAP, "muq-mulan": MUQ_MULAN}
 PREFERENCE = {"audiobox": AUDIOBOX}
-"""Kinds of other people's scorers, and which model a kind alone stands for."""
+"""Kinds of third-party scorers, with the model that a kind without a source means."""
 
 
 def load_quality(
     adherence: str = BUILTIN, preference: str = BUILTIN, adherence_weight: float = ADHERENCE_WEIGHT
 ) -> Quality:
-    """s_quality = ω · s_adherence + s_preference of the scorers of these names, frozen and in eval mode.
+    """Loads s_quality = ω · s_adherence + s_preference from the names of both scorers, frozen and in eval mode.
 
     Raises:
-        ValueError: a scorer is unknown or cannot be had, or an extra is missing.
+        ValueError: a scorer is unknown or cannot be loaded, or an extra is missing.
     """
     return Quality(load_adherence(adherence), load_preference(preference), adherence_weight)
 
 
 def load_adherence(name: str) -> Scorer:
-    """``builtin``, ``clap[:<hub name or folder>]`` or ``muq-mulan[:<hub name or folder>]``."""
+    """Loads ``builtin``, ``clap[:<hub name or folder>]`` or ``muq-mulan[:<hub name or folder>]``."""
     kind, source = split_name(name, ADHERENCE)
     if kind == "clap":
         return load_clap_scorer(source)
@@ -43,7 +44,7 @@ def load_adherence(name: str) -> Scorer:
 
 
 def load_preference(name: str) -> Scorer:
-    """``builtin``, ``audiobox[:<hub name or folder>]``, or the folder of a trained preference scorer."""
+    """Loads ``builtin``, ``audiobox[:<hub name or folder>]``, or the folder of a trained preference scorer."""
     kind, source = split_name(name, PREFERENCE)
     if kind == "audiobox":
         return AudioboxScorer.from_pretrained(source)
@@ -52,7 +53,7 @@ def load_preference(name: str) -> Scorer:
 
 
 def check_adherence(name: str) -> None:
-    """Raises what :func:`load_adherence` would raise, as far as that shows without loading a model."""
+    """Raises the errors of :func:`load_adherence` that can be detected without loading a model."""
     kind, source = split_name(name, ADHERENCE)
     if kind == "muq-mulan":
         require("muq", "muq")
@@ -66,7 +67,7 @@ def check_adherence(name: str) -> None:
 
 
 def check_preference(name: str) -> None:
-    """Raises what :func:`load_preference` would raise, as far as that shows without loading a model."""
+    """Raises the errors of :func:`load_preference` that can be detected without loading a model."""
     kind, source = split_name(name, PREFERENCE)
     if kind:
         require("audiobox_aesthetics.model.aes", "audiobox")

@@ -1,4 +1,4 @@
-"""Adherence by MuQ-MuLan (the package ``muq``, an extra), the open model nearest to the paper's MuLan."""
+"""Adherence scores from MuQ-MuLan (extra ``muq``), the open model that is most similar to the paper's MuLan."""
 
 from __future__ import annotations
 
@@ -7,47 +7,52 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qd.models.checkpoints.pretrained import load_hub_mixin, require
+from qd.models.checkpoints.pretrained import load_hub_mixin
 from qd.models.embedders.clip_embedder import FrozenEmbedder
-from qd.models.embedders.muq import bridged, lengthened
+from qd.models.embedders.muq import pad_short_clips, with_transformers_5
+from qd.runs.extras import require
 from qd.scorers.cosine import CosineScorer
 
 MUQ_MULAN = "OpenMuQ/MuQ-MuLan-large"
 
 
 class MuLanAudio(FrozenEmbedder):
-    """The audio half of a ``muq.MuQMuLan``, 10 s at 24 kHz. Zeros follow a clip shorter than 1 s; the model itself lets
-    a clip shorter than 10 s be followed by its own beginning, once at most."""
+    """The audio tower of a ``muq.MuQMuLan``, for 10 s at 24 kHz.
+
+    A clip shorter than 1 s is padded with zeros. The model extends a clip shorter than 10 s by its own beginning, at
+    most once.
+    """
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate in Hz."""
         return int(self.model.sr)
 
     @property
     def embedding_width(self) -> int:
-        """Length of an embedding; 512 for the published model."""
+        """Length of an embedding vector; 512 for the published model."""
         return int(self.model.config.mulan.dim_latent)
 
     @property
     def clip_seconds(self) -> float:
-        """The model's own length."""
+        """Length of the model's clips, in seconds."""
         return float(self.model.clip_secs)
 
     def embed_clips(self, clips: Tensor) -> Tensor:
-        """``(batch, samples)`` → ``(batch, embedding_width)``."""
-        return self.model(wavs=lengthened(clips), parallel_processing=True)
+        """Embeds clips ``(batch, samples)``; returns ``(batch, embedding_width)``."""
+        return self.model(wavs=pad_short_clips(clips), parallel_processing=True)
 
 
 class MuLanText(nn.Module):
-    """The text half: texts, English or Chinese, → embeddings ``(texts, width)``, each encoded by itself.
+    """The text tower: maps English or Chinese texts to embeddings ``(texts, width)``.
 
-    The model averages over a batch's padding too, so that texts encoded together would change each other's score.
+    Each text is encoded separately: the model averages over padding too, so texts of one batch would change each
+    other's scores.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._model = (model,)  # in a tuple: its weights are the audio half's, counted and moved once
+        self._model = (model,)  # in a tuple: the audio tower already registers these weights
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         (model,) = self._model
@@ -55,10 +60,10 @@ class MuLanText(nn.Module):
 
 
 def load_muq_mulan(source: str = MUQ_MULAN) -> CosineScorer:
-    """Of a hub name or a folder. The model's config names two further models that it is built of, by hub name too.
+    """Loads a hub name or a folder; the model's config names two further hub models that are part of it.
 
     Raises:
-        ValueError: the extra is not installed, or the model cannot be had.
+        ValueError: the extra is not installed, or the model cannot be loaded.
     """
-    model = bridged(load_hub_mixin(require("muq", "muq").MuQMuLan, source))
+    model = with_transformers_5(load_hub_mixin(require("muq", "muq").MuQMuLan, source))
     return CosineScorer("muq-mulan", MuLanAudio(model), MuLanText(model))

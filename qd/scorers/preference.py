@@ -1,4 +1,4 @@
-"""A listener's preference: a Bradley–Terry head over an audio embedder, the shipped one or one that a user trained."""
+"""Preference scores: a Bradley–Terry head on an audio embedder, shipped or trained by a user."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from qd.scorers.protocol import check_rows
 
 @dataclass
 class NamedEmbedder:
-    """An embedder that the scorer's folder does not hold: its name, and the fingerprint of the weights that the head
-    was fitted on."""
+    """An embedder outside the scorer's folder: its name, and the fingerprint of the weights at the training."""
 
     name: str = setting("", "Name of the embedder.")
     fingerprint: str = setting("", "Fingerprint of its weights.")
@@ -43,17 +42,17 @@ class PreferenceConfig:
 
 
 class PreferenceScorer(nn.Module):
-    """How much a listener likes the audio, whatever the prompt: scale · logit + offset.
+    """How much a listener likes the audio, independent of the prompt: scale · logit + offset.
 
-    The logit of a Bradley–Terry model, P(a ≻ b) = σ(logit(a) − logit(b)), in the role of the User Preference score. It
-    is a small head over an audio embedder.
+    The logit belongs to a Bradley–Terry model, P(a ≻ b) = σ(logit(a) − logit(b)), in the role of the paper's User
+    Preference score. It is the output of a small head on an audio embedder.
 
     Args:
-        config: of the scorer.
-        audio: the embedder; a new one of the shape ``config.audio`` if None.
+        config: Settings of the scorer.
+        audio: Embedder; if None, a new one of the shape ``config.audio``.
 
     Raises:
-        ValueError: the config names an embedder, and none is given.
+        ValueError: the config names an embedder, and ``audio`` is None.
     """
 
     name = "preference"
@@ -61,15 +60,17 @@ class PreferenceScorer(nn.Module):
     def __init__(self, config: PreferenceConfig, audio: Embedder | None = None) -> None:
         super().__init__()
         if audio is None and config.audio is None:
-            raise ValueError("the config has no audio embedder of its own: give the one that it names")
+            raise ValueError("the config has no audio embedder of its own: pass the one that it names")
         self.config, self.version = config, "unsaved"
         self.audio = AudioViT(config.audio) if audio is None else audio
         self.head = preference_head(self.audio.embedding_width, config.head_width)
 
     @classmethod
     def over(cls, embedder: Embedder, name: str, head_width: int) -> PreferenceScorer:
-        """A new head over a frozen embedder. An :class:`AudioViT` becomes part of the scorer and of the folder that it
-        is saved to; any other stays where it is, and is named."""
+        """Creates a scorer with a new head on a frozen embedder.
+
+        An :class:`AudioViT` becomes part of the scorer and of its folder; any other embedder is referred to by name.
+        """
         if isinstance(embedder, AudioViT):
             return cls(PreferenceConfig(embedder.config, head_width), embedder)
         named = NamedEmbedder(name, fingerprint(embedder))
@@ -77,29 +78,29 @@ class PreferenceScorer(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz; other rates are resampled."""
+        """Sample rate in Hz; other rates are resampled."""
         return self.audio.sample_rate
 
     def logit(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """The score before its affine map, ``(batch,)``."""
+        """Returns the score before its affine map, ``(batch,)``."""
         return self.head(self.audio(resample(audio, sample_rate, self.sample_rate))).squeeze(-1).float()
 
     @torch.no_grad()
     def forward(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        """Scores ``(batch,)``; the prompts are not looked at."""
+        """Returns scores ``(batch,)``; the prompts are ignored."""
         check_rows(audio, prompts)
         return self.config.scale * self.logit(audio, sample_rate) + self.config.offset
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
         """Writes ``config.json`` and ``model.safetensors`` (float16 if ``half``)."""
-        save_scorer(folder, self.name, self.config, self._kept().state_dict(), half)
+        save_scorer(folder, self.name, self.config, self._saved_part().state_dict(), half)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> PreferenceScorer:
-        """The saved scorer, float32, frozen, in eval mode.
+        """Loads the scorer in float32, frozen, in eval mode.
 
         Raises:
-            ValueError: the folder holds none, or the embedder that it names is not there or has other weights now.
+            ValueError: the folder holds no scorer, or the embedder that it names does not exist or has other weights.
         """
         folder = Path(folder)
         content = read_config(folder, cls.name)
@@ -108,32 +109,30 @@ class PreferenceScorer(nn.Module):
             AudioViTConfig(**own) if own else None, embedder=NamedEmbedder(**named) if named else None, **content
         )
         scorer = cls(config, _same_embedder(config.embedder, folder) if config.embedder else None)
-        scorer.version = load_weights(scorer._kept(), folder)
+        scorer.version = load_weights(scorer._saved_part(), folder)
         return scorer.eval().requires_grad_(False)
 
-    def _kept(self) -> nn.Module:
-        """What the folder holds: everything, or all but the embedder that is named."""
+    def _saved_part(self) -> nn.Module:
+        """The modules in the scorer's folder: all of them, or only the head if the embedder is outside."""
         return nn.ModuleDict({"head": self.head}) if self.config.embedder else self
 
 
 def preference_head(embedding_width: int, width: int) -> nn.Sequential:
-    """Embedding ``(batch, embedding_width)`` → logit ``(batch, 1)``: normalisation, and one hidden layer."""
+    """Builds the head, embedding ``(batch, embedding_width)`` → logit ``(batch, 1)``: a norm and one hidden layer."""
     return nn.Sequential(
         nn.LayerNorm(embedding_width), nn.Linear(embedding_width, width), nn.GELU(), nn.Linear(width, 1)
     )
 
 
 def _same_embedder(named: NamedEmbedder, folder: Path) -> Embedder:
-    """The embedder of that name, if its weights are the ones that the head was fitted on."""
+    """Loads the embedder, and checks that the head was fitted on its weights."""
     try:
         embedder = load_embedder(named.name)
     except ValueError as error:
+        raise ValueError(f"scorer folder {folder} was trained on an embedder that cannot be loaded: {error}") from None
+    if (actual := fingerprint(embedder)) != named.fingerprint:
         raise ValueError(
-            f"scorer folder {folder} was trained over an embedder that cannot be loaded: {error}"
-        ) from None
-    if (found := fingerprint(embedder)) != named.fingerprint:
-        raise ValueError(
-            f"scorer folder {folder} was trained over the embedder {named.name!r} with weights "
-            f"{named.fingerprint[:8]}, which now has {found[:8]}: restore those weights, or train the head anew"
+            f"scorer folder {folder} was trained on the embedder {named.name!r} with weights "
+            f"{named.fingerprint[:8]}, which now has {actual[:8]}: restore those weights, or train the scorer again"
         )
     return embedder

@@ -1,4 +1,4 @@
-"""What evaluation asks of a judge, and the paper's quality score made of two judges. Never used in training."""
+"""The scorer interface, and the paper's quality score of two scorers. Training never uses them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Protocol
 from torch import Tensor
 
 ADHERENCE_WEIGHT = 5.0
-"""ω of Section 3.1, which brings both scores to a similar range."""
+"""ω of Section 3.1, which gives both scores a similar range."""
 
 
 class Scorer(Protocol):
-    """A judge of generated audio; higher is better.
+    """A score of generated audio; higher is better.
 
     Attributes:
-        name: which judge. version: changes whenever its scores could.
-        sample_rate: at which it listens, in Hz; audio at another rate it resamples.
+        name: Name of the scorer.
+        version: Text that changes whenever the scores may change.
+        sample_rate: Sample rate in Hz; the scorer resamples other audio.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Scorer(Protocol):
     def sample_rate(self) -> int: ...
 
     def __call__(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        """Scores ``(batch,)`` of ``audio`` ``(batch, samples)``, row i asked for by ``prompts[i]``."""
+        """Returns scores ``(batch,)`` of ``audio`` ``(batch, samples)``; row i was generated for ``prompts[i]``."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,19 @@ class Quality:
 
     @property
     def description(self) -> str:
-        """ω, names and versions: ``5*clap@0123abcd+audiobox@CE+PQ-4567cdef``, what
-        :attr:`Point.scorers <qd.evaluation.points.Point>` begins with."""
+        """ω, names and versions: ``5*clap@0123abcd+audiobox@CE+PQ-4567cdef``.
+
+        :attr:`Point.scorers <qd.evaluation.points.Point>` starts with it.
+        """
         adherence, preference = (f"{scorer.name}@{scorer.version}" for scorer in (self.adherence, self.preference))
         return f"{self.adherence_weight:g}*{adherence}+{preference}"
 
     def combine(self, adherence: Tensor, preference: Tensor) -> Tensor:
-        """ω · adherence + preference, elementwise."""
+        """Returns ω · adherence + preference, elementwise."""
         return self.adherence_weight * adherence + preference
 
 
 def check_rows(audio: Tensor, prompts: Sequence[str]) -> None:
     """Raises ``ValueError`` unless there is one prompt for each clip of ``audio`` ``(batch, samples)``."""
     if len(audio) != len(prompts):
-        raise ValueError(f"{len(audio)} clips but {len(prompts)} prompts; give one prompt a clip")
+        raise ValueError(f"{len(audio)} clips but {len(prompts)} prompts; give one prompt per clip")

@@ -20,7 +20,7 @@ def opened(source: str, split: str = "all", **changes):
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"pip install 'qd\[datasets\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[datasets\]'"):
         opened("datasets:somebody/music")
 
 

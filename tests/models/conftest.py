@@ -1,4 +1,4 @@
-"""Tiny random-weight models that the tests of this folder share."""
+"""Tiny models with random weights for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ WORDS = ["a", "bad", "bright", "calm", "jazz", "piano", "quality", "rock", "slow
 
 
 def randomized(build: Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
-    """Weights large enough that logits differ clearly: the library's initial ones (0.02) are nearly uniform."""
+    """Builds a model with large weights, so that logits differ clearly: the library's initial weights (0.02) give
+    nearly uniform logits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build().eval()
@@ -54,7 +55,7 @@ def build_lm(seed: int = 0, text_width: int | None = None, **overrides) -> Langu
 
 
 def build_condition(rows: int, length: int, width: int, seed: int = 0) -> Condition:
-    """Random states; the first row has its full length, the others are shorter or as long."""
+    """Random states; the first row has the full length, the other rows are at most as long."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, length + 1, (rows,), generator=generator)
     lengths[0] = length
@@ -77,7 +78,7 @@ def build_text_encoder(width: int, seed: int = 1) -> T5EncoderModel:
 
 
 def build_library_model(channels: int = 1, text_width: int = 24) -> MusicgenForConditionalGeneration:
-    """The library's whole model: T5, EnCodec of 4 codebooks of 16 at 500 frames a second, decoder; random weights."""
+    """The library's complete model: T5, EnCodec with 4 codebooks of 16 at 500 frames a second, decoder."""
     config = EncodecConfig(
         sampling_rate=4_000, upsampling_ratios=[4, 2], target_bandwidths=[8.0], codebook_size=16, hidden_size=8,
         num_filters=2, num_lstm_layers=1,
@@ -115,7 +116,7 @@ def make_library_model() -> Callable[..., MusicgenForConditionalGeneration]:
 
 @pytest.fixture(scope="session")
 def encodec_checkpoint(tmp_path_factory) -> Path:
-    """A folder as the library saves it, in several safetensors shards, with tokenizer files."""
+    """Folder in the library's layout, with several safetensors shards and tokenizer files."""
     folder = tmp_path_factory.mktemp("musicgen") / "encodec"
     build_library_model().save_pretrained(folder, max_shard_size="40KB")
     build_tokenizer().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What a run saves is of use to the transformers library alone: shown by processes that never import this project."""
+"""The transformers library can use the weights of a run by itself, in processes that never import this project."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ assert "transformers" in sys.modules and not any(name.split(".")[0] == "qd" for 
 
 
 def save_step(folder: Path, checkpoint: Path, dtype: str = "float32") -> Path:
-    """A step folder, as a run of the checkpoint saves it."""
+    """Saves a step folder like a run of the checkpoint."""
     music = load_policy(ModelConfig(str(checkpoint), dtype=dtype))
     with torch.no_grad():
         for weight in music.lm.parameters():
@@ -70,16 +70,16 @@ def save_step(folder: Path, checkpoint: Path, dtype: str = "float32") -> Path:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, make_library_model, encodec_checkpoint, tiny_model) -> dict[str, Path]:
-    """Three step folders and merges; in each, what its card shows, and what a test adds, was run by another process."""
-    place = tmp_path_factory.mktemp("export")
-    make_library_model(channels=2).save_pretrained(place / "base")
-    MusicGen.load(encodec_checkpoint).tokenizer.save_pretrained(place / "base")
-    bases = {"mono": encodec_checkpoint, "stereo": place / "base", "parts": tiny_model}
-    folders = {name: save_step(place / name, checkpoint) for name, checkpoint in bases.items()}
+    """Three step folders and merges; another process has run the code of each card, and some test code, in them."""
+    root = tmp_path_factory.mktemp("export")
+    make_library_model(channels=2).save_pretrained(root / "base")
+    MusicGen.load(encodec_checkpoint).tokenizer.save_pretrained(root / "base")
+    bases = {"mono": encodec_checkpoint, "stereo": root / "base", "parts": tiny_model}
+    folders = {name: save_step(root / name, checkpoint) for name, checkpoint in bases.items()}
     for name in ("mono", "parts"):
-        folders[f"merged {name}"] = merge(str(folders[name]), str(bases[name]), lam=0.3, out=place / f"merged {name}")
-    more = {name: PARTS if name.endswith("parts") else PIPELINE for name in folders}
-    arguments = [text for name, folder in folders.items() for text in (str(folder), more[name])]
+        folders[f"merged {name}"] = merge(str(folders[name]), str(bases[name]), lam=0.3, out=root / f"merged {name}")
+    added = {name: PARTS if name.endswith("parts") else PIPELINE for name in folders}
+    arguments = [text for name, folder in folders.items() for text in (str(folder), added[name])]
     result = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return folders
@@ -87,7 +87,7 @@ def exported(tmp_path_factory, make_library_model, encodec_checkpoint, tiny_mode
 
 @torch.no_grad()
 def greedy(folder: Path) -> torch.Tensor:
-    """Our own clip ``(samples,)`` of the likeliest codes, mean over channels."""
+    """This project's clip ``(samples,)`` of the likeliest codes, averaged over channels."""
     music = MusicGen.load(folder)
     return music.decode(Sampler(music.lm).sample(music.condition([PROMPT]), FRAMES, greedy=True).codes)[0]
 
@@ -129,7 +129,7 @@ def test_the_parts_of_a_built_in_model_load(name, exported):
 
 
 @pytest.mark.parametrize("layout", ["encodec_checkpoint", "tiny_model"])
-def test_a_text_encoder_in_bfloat16_rounds_nothing_else(layout, request, tmp_path):
+def test_a_text_encoder_in_bfloat16_does_not_round_other_parts(layout, request, tmp_path):
     checkpoint = request.getfixturevalue(layout)
     start, step = tmp_path / "start", save_step(tmp_path, checkpoint, "bfloat16")
     load_policy(ModelConfig(str(checkpoint), dtype="bfloat16")).save(start)
@@ -140,8 +140,8 @@ def test_a_text_encoder_in_bfloat16_rounds_nothing_else(layout, request, tmp_pat
     ):
         assert not any("bfloat16" in config.read_text() for config in folder.rglob("config.json"))
         if layout == "encodec_checkpoint":
-            whole = MusicgenForConditionalGeneration.from_pretrained(folder)
-            parts, codec = (whole.decoder, whole.text_encoder), whole.audio_encoder.state_dict()
+            model = MusicgenForConditionalGeneration.from_pretrained(folder)
+            parts, codec = (model.decoder, model.text_encoder), model.audio_encoder.state_dict()
             torch.testing.assert_close(codec, MusicGen.load(checkpoint).codec.model.state_dict(), rtol=0, atol=0)
         else:
             kinds = {"decoder": MusicgenForCausalLM, "text_encoder": T5EncoderModel}

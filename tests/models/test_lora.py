@@ -1,4 +1,4 @@
-"""Adapters: no second copy of the weights, the base untouched, and the same model whether merged or not."""
+"""Adapters: no second copy of the weights, an unchanged base, and equal results with merged and separate adapters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROMPTS = ["a slow jazz tune", "fast drums"]
 
 
 def moved(lm: AdaptedLanguageModel, std: float = 0.3) -> AdaptedLanguageModel:
-    """Adapters that have learnt something: the fresh ones change nothing."""
+    """Gives the adapters non-zero weights; new adapters have no effect."""
     generator = torch.Generator().manual_seed(1)
     for name, weight in lm.named_parameters():
         if "lora_B" in name:
@@ -49,7 +49,7 @@ def logits(music: MusicGen, lm: LanguageModel) -> Tensor:
 
 
 @torch.no_grad()
-def test_fresh_adapters_change_nothing(base: MusicGen, real_checkpoint: Path) -> None:
+def test_new_adapters_have_no_effect(base: MusicGen, real_checkpoint: Path) -> None:
     expected = logits(base, base.lm)
     fresh = AdaptedLanguageModel(base.lm)
     assert torch.equal(logits(base, fresh), expected)
@@ -60,7 +60,7 @@ def test_fresh_adapters_change_nothing(base: MusicGen, real_checkpoint: Path) ->
 
 
 @torch.no_grad()
-def test_the_teacher_is_the_base_and_no_weight_lies_twice_in_memory(adapted: MusicGen, base: MusicGen) -> None:
+def test_the_teacher_is_the_base_and_no_weight_is_in_memory_twice(adapted: MusicGen, base: MusicGen) -> None:
     teacher = adapted.lm.frozen()
     assert torch.equal(logits(adapted, teacher), logits(base, base.lm))
     assert (logits(adapted, adapted.lm) - logits(base, base.lm)).abs().max() > 0.1
@@ -73,7 +73,7 @@ def test_the_teacher_is_the_base_and_no_weight_lies_twice_in_memory(adapted: Mus
 
 
 @torch.no_grad()
-def test_merged_it_is_the_same_model_and_then_the_base_bit_by_bit(adapted: MusicGen) -> None:
+def test_merging_gives_the_same_model_and_restores_the_base_exactly(adapted: MusicGen) -> None:
     before, apart = fingerprint(adapted.lm.plain), logits(adapted, adapted.lm)
     with adapted.lm.merged() as plain:
         assert fingerprint(plain) != before
@@ -86,7 +86,7 @@ def test_merged_it_is_the_same_model_and_then_the_base_bit_by_bit(adapted: Music
 
 @torch.no_grad()
 def test_the_sampler_samples_from_base_and_adapters(adapted: MusicGen, base: MusicGen) -> None:
-    """Its greedy codes have the log-probabilities that a forward pass with the adapters apart gives them."""
+    """The greedy codes have the log-probabilities of a forward pass with separate adapters."""
     condition = adapted.condition(PROMPTS)
     drawn = Sampler(adapted.lm).sample(condition, 7, greedy=True)
     delayed, mask = delay(drawn.codes, adapted.lm.pad, adapted.lm.channels)
@@ -129,13 +129,13 @@ def test_unknown_layers_are_named(base: MusicGen) -> None:
 
 
 def test_a_missing_package_is_named_with_its_extra(base: MusicGen, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = builtins.__import__
+    original = builtins.__import__
 
     def without(name, *arguments, **options):
         if name.split(".")[0] == "peft":
             raise ImportError("No module named 'peft'")
-        return found(name, *arguments, **options)
+        return original(name, *arguments, **options)
 
     monkeypatch.setattr("importlib.import_module", lambda name: without(name))
-    with pytest.raises(ValueError, match=r"'peft' is needed: pip install 'qd\[lora\]'"):
+    with pytest.raises(ValueError, match=r"'peft'.*pip install -e '\.\[lora\]'"):
         AdaptedLanguageModel(base.lm)

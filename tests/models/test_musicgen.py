@@ -22,7 +22,7 @@ def random_codes(lm: LanguageModel, batch: int, frames: int) -> torch.Tensor:
 
 
 def library_logits(model, delayed, condition):
-    """Logits of the library's whole model from text-encoder states; its decoder input starts with a pad."""
+    """Logits of the library's complete model from text-encoder states; its decoder input starts with a pad."""
     inputs = torch.cat([torch.full_like(delayed[..., :1], 16), delayed[..., :-1]], dim=-1)
     outputs = model(
         encoder_outputs=(condition.states,),
@@ -102,7 +102,7 @@ def test_a_copy_is_independent(make_lm, make_condition):
 def test_wrong_pad_token_is_refused(make_lm):
     decoder = make_lm().decoder
     decoder.config.pad_token_id = 0
-    with pytest.raises(ValueError, match="pad_token_id must equal vocab_size=16, got 0"):
+    with pytest.raises(ValueError, match="pad_token_id.*vocab_size=16.*got 0"):
         LanguageModel(decoder)
 
 
@@ -121,7 +121,7 @@ def test_condition_rows(make_condition):
 
 @pytest.fixture(scope="module", params=["tiny_model", "encodec_checkpoint"])
 def folder(request):
-    """Both layouts go through one class."""
+    """A checkpoint in each layout."""
     return request.getfixturevalue(request.param)
 
 
@@ -183,10 +183,8 @@ def test_saves_and_reloads_equal(model, tmp_path):
 
 def test_half_precision_is_half_the_size_and_close(model, tmp_path):
     model.save(tmp_path / "half", half=True)
-    model.save(tmp_path / "whole")
-    sizes = [
-        sum(file.stat().st_size for file in (tmp_path / kind).rglob("*.safetensors")) for kind in ("half", "whole")
-    ]
+    model.save(tmp_path / "full")
+    sizes = [sum(file.stat().st_size for file in (tmp_path / kind).rglob("*.safetensors")) for kind in ("half", "full")]
     assert sizes[0] < 0.7 * sizes[1]
     again = MusicGen.load(tmp_path / "half")
     assert next(model.lm.parameters()).dtype == torch.float32
@@ -211,23 +209,23 @@ def test_equal_widths_need_no_projection(tiny_model, make_lm, tmp_path):
     assert isinstance(again.lm.projection, nn.Identity) and equal_weights(again, plain)
 
 
-def test_saved_whole_folder_is_the_librarys(encodec_checkpoint, tmp_path):
+def test_a_saved_library_folder_loads_with_the_library(encodec_checkpoint, tmp_path):
     MusicGen.load(encodec_checkpoint).save(tmp_path)
     saved, original = (json.loads((path / "config.json").read_text()) for path in (tmp_path, encodec_checkpoint))
     assert saved["model_type"] == "musicgen" and saved["decoder"].items() >= original["decoder"].items()
     assert AutoProcessor.from_pretrained(tmp_path).feature_extractor.sampling_rate == 4_000
 
 
-def test_a_codec_of_other_codes_is_refused(model, make_lm):
+def test_a_codec_with_other_codebooks_is_refused(model, make_lm):
     with pytest.raises(ValueError, match="codec has 4 codebooks of 16, the decoder 2 of 16"):
         MusicGen(make_lm(num_codebooks=2), model.text_encoder, model.tokenizer, model.codec)
 
 
 def test_bad_input_is_named(model):
-    with pytest.raises(ValueError, match=r"prompts must be a non-empty list of texts, got \[\]"):
+    with pytest.raises(ValueError, match=r"prompts .*got \[\]"):
         model.condition([])
     with pytest.raises(ValueError, match="got 'one text'"):
         model.condition("one text")
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"seconds must be finite and at least .*got {seconds}"):
+        with pytest.raises(ValueError, match=f"seconds .*got {seconds}"):
             model.frames(seconds)

@@ -1,4 +1,4 @@
-"""Ours beside the library's own, on checkpoints with its classes and config values: scores, guidance, greedy codes."""
+"""Comparison with the library on checkpoints with its classes and config values: scores, guidance, greedy codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inputs(real_checkpoint: Path) -> dict[str, Tensor]:
 
 
 def delayed_by_the_library(model: MusicgenForConditionalGeneration, codes: Tensor) -> Tensor:
-    """The library's decoder inputs of codes ``(batch, codebooks, frames)``, flat ``(batch · codebooks, steps)``."""
+    """Delays codes ``(batch, codebooks, frames)`` with the library; returns its ``(batch · codebooks, steps)``."""
     batch, codebooks, frames = codes.shape
     start = torch.full((batch * codebooks, 1), 2048)
     length = frames + codebooks // model.decoder.config.audio_channels
@@ -59,16 +59,16 @@ def test_scores_equal_the_librarys_forward_with_its_delay(ours, library, inputs)
     codes = codes_for(ours)
     ids = delayed_by_the_library(library, codes)
     delayed, _ = delay(codes, ours.lm.pad, ours.lm.channels)
-    assert torch.equal(ids.view(2, ours.lm.codebooks, -1)[..., 1:], delayed)  # after a start of pads
+    assert torch.equal(ids.view(2, ours.lm.codebooks, -1)[..., 1:], delayed)  # without the first column of pads
     expected = library(**inputs, decoder_input_ids=ids[:, :-1]).logits.view(2, ours.lm.codebooks, -1, 2048)
     logits = ours.lm.logits(delayed, ours.condition(PROMPTS))
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
-    assert (logits[0] - logits[1]).abs().max() > 0.1  # the text is heard
+    assert (logits[0] - logits[1]).abs().max() > 0.1  # the text has an effect
 
 
 @torch.no_grad()
 def test_guided_scores_equal_the_librarys_unconditional_branch(ours, library, inputs) -> None:
-    """Its rows: encoder states, then zeros with a zero mask, which is what "unconditional" means."""
+    """The library's rows are encoder states, then zeros with a zero mask, which means "unconditional"."""
     codes = codes_for(ours)
     ids = delayed_by_the_library(library, codes)[:, :-1]
     states = library.text_encoder(**inputs).last_hidden_state
@@ -87,7 +87,7 @@ def test_guided_scores_equal_the_librarys_unconditional_branch(ours, library, in
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @torch.no_grad()
 def test_greedy_codes_equal_generates(ours, library, inputs, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``generate`` returns audio alone: its codes are taken where it hands them to the codec."""
+    """``generate`` only returns audio, so the test intercepts the codes that it passes to the codec."""
     decoded: list[Tensor] = []
     decode = library.audio_encoder.decode
 
@@ -102,9 +102,9 @@ def test_greedy_codes_equal_generates(ours, library, inputs, scale: float, monke
     sampled = Sampler(ours.lm).sample(ours.condition(PROMPTS), FRAMES, greedy=True, guidance_scale=scale)
     assert torch.equal(sampled.codes, expected)
     assert len(expected.unique()) > 10
-    heard = ours.decode(sampled.codes)
-    torch.testing.assert_close(heard, audio.mean(dim=1), atol=1e-4, rtol=1e-4)
+    decoded_audio = ours.decode(sampled.codes)
+    torch.testing.assert_close(decoded_audio, audio.mean(dim=1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(ours.decode_channels(sampled.codes), audio, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(encodec, "SAMPLES_AT_ONCE", 1)  # clip by clip
+    monkeypatch.setattr(encodec, "SAMPLES_AT_ONCE", 1)  # one clip at a time
     torch.testing.assert_close(ours.decode_channels(sampled.codes), audio, atol=1e-4, rtol=1e-4)
-    assert heard.shape == (2, FRAMES * 640) and ours.sample_rate == 32_000
+    assert decoded_audio.shape == (2, FRAMES * 640) and ours.sample_rate == 32_000

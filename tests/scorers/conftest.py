@@ -13,7 +13,7 @@ from tests.scorers.stand_ins import MULAN_CONFIG, TARGETS, WIDTH, AesMultiOutput
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Holds ``muq``, ``mulan`` and ``audiobox``; the packages can be imported."""
+    """Folder with the models ``muq``, ``mulan`` and ``audiobox``; their packages can be imported."""
     for name, module in packages().items():
         monkeypatch.setitem(sys.modules, name, module)
     with torch.random.fork_rng():
@@ -27,6 +27,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither package can be imported, whatever is installed."""
+    """Makes both packages impossible to import, even if they are installed."""
     for name in packages():
         monkeypatch.setitem(sys.modules, name, None)

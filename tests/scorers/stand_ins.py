@@ -1,8 +1,8 @@
 """Stand-ins for the packages ``muq`` and ``audiobox_aesthetics``, which need torchaudio and real weights.
 
-They have the interface that the packages document, load and save as theirs do (``huggingface_hub``'s mixin), and the
-habits that an adapter must know of: MuQ-MuLan lets a short clip be followed by its own beginning, and averages a text
-over the padding of its batch; Audiobox masks what is no audio and rates on a standardised scale.
+They have the documented interface of the packages, load and save with the same mixin of ``huggingface_hub``, and show
+the behaviour that an adapter must handle: MuQ-MuLan extends a short clip by its own beginning, and averages a text over
+the padding of its batch; Audiobox masks padding and returns standardised ratings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TARGETS = {axis: {"mean": 5.0 + i, "std": 1.0 + 0.5 * i} for i, axis in enumerat
 
 
 class MuQ(nn.Module, PyTorchModelHubMixin):
-    """Audio ``(batch, samples)`` at 24 kHz → 25 states a second."""
+    """Maps audio ``(batch, samples)`` at 24 kHz to 25 states a second."""
 
     def __init__(self, config: dict) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class MuQMuLan(nn.Module, PyTorchModelHubMixin):
 
 
 class AesMultiOutput(nn.Module, PyTorchModelHubMixin):
-    """Axis → standardised rating of each window, from what the mask leaves of it."""
+    """Returns standardised ratings of each window by axis, from the unmasked part of the window."""
 
     def __init__(self, target_transform: dict | None = None) -> None:
         super().__init__()
@@ -70,13 +70,13 @@ class AesMultiOutput(nn.Module, PyTorchModelHubMixin):
         wav, mask = batch["wav"], batch["mask"]
         assert wav.shape[1:] == mask.shape[1:] == (1, 160_000) and mask.dtype == torch.bool
         wav, mask = wav.squeeze(1), mask.squeeze(1)
-        kept = mask.sum(dim=1)
-        heard = torch.stack([(wav * mask).sum(1), (wav.square() * mask).sum(1), (wav.abs() * mask).sum(1)], 1)
-        return {axis: layer(heard / kept[:, None]).squeeze(1) for axis, layer in self.proj_layer.items()}
+        length = mask.sum(dim=1)
+        moments = torch.stack([(wav * mask).sum(1), (wav.square() * mask).sum(1), (wav.abs() * mask).sum(1)], 1)
+        return {axis: layer(moments / length[:, None]).squeeze(1) for axis, layer in self.proj_layer.items()}
 
 
 def packages() -> dict[str, ModuleType]:
-    """What ``sys.modules`` holds where both packages are installed."""
+    """Returns the entries of ``sys.modules`` for both packages."""
     modules = {name: ModuleType(name) for name in ("muq", "audiobox_aesthetics", "audiobox_aesthetics.model")}
     aes = modules["audiobox_aesthetics.model.aes"] = ModuleType("audiobox_aesthetics.model.aes")
     modules["muq"].MuQ, modules["muq"].MuQMuLan, aes.AesMultiOutput = MuQ, MuQMuLan, AesMultiOutput

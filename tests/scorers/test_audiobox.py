@@ -1,4 +1,4 @@
-"""The adapter of Audiobox Aesthetics: against a stand-in of the package, and against it where it is installed."""
+"""The adapter of Audiobox Aesthetics, compared with a stand-in of the package, and with the package if installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clips(count: int, seconds: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seconds", [0.01, 4.0, 10.0, 14.0, 25.0])
-def test_ratings_are_those_of_a_loop_over_clips_windows_and_axes(published, seconds):
+def test_ratings_equal_a_loop_over_clips_windows_and_axes(published, seconds):
     scorer, model = load_preference(f"audiobox:{published / 'audiobox'}"), AesMultiOutput(TARGETS)
     model.load_state_dict(scorer.model.state_dict())
     audio, expected = clips(3, seconds), []
@@ -52,12 +52,12 @@ def test_rate_version_and_state(published):
 
 
 def test_the_missing_extra_is_named(no_packages, tmp_path):
-    with pytest.raises(ValueError, match=r"'audiobox_aesthetics' is needed: pip install 'qd\[audiobox\]'"):
+    with pytest.raises(ValueError, match=r"'audiobox_aesthetics'.*pip install -e '\.\[audiobox\]'"):
         load_preference(f"audiobox:{tmp_path}")
 
 
 @pytest.mark.parametrize("seconds", [0.5, 4.0, 14.0])
-def test_the_real_package_rates_as_its_own_predictor(tmp_path, monkeypatch, seconds):
+def test_the_real_package_rates_like_its_own_predictor(tmp_path, monkeypatch, seconds):
     infer = pytest.importorskip(
         "audiobox_aesthetics.infer", exc_type=ImportError, reason="the extra `audiobox` is not installed"
     )

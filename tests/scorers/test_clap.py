@@ -16,7 +16,7 @@ def clips(count: int, samples: int = 60_000) -> torch.Tensor:
     return 0.2 * torch.randn(count, samples, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_score_is_the_librarys_cosine(tiny_clap):
+def test_the_score_equals_the_librarys_cosine(tiny_clap):
     scorer = load_adherence(f"clap:{tiny_clap}")
     model, extractor = ClapModel.from_pretrained(tiny_clap), ClapFeatureExtractor.from_pretrained(tiny_clap)
     tokenizer, audio = AutoTokenizer.from_pretrained(tiny_clap), clips(3)
@@ -28,7 +28,7 @@ def test_the_score_is_the_librarys_cosine(tiny_clap):
     assert scores.std() > 0.01 and scores.dtype == torch.float32
 
 
-def test_each_prompt_is_encoded_once_a_call_and_alone_counts_as_together(tiny_clap, monkeypatch):
+def test_each_prompt_is_encoded_once_per_call_independently_of_others(tiny_clap, monkeypatch):
     scorer = load_adherence(f"clap:{tiny_clap}")
     together, encoded = scorer(clips(3), RATE, PROMPTS), []
     encode = scorer.text.forward
@@ -46,14 +46,14 @@ def test_other_rates_are_resampled(tiny_clap):
     assert scorer.sample_rate == RATE
 
 
-def test_any_text_and_silence_score_finitely_and_what_is_too_long_is_cut(tiny_clap):
+def test_any_text_and_silence_have_finite_scores_and_long_texts_are_cut(tiny_clap):
     scorer = load_adherence(f"clap:{tiny_clap}")
-    letters = "x" * (TEXT_TOKENS - 2)  # and two special tokens: the tokenizer knows letters alone
+    letters = "x" * (TEXT_TOKENS - 2)  # plus two special tokens; the tokenizer has one token per letter
     scores = scorer(torch.zeros(4, 1000), RATE, ["", "日本 🎶", letters, letters + "and more of it"])
     assert scores.isfinite().all() and scores[2] == scores[3] != scores[0]
 
 
-def test_the_version_is_of_the_weights(tiny_clap, fusing_clap, tmp_path):
+def test_the_version_depends_on_the_weights(tiny_clap, fusing_clap, tmp_path):
     ClapModel.from_pretrained(tiny_clap).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_clap).save_pretrained(tmp_path)
     ClapFeatureExtractor.from_pretrained(tiny_clap).save_pretrained(tmp_path)
@@ -62,7 +62,7 @@ def test_the_version_is_of_the_weights(tiny_clap, fusing_clap, tmp_path):
     assert load_adherence(f"clap:{tiny_clap}").name == "clap"
 
 
-def test_it_is_frozen_in_eval_mode_and_refuses_what_does_not_match(tiny_clap):
+def test_it_is_frozen_in_eval_mode_and_refuses_a_wrong_number_of_prompts(tiny_clap):
     scorer = load_adherence(f"clap:{tiny_clap}")
     assert not scorer.training and not any(p.requires_grad for p in scorer.parameters())
     with pytest.raises(ValueError, match="2 clips but 3 prompts"):

@@ -1,4 +1,4 @@
-"""The adapters of MuQ and MuQ-MuLan: against stand-ins of the package, and against it where it is installed."""
+"""The adapters of MuQ and MuQ-MuLan, compared with stand-ins of the package, and with the package if installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import RobertaTokenizer, Wav2Vec2ConformerConfig, XLMRobertaCo
 
 from qd.models.checkpoints.pretrained import load_hub_mixin
 from qd.models.embedders.loading import Embedder, load_embedder
-from qd.models.embedders.muq import bridged
+from qd.models.embedders.muq import with_transformers_5
 from qd.scorers.loading import load_adherence
 from tests.scorers.stand_ins import LATENT, WIDTH, MuQ, MuQMuLan
 
@@ -37,7 +37,7 @@ def test_the_embedding_is_the_mean_of_the_last_states(published):
     assert not embedder.train().training and not any(p.requires_grad for p in embedder.parameters())
 
 
-def test_long_audio_is_heard_in_windows_and_short_audio_is_followed_by_zeros(published):
+def test_long_audio_is_embedded_in_windows_and_short_audio_is_padded(published):
     embedder = load_embedder(f"muq:{published / 'muq'}")
     first, second = clips(2, 10.0)
     mean = embedder(torch.stack([first, second])).mean(0)
@@ -59,7 +59,7 @@ def test_adherence_is_the_cosine_of_each_clip_with_its_own_prompt(published):
     assert (scorer.name, scorer.sample_rate, scorer.audio.embedding_width) == ("muq-mulan", RATE, LATENT)
 
 
-def test_weights_are_held_once_and_make_the_version(published, tmp_path):
+def test_weights_are_in_memory_once_and_define_the_version(published, tmp_path):
     scorer = load_adherence(f"muq-mulan:{published / 'mulan'}")
     assert sum(p.numel() for p in scorer.parameters()) == 3 * LATENT + 128 * LATENT
     weights = load_file(published / "mulan/model.safetensors")
@@ -67,40 +67,40 @@ def test_weights_are_held_once_and_make_the_version(published, tmp_path):
     assert load_adherence(f"muq-mulan:{published / 'mulan'}").version != scorer.version
 
 
-def test_missing_weights_and_models_are_told(published, monkeypatch):
+def test_missing_weights_and_models_are_reported(published, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     weights = load_file(published / "muq/model.safetensors")
     del weights["linear.bias"]
     save_file(weights, published / "muq/model.safetensors")
-    with pytest.raises(ValueError, match="lacks 1 weights of this model, linear.bias"):
+    with pytest.raises(ValueError, match="lacks 1 weights.*linear.bias"):
         load_embedder(f"muq:{published / 'muq'}")
     (published / "muq/model.safetensors").rename(published / "muq/pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"muq' lacks model.safetensors; expected .* pickled weights are not read"):
+    with pytest.raises(ValueError, match=r"muq' lacks model.safetensors.*pickled"):
         load_embedder(f"muq:{published / 'muq'}")
-    with pytest.raises(ValueError, match="does not exist; expected a folder or a hub name"):
+    with pytest.raises(ValueError, match="does not exist.*hub name"):
         load_embedder("muq:no-such-folder")
 
 
-def test_of_a_hub_name_nothing_is_downloaded_that_is_not_read(published, monkeypatch):
-    asked = []
+def test_only_needed_files_of_a_hub_model_are_downloaded(published, monkeypatch):
+    requests = []
     monkeypatch.setattr(
         "qd.models.checkpoints.pretrained.snapshot_download",
-        lambda name, **options: asked.append((name, options)) or str(published / "muq"),
+        lambda name, **options: requests.append((name, options)) or str(published / "muq"),
     )
     monkeypatch.setattr("qd.models.checkpoints.pretrained.hub_commit", lambda name, revision: "c0ffee")
     load_embedder("muq:owner/name")
-    read = ["config.json", "model.safetensors"]
-    assert asked == [("owner/name", {"revision": "c0ffee", "allow_patterns": read})]
+    patterns = ["config.json", "model.safetensors"]
+    assert requests == [("owner/name", {"revision": "c0ffee", "allow_patterns": patterns})]
 
 
 def test_the_missing_extra_is_named(no_packages, tmp_path):
     for load, name in ((load_embedder, "muq"), (load_adherence, "muq-mulan")):
-        with pytest.raises(ValueError, match=r"package 'muq' is needed: pip install 'qd\[muq\]'"):
+        with pytest.raises(ValueError, match=r"package 'muq'.*pip install -e '\.\[muq\]'"):
             load(f"{name}:{tmp_path}")
 
 
 def real_muq(folder: Path):
-    """The package's own model, small: a conformer of 2 layers behind the published mel spectrogram."""
+    """The package's own model in a small size: the published mel spectrogram and a conformer with 2 layers."""
     muq = pytest.importorskip("muq", exc_type=ImportError, reason="the extra `muq` is not installed")
     settings = Wav2Vec2ConformerConfig(
         num_attention_heads=2,
@@ -126,8 +126,8 @@ def real_muq(folder: Path):
     return load_hub_mixin(muq.MuQ, str(folder))
 
 
-def test_the_real_package_embeds_as_its_layers_do_one_by_one(tmp_path):
-    model, audio = bridged(real_muq(tmp_path / "muq")), clips(2, 2.0)
+def test_the_real_package_embeds_like_its_layers_one_by_one(tmp_path):
+    model, audio = with_transformers_5(real_muq(tmp_path / "muq")), clips(2, 2.0)
     features = model.model.preprocessing(audio, ["melspec_2048"])
     states = model.model.conv(model.model.normalize(features)["melspec_2048"])
     encoder, expected = model.model.conformer, []
@@ -138,17 +138,17 @@ def test_the_real_package_embeds_as_its_layers_do_one_by_one(tmp_path):
             states = layer(states, attention_mask=None, relative_position_embeddings=positions)
             states = states[0] if isinstance(states, tuple) else states
         expected.append(encoder.layer_norm(states))
-        found = model(audio, output_hidden_states=True).hidden_states
-    assert len(found) == 3
-    for ours, theirs in zip(found, expected, strict=True):
+        hidden = model(audio, output_hidden_states=True).hidden_states
+    assert len(hidden) == 3
+    for ours, theirs in zip(hidden, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     embedding = load_embedder(f"muq:{tmp_path / 'muq'}")(audio, RATE)
-    torch.testing.assert_close(embedding, F.normalize(found[-1].mean(dim=1), dim=-1))
+    torch.testing.assert_close(embedding, F.normalize(hidden[-1].mean(dim=1), dim=-1))
     assert load_embedder(f"muq:{tmp_path / 'muq'}")(torch.zeros(1, 1)).isfinite().all()
 
 
-def test_the_real_packages_mulan_scores_as_it_does_itself(tmp_path):
-    """Its text tower is of XLM-RoBERTa's, by a name that must hold "xlm-roberta"."""
+def test_the_adapter_scores_like_the_real_mulan(tmp_path):
+    """Its text tower is an XLM-RoBERTa, whose name must contain "xlm-roberta"."""
     real_muq(tmp_path / "muq")
     from muq import MuQMuLan as RealMuLan
 
@@ -175,7 +175,10 @@ def test_the_real_packages_mulan_scores_as_it_does_itself(tmp_path):
     )
     audio = clips(3, 4.0)
     with torch.no_grad():
-        embeddings, texts = bridged(model)(wavs=audio), torch.cat([model(texts=[prompt]) for prompt in PROMPTS])
+        embeddings, texts = (
+            with_transformers_5(model)(wavs=audio),
+            torch.cat([model(texts=[prompt]) for prompt in PROMPTS]),
+        )
         expected = model.calc_similarity(embeddings, texts).diagonal()
     torch.testing.assert_close(scorer(audio, RATE, PROMPTS), expected)
     assert scorer(torch.zeros(1, 1), RATE, ["a"]).isfinite().all()

@@ -25,7 +25,7 @@ def seeded(build, seed: int = 0):
 
 
 class Foreign(nn.Module):
-    """An embedder that is no AudioViT: loudness in four parts of the clip, weighted."""
+    """An embedder that is not an AudioViT: the weighted loudness of four parts of the clip."""
 
     sample_rate, embedding_width, clip_seconds = 8_000, 4, 0.5
 
@@ -41,7 +41,7 @@ class Foreign(nn.Module):
 
 @pytest.fixture
 def foreign(monkeypatch):
-    """Stands in for an embedder of another library, that is found by name."""
+    """Replacement for an embedder of another library, loaded by name."""
     embedder = seeded(Foreign)
     monkeypatch.setattr(module, "load_embedder", {"clap:x": embedder}.__getitem__)
     return embedder
@@ -59,13 +59,13 @@ def test_is_an_affine_logit_and_ignores_prompts():
     torch.testing.assert_close(scorer(clips(), RATE, [""] * 3), expected)
 
 
-def test_the_shipped_scorer_says_what_it_said_when_it_was_shipped():
-    """Values of the first release, when the class had no other embedder than its own."""
+def test_the_shipped_scorer_gives_the_scores_of_its_first_release():
+    """Values of the first release, when the class only supported its own embedder."""
     scorer = load_quality().preference
     audio = 0.3 * torch.randn(3, 70_000, generator=torch.Generator().manual_seed(1))
     assert scorer.version == "e4df40ff"
     shipped = [float.fromhex(f"-0x1.{digits}p-1") for digits in ("c9d82a", "cce788", "c59d2a")]
-    # another machine may round its sums otherwise; bit for bit, they are those of the shipped file's own parts
+    # Other machines may round sums differently; the scores equal those of the shipped file's parts bit for bit.
     scores = scorer(audio, RATE, ["a"] * 3)
     assert scores.tolist() == pytest.approx(shipped, abs=1e-5)
     folder = ASSETS / "preference"
@@ -77,7 +77,7 @@ def test_the_shipped_scorer_says_what_it_said_when_it_was_shipped():
         assert torch.equal(scores, content["scale"] * head(tower(audio)).squeeze(-1) + content["offset"])
 
 
-def test_a_head_over_an_audio_vit_keeps_its_embedder(tmp_path):
+def test_a_head_on_an_audio_vit_saves_its_embedder(tmp_path):
     embedder = seeded(lambda: AudioViT(AudioViTConfig(embedding_width=8, **SMALL)))
     scorer = PreferenceScorer.over(embedder, "builtin", 16).eval()
     scorer.save_pretrained(tmp_path)
@@ -87,7 +87,7 @@ def test_a_head_over_an_audio_vit_keeps_its_embedder(tmp_path):
     assert torch.equal(loaded(clips(), RATE, [""] * 3), scorer(clips(), RATE, [""] * 3))
 
 
-def test_a_head_over_another_embedder_names_it(foreign, tmp_path):
+def test_a_head_on_another_embedder_saves_its_name(foreign, tmp_path):
     scorer = PreferenceScorer.over(foreign, "clap:x", 16).eval()
     scorer.config.scale, scorer.config.offset = 2.0, -1.0
     scorer.save_pretrained(tmp_path)
@@ -104,12 +104,12 @@ def test_other_weights_under_the_same_name_are_noticed(foreign, tmp_path):
         PreferenceScorer.from_pretrained(tmp_path)
 
 
-def test_an_embedder_that_is_gone_is_named(tmp_path):
+def test_a_missing_embedder_is_named(tmp_path):
     PreferenceScorer.over(seeded(Foreign), "runs/gone", 16).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"scorer folder {tmp_path}.*embedder 'runs/gone'"):
         PreferenceScorer.from_pretrained(tmp_path)
 
 
 def test_a_config_without_an_embedder_of_its_own_needs_one():
-    with pytest.raises(ValueError, match="give the one that it names"):
+    with pytest.raises(ValueError, match="embedder of its own"):
         PreferenceScorer(PreferenceConfig(None, embedder=NamedEmbedder("clap:x", "0")))

@@ -38,7 +38,7 @@ def clips(count: int = 3, samples: int = 5120) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("make", [adherence, preference])
-def test_saved_and_loaded_scores_alike(make, tmp_path):
+def test_a_loaded_scorer_gives_the_same_scores(make, tmp_path):
     scorer, prompts = make(), ["drums", "piano", "drums"]
     expected = scorer(clips(), RATE, prompts)
     for half, tolerance in ((False, 1e-6), (True, 2e-2)):
@@ -50,7 +50,7 @@ def test_saved_and_loaded_scores_alike(make, tmp_path):
 
 
 @pytest.mark.parametrize("make", [adherence, preference])
-def test_version_names_the_scores(make, tmp_path):
+def test_the_version_changes_with_the_scores(make, tmp_path):
     for name, scorer in {"a": make(), "b": make(), "c": make(scale=2.5)}.items():
         scorer.save_pretrained(tmp_path / name)
     (tmp_path / "b" / "metrics.json").write_text("{}")
@@ -66,7 +66,7 @@ def test_adherence_is_an_affine_cosine():
     torch.testing.assert_close(scorer(clips(2), RATE, ["slow piano", "a"]), expected)
 
 
-def test_any_text_of_any_length_and_silence_score_finitely():
+def test_any_text_and_silence_have_finite_scores():
     prompts = ["", "Ünïcödé 音楽 🎶", "word " * 400, "</s><pad>"]
     silence = torch.zeros(len(prompts), 5120)
     assert adherence()(silence, RATE, prompts).isfinite().all()
@@ -83,7 +83,7 @@ def test_other_sample_rates_are_resampled():
     seconds = torch.arange(10_240) / 32_000
     tone = 0.3 * torch.sin(2 * torch.pi * 440 * seconds)[None]
     scorer = adherence(scale=1.0, offset=0.0)
-    # the edges of a short clip differ a little
+    # Resampling slightly changes the edges of a short clip.
     torch.testing.assert_close(scorer(tone, 32_000, ["a"]), scorer(tone[:, ::2], 16_000, ["a"]), atol=0.02, rtol=0)
 
 
@@ -106,5 +106,5 @@ def test_default_sizes():
     count = sum(p.numel() for p in AdherenceScorer(AdherenceConfig(), words).parameters())
     assert count <= 1_100_000
     assert sum(p.numel() for p in PreferenceScorer(PreferenceConfig()).parameters()) <= 500_000
-    # every id that the tokenizer can give has an embedding
+    # Every id of the tokenizer has an embedding.
     assert words.get_vocab_size() <= TextTowerConfig().vocabulary

@@ -1,4 +1,4 @@
-"""The type that a saved model's ``config.json`` names: the transformers library loads all its weights in that type."""
+"""The ``dtype`` in a saved model's ``config.json``: the transformers library loads all weights in that type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qd.models.checkpoints.json_files import read_object
 
 
 def write_dtype(model: Path, dtype: torch.dtype) -> None:
-    """Writes this type wherever the config in the folder names one, also in the configs of the model's parts."""
+    """Replaces every ``dtype`` in the folder's config by this type, including those of the model's parts."""
     file = model / "config.json"
     config = read_object(file)
     corrected = _with_dtype(config, str(dtype).removeprefix("torch."))

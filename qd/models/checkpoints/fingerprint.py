@@ -1,4 +1,4 @@
-"""A name for a set of weights: equal weights, equal name."""
+"""Fingerprints of weights: equal weights have equal fingerprints."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from qd.runs.sharding import whole
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Hexadecimal SHA-256 of a module's names, shapes, types and values, wherever they lie.
+    """Returns the hexadecimal SHA-256 of a module's names, shapes, types and values, on any device.
 
-    Where ranks hold shares of them, all ranks must ask.
+    If the weights are sharded over ranks, all ranks must call this function.
     """
     state = module.state_dict()
     return _digest((name, weight, (whole(piece.detach()) for piece in [weight])) for name, weight in state.items())
 
 
 def stored_fingerprint(tensors: Mapping[str, StoredTensor]) -> str:
-    """:func:`fingerprint` of a module with these weights, read piece by piece; however they are cut into files."""
+    """Returns the :func:`fingerprint` of a module with these weights.
+
+    The weights are read piece by piece, and their division into files has no effect.
+    """
     return _digest((name, tensor, tensor.pieces()) for name, tensor in tensors.items())
 
 

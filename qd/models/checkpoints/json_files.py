@@ -1,4 +1,4 @@
-"""JSON files that lie beside weights: configs, indices, vocabularies."""
+"""JSON files of a checkpoint: configs, indices, vocabularies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Reads the JSON object in a file.
 
     Raises:
         ValueError: the file is damaged, or holds something else.
@@ -16,7 +16,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"'{path}' is damaged ({error}); expected a JSON object: fetch or save it anew") from None
+        raise ValueError(f"'{path}' is damaged ({error}); expected a JSON object: download or save it again") from None
     if not isinstance(content, dict):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}; expected a JSON object: fetch or save it anew")
+        raise ValueError(
+            f"'{path}' holds a {type(content).__name__}; expected a JSON object: download or save it again"
+        )
     return content

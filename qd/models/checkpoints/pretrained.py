@@ -1,12 +1,10 @@
-"""Other people's models by name: ``kind:<hub name or folder>``, and what to say where one cannot be had."""
+"""Loads third-party models by name (``kind:<hub name or folder>``), with clear errors if that fails."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,19 +22,19 @@ from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import HUB_NAME, WEIGHTS
 
 _FILES = ["config.json", WEIGHTS]
-"""What is read of a hub repository of a model outside the transformers library."""
+"""Files that are read from a hub repository of a model outside the transformers library."""
 _NO_NETWORK = (
-    " — without a network, fetch it elsewhere with `hf download <owner/name> --local-dir <folder>` and name that "
+    " — without a network, download it elsewhere with `hf download <owner/name> --local-dir <folder>` and name that "
     "folder instead"
 )
 
 
 def split_name(name: str | Path, defaults: Mapping[str, str]) -> tuple[str, str]:
-    """``kind:source`` or ``kind`` → (kind, source); any other name comes back as ("", name).
+    """Splits ``kind:source`` or ``kind`` into (kind, source); any other name is returned as ("", name).
 
     Args:
-        name: as a config holds it.
-        defaults: the hub name that each kind stands for where no source is given.
+        name: Name in a config.
+        defaults: Default source of each kind.
 
     Example:
         >>> split_name("clap:runs/my-clap", {"clap": "laion/larger_clap_music"})
@@ -51,8 +49,9 @@ def split_name(name: str | Path, defaults: Mapping[str, str]) -> tuple[str, str]
 
 
 def check_source(source: str, model_type: str | None = None) -> str:
-    """The source as the libraries take it, looked at but not loaded: a folder must hold a model of that type; whether a
-    hub name can be had shows when it is loaded.
+    """Checks a source without loading it, and returns it in the form that the libraries accept.
+
+    A folder must hold a model of the given type. A hub name is not checked before it is loaded.
 
     Raises:
         ValueError: the folder does not exist, or holds something else.
@@ -65,23 +64,10 @@ def check_source(source: str, model_type: str | None = None) -> str:
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
-    found = read_object(config).get("model_type")
-    if model_type and found != model_type:
-        raise ValueError(f"folder {source!r} holds a model of type {found!r}; expected {model_type!r}")
+    actual = read_object(config).get("model_type")
+    if model_type and actual != model_type:
+        raise ValueError(f"folder {source!r} holds a model of type {actual!r}; expected {model_type!r}")
     return str(folder)
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Imports a module of an optional package.
-
-    Raises:
-        ValueError: it cannot be imported; the message names the extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a compiled part that does not fit this torch
-        package = module.partition(".")[0]
-        raise ValueError(f"the package {package!r} is needed: pip install 'qd[{extra}]' ({error})") from error
 
 
 def load_transformers(
@@ -93,18 +79,18 @@ def load_transformers(
     trained: bool = False,
     **options: Any,
 ) -> Any:
-    """``kind.from_pretrained(source)``; of a model, which lacks no weight, in eval mode.
+    """Calls ``kind.from_pretrained(source)``; a model is checked for missing weights and put into eval mode.
 
     Args:
-        kind: a model, tokenizer or feature extractor class of the transformers library.
-        source: hub name or folder.
-        local_files_only: look in the folder and in the Hugging Face cache alone.
-        dtype: of a model's weights.
-        trained: whether they are; else they are frozen.
-        options: more of ``from_pretrained``: ``revision``, ``use_safetensors``.
+        kind: Model, tokenizer or feature extractor class of the transformers library.
+        source: Hub name or folder.
+        local_files_only: Use only the folder and the Hugging Face cache.
+        dtype: Type of a model's weights.
+        trained: Whether the weights are trained; otherwise they are frozen.
+        options: Further options of ``from_pretrained``: ``revision``, ``use_safetensors``.
 
     Raises:
-        ValueError: it cannot be had, or the weights are another model's.
+        ValueError: the source cannot be loaded, or its weights belong to another model.
     """
     source, options = check_source(source), {"local_files_only": local_files_only, **options}
     with _explained(source):
@@ -116,13 +102,13 @@ def load_transformers(
 
 
 def hub_commit(source: str, revision: str | None = None, offline: bool = False) -> str:
-    """The commit that a model's name on the hub and a branch or tag stand for now.
+    """Returns the current commit of a model on the hub, for a branch, a tag or the main branch.
 
-    One question, without the library's half a minute of retries where there is no network. A model that has been
-    downloaded is found without one.
+    It makes one request, without the library's retries of half a minute if there is no network. Without a network, the
+    downloaded model is used.
 
     Raises:
-        ValueError: the hub knows no such model or revision, or it cannot be asked and the model was not downloaded.
+        ValueError: the hub has no such model or revision, or the hub cannot be reached and the model is not downloaded.
     """
     offline = offline or constants.HF_HUB_OFFLINE
     if not offline:
@@ -130,27 +116,28 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
             return HfApi().model_info(source, revision=revision, timeout=10).sha
         except RepositoryNotFoundError as error:
             raise ValueError(
-                f"model {source!r}: the hub has none of that name, or it is private or gated; check the spelling, log "
-                "in by `hf auth login`, or name a folder"
+                f"model {source!r}: the hub has no such model, or it is private or gated; check the spelling, log in "
+                "with `hf auth login`, or name a folder"
             ) from error
         except RevisionNotFoundError as error:
-            raise ValueError(f"model {source!r} has no revision {revision!r}; leave it out for the newest") from error
+            raise ValueError(f"model {source!r} has no revision {revision!r}; omit it for the newest one") from error
         except (OSError, HTTPError):
             pass  # no network
     try:
         config = hf_hub_download(source, "config.json", revision=revision, local_files_only=True)
     except OSError as error:
-        why = "offline was asked for" if offline else "the hub cannot be reached"
-        raise ValueError(_not_had(source, f"{why}, and no copy is in its cache")) from error
+        reason = "offline mode is on" if offline else "the hub cannot be reached"
+        raise ValueError(_unavailable(source, f"{reason}, and the cache has no copy")) from error
     return Path(config).parent.name
 
 
 def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
-    """What :func:`load_transformers` is told of each part of a model, so that a hub name is looked up once; of a folder
-    nothing.
+    """Returns the options of :func:`load_transformers` for all parts of a hub model, so that it is looked up once.
+
+    A folder needs no options.
 
     Raises:
-        ValueError: as :func:`hub_commit`, or there is no such folder.
+        ValueError: :func:`hub_commit` fails, or the folder does not exist.
     """
     if Path(check_source(source)).is_dir():
         return {}
@@ -158,54 +145,57 @@ def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
 
 
 def hub_config(source: str, commit: str, offline: bool = False) -> dict[str, Any]:
-    """What the ``config.json`` of a model on the hub says, before any weight of it is fetched.
+    """Returns the ``config.json`` of a model on the hub, without downloading the weights.
 
     Raises:
-        ValueError: there is none, it cannot be had, or it is damaged.
+        ValueError: the file does not exist, cannot be downloaded, or is damaged.
     """
     try:
         file = hf_hub_download(source, "config.json", revision=commit, local_files_only=offline)
     except RemoteEntryNotFoundError as error:
-        raise ValueError(f"model {source!r} has no config.json; expected one of the transformers library") from error
+        raise ValueError(
+            f"model {source!r} has no config.json; expected a model of the transformers library"
+        ) from error
     except (OSError, HTTPError) as error:
-        raise ValueError(_not_had(source, str(error).strip().splitlines()[0])) from error
+        raise ValueError(_unavailable(source, str(error).strip().splitlines()[0])) from error
     return read_object(Path(file))
 
 
 def hub_folder(source: str, revision: str | None, patterns: list[str]) -> Path:
-    """A model of the hub as a folder, downloaded if it is not there already.
+    """Returns the folder of a hub model, which is downloaded unless it is cached.
 
     Raises:
-        ValueError: as :func:`hub_commit`, or the download fails.
+        ValueError: :func:`hub_commit` or the download fails.
     """
     commit = hub_commit(source, revision)
     try:
         return Path(snapshot_download(source, revision=commit, allow_patterns=patterns))
     except (OSError, HTTPError) as error:
-        raise ValueError(_not_had(source, str(error).strip().splitlines()[0])) from error
+        raise ValueError(_unavailable(source, str(error).strip().splitlines()[0])) from error
 
 
-def _not_had(source: str, why: str) -> str:
+def _unavailable(source: str, reason: str) -> str:
     return (
-        f"model {source!r} cannot be loaded: {why}. Fetch it where there is a network, `hf download {source} "
+        f"model {source!r} cannot be loaded: {reason}. Download it on a machine with a network, `hf download {source} "
         "--local-dir <folder>`, and name that folder instead: model.name=<folder> (in other commands, MODEL=<folder>), "
-        "or <kind>:<folder> of an embedder or a scorer"
+        "or <kind>:<folder> for an embedder or a scorer"
     )
 
 
 def load_hub_mixin(kind: Any, source: str) -> Any:
-    """``kind.from_pretrained`` for a model of ``huggingface_hub.PyTorchModelHubMixin``, which draws weights at random
-    without a word where they are missing; frozen and in eval mode.
+    """Loads a model of type ``huggingface_hub.PyTorchModelHubMixin``, frozen and in eval mode.
+
+    The mixin initialises missing weights at random without a warning, so this function checks for missing weights.
 
     Raises:
-        ValueError: it cannot be had, or a weight or the file of them is missing.
+        ValueError: the model cannot be loaded, or a weight or the weights file is missing.
     """
     folder = Path(check_source(source))
     if not folder.is_dir():
         folder = hub_folder(source, None, _FILES)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(
-            f"{source!r} lacks {WEIGHTS}; expected what save_pretrained wrote: pickled weights are not read"
+            f"{source!r} lacks {WEIGHTS}; expected the output of save_pretrained: pickled weights are not read"
         )
     with _explained(source):
         model = kind.from_pretrained(str(folder))
@@ -216,7 +206,7 @@ def load_hub_mixin(kind: Any, source: str) -> Any:
 
 @contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """Turns what the libraries raise for a model that cannot be had into one ``ValueError``."""
+    """Converts the libraries' errors for a model that cannot be loaded into one ``ValueError``."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
@@ -227,4 +217,4 @@ def _explained(source: str) -> Iterator[None]:
 
 def _refuse_missing(keys: Iterable[str], source: str) -> None:
     if missing := sorted(keys):
-        raise ValueError(f"{source!r} lacks {len(missing)} weights of this model, {missing[0]} among them")
+        raise ValueError(f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}")

@@ -1,4 +1,4 @@
-"""One way from a name to a folder of weights for every command: a shipped model, a run, a step, a folder, the hub."""
+"""Resolves model names for every command: a shipped model, a run, a step, a folder or a hub name."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from qd.models.checkpoints.json_files import read_object
-from qd.models.checkpoints.weight_delta import DIFFERENCE, restore
+from qd.models.checkpoints.weight_delta import DELTA_FILE, restore_checkpoint
 
 ASSETS = Path(__file__).resolve().parents[2] / "builtin" / "assets"
 ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
 FINETUNED = ("beta0", "beta15")
-"""Shipped models that were finetuned from the base: by distillation alone, and with the diversity reward."""
+"""Shipped models that are finetuned from the base: by distillation only, and with the diversity reward."""
 
 SHIPPED = ("base", *FINETUNED)
-"""Names that are no folders here; a folder of such a name is ``./beta0`` or ``runs/beta0``."""
+"""Names of the shipped models; a folder with such a name must be written as ``./beta0`` or ``runs/beta0``."""
 
 WEIGHTS = "model.safetensors"
 INDEX = ".index.json"
-"""Ending of the file that tells which tensor is in which shard, where there are several."""
+"""Suffix of the index file that assigns tensors to shards, if there are several."""
 
 PARTS = ("decoder", "text_encoder", "codec")
 """Folders of a checkpoint in the built-in layout."""
 
 PROJECTION = "projection.safetensors"
-"""Beside them, where decoder and text encoder are of different widths."""
+"""File next to these folders, if decoder and text encoder have different widths."""
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """``owner/name``."""
@@ -38,20 +38,20 @@ _STEP = re.compile(r"step-(\d{6,})")
 
 
 def resolve_model(name: str | Path) -> str:
-    """Turns a model name into the folder, or the hub name, that holds its weights.
+    """Resolves a model name to the folder with its weights, or to its hub name.
 
     Args:
         name: ``base`` (the built-in model), ``beta0`` or ``beta15`` (finetuned from it), a checkpoint folder, a run
-            folder such as ``runs/x`` (its newest ``step-*`` is taken), or a hub name ``owner/name``, perhaps with a
-            revision, ``owner/name@v1``, which comes back as it is; see :func:`hub_name`.
+            folder such as ``runs/x`` (its newest ``step-*`` is used), or a hub name ``owner/name``, optionally with a
+            revision (``owner/name@v1``). A hub name is returned unchanged; see :func:`hub_name`.
 
     Raises:
-        ValueError: if the name is none of these, or the folder lacks a file of a complete checkpoint.
+        ValueError: the name is none of these, or the folder is not a complete checkpoint.
     """
     if str(name) == "base":
         return str(_checked(ASSETS / "base", "run `make base` to build it"))
     if str(name) in FINETUNED:
-        return str(_checked(_restored(str(name)), "remove that folder; it is then made anew"))
+        return str(_checked(_restored(str(name)), "remove that folder; it is then created again"))
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
         return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
@@ -66,26 +66,26 @@ def resolve_model(name: str | Path) -> str:
 
 
 def hub_name(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """A hub name without its revision, and that: a branch, a tag or a commit; None is the newest.
+    """Splits a hub name into the name and its revision: a branch, a tag or a commit; None is the newest.
 
     Raises:
-        ValueError: ``name`` tells a revision, and ``revision`` does too.
+        ValueError: both ``name`` and ``revision`` give a revision.
 
     Example:
         >>> hub_name("facebook/musicgen-small@v1"), hub_name("facebook/musicgen-small")
         (('facebook/musicgen-small', 'v1'), ('facebook/musicgen-small', None))
     """
-    name, _, told = name.partition("@")
-    if told and revision:
-        raise ValueError(f"model '{name}' has two revisions, '{told}' behind its name and '{revision}'; name one")
-    return name, told or revision
+    name, _, suffix = name.partition("@")
+    if suffix and revision:
+        raise ValueError(f"model '{name}' has two revisions, '{suffix}' in its name and '{revision}'; give only one")
+    return name, suffix or revision
 
 
 def resolve_asset(kind: str) -> str:
-    """The folder of a shipped model that is no language model: an embedder or a scorer.
+    """Returns the folder of a shipped embedder or scorer.
 
     Raises:
-        ValueError: if ``kind`` is not one of ``ASSET_KINDS``, or its folder is incomplete.
+        ValueError: ``kind`` is not one of ``ASSET_KINDS``, or its folder is incomplete.
     """
     if kind not in ASSET_KINDS:
         raise ValueError(f"built-in asset '{kind}' is unknown; expected one of {', '.join(ASSET_KINDS)}.")
@@ -95,18 +95,18 @@ def resolve_asset(kind: str) -> str:
 
 
 def step_folder(run: Path, step: int) -> Path:
-    """Where a run keeps the weights of a step: ``step-000500``."""
+    """Returns the folder of a run for the weights of a step: ``step-000500``."""
     return run / f"step-{step:06d}"
 
 
 def step_folders(run: Path) -> list[Path]:
-    """The step folders in a run folder, the newest last."""
+    """Returns the step folders of a run, the newest last."""
     steps = [(int(match[1]), path) for path in run.iterdir() if (match := _STEP.fullmatch(path.name)) and path.is_dir()]
     return [path for _, path in sorted(steps)]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights, whether they exist or not: one, or the shards that its index names."""
+    """Returns the paths of a model's weight files, existing or not: one file, or the shards that its index names."""
     index = folder / f"{WEIGHTS}{INDEX}"
     if index.is_file() and not (folder / WEIGHTS).is_file():
         return [folder / shard for shard in sorted(set(_read_json(index).get("weight_map", {}).values()))]
@@ -114,13 +114,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def checkpoint_problems(folder: Path) -> list[str]:
-    """What keeps a folder from being a complete MusicGen checkpoint, in words; empty if it is one.
+    """Returns why a folder is not a complete MusicGen checkpoint, one text per problem; empty if it is complete.
 
-    Two layouts are known: the built-in one (``decoder/``, ``text_encoder/``, ``codec/``) and the library's whole folder
-    (``config.json`` of model type "musicgen", one or many safetensors files, tokenizer files). Only headers are read.
+    There are two layouts: the built-in one (``decoder/``, ``text_encoder/``, ``codec/``), and the library's single
+    folder (``config.json`` of model type "musicgen", safetensors files, tokenizer files). Only headers are read.
 
     Raises:
-        ValueError: a config, or an index of weights, is damaged.
+        ValueError: a config or an index of weights is damaged.
     """
     folder = Path(folder)
     if not (folder / "decoder").is_dir():
@@ -135,23 +135,27 @@ def checkpoint_problems(folder: Path) -> list[str]:
 
 
 def kind_problems(config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the kind of model that a ``config.json`` tells of, in words; empty if it is MusicGen's."""
+    """Returns the problem with the model type in a ``config.json``; empty if it is MusicGen."""
     kind = config.get("model_type", "musicgen")
     return [] if kind == "musicgen" else [f"config.json has model_type '{kind}', expected 'musicgen'"]
 
 
-def kept_folder(name: str) -> Path:
-    """Where a finetuned model is shipped, see :mod:`qd.models.checkpoints.weight_delta`; it may not be there."""
+def shipped_folder(name: str) -> Path:
+    """Returns the folder of a shipped finetuned model, existing or not.
+
+    See :mod:`qd.models.checkpoints.weight_delta`.
+    """
     return ASSETS / "finetuned" / name
 
 
 def _restored(name: str) -> Path:
-    if not (kept_folder(name) / DIFFERENCE).is_file():
+    asset = shipped_folder(name)
+    if not (asset / DELTA_FILE).is_file():
         raise ValueError(
-            f"model '{name}' is not shipped with this version: '{kept_folder(name)}' is missing. Keep a run of yours "
-            f"under that name (make keep MODEL=runs/<run> NAME={name}), or name it as it is: runs/<run>, ./{name}."
+            f"model '{name}' is not shipped with this version: '{asset}' is missing. Ship one of your runs under that "
+            f"name (make ship MODEL=runs/<run> NAME={name}), or name a folder: runs/<run>, ./{name}."
         )
-    return restore(kept_folder(name), Path(resolve_model("base")))
+    return restore_checkpoint(asset, Path(resolve_model("base")))
 
 
 def _checked(folder: Path, fix: str) -> Path:
@@ -165,7 +169,7 @@ def _raise_if(problems: list[str], folder: Path, fix: str) -> None:
 
 
 def _model_problems(folder: Path) -> list[str]:
-    """Missing config, missing or cut weight files, and shards that the index names but the folder lacks."""
+    """Returns problems of one model: a missing config, and missing or damaged weight files or shards."""
     problems = [] if (folder / "config.json").is_file() else ["config.json is missing"]
     files = weight_files(folder)
     if not files:
@@ -177,7 +181,7 @@ def _weight_file_problems(path: Path) -> list[str]:
     if not path.is_file():
         return [f"{path.name} is missing"]
     try:
-        # Opening reads the header, and checks it against the length of the file: an interrupted download shows here.
+        # Opening the file compares the header with the file size, which detects interrupted downloads.
         with safe_open(path, framework="pt"):
             return []
     except SafetensorError as error:

@@ -1,9 +1,9 @@
-"""Safetensors files, read and written piece by piece: memory holds pieces, never a model, nor even a whole tensor.
+"""Reads and writes safetensors files piece by piece: memory never holds a model, or even a complete tensor.
 
-The library reads lazily, but through a memory map, whose pages count as the process's memory until the system wants
-them back; and it has no writer that takes one tensor after another. The format is simple enough to do without either:
-the length of the header (8 bytes, little endian), the header (JSON: type, shape and place of each tensor, and
-metadata), then the tensors without a gap between them.
+The library reads lazily, but through a memory map, whose pages count as memory of the process until the system reclaims
+them, and it cannot write one tensor after another. The format is simple enough to handle directly: the length of the
+header (8 bytes, little endian), the header (JSON: type, shape and offsets of each tensor, and metadata), then the
+tensors without gaps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# In the order in which the library ranks them: it writes the highest first.
+# In the library's order: it writes tensors of the last type first.
 _DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -36,16 +36,18 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 PIECE = 2**20
-"""Elements of a piece: 4 MiB of float32, small enough for a processor's cache."""
+"""Elements per piece: 4 MiB of float32, which fits into a processor's cache."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that lies in a file.
+    """A tensor in a file.
 
     Attributes:
-        file, start: where its bytes begin.
-        dtype, shape: of its elements, which are stored row by row.
+        file: File that contains the tensor.
+        start: Offset of its first byte.
+        dtype: Type of its elements.
+        shape: Shape; the elements are stored row by row.
     """
 
     file: Path
@@ -62,7 +64,7 @@ class StoredTensor:
         return self.elements * self.dtype.itemsize
 
     def pieces(self) -> Iterator[Tensor]:
-        """The elements in their order, ``PIECE`` at a time, flat; a piece holds until the next one is asked for."""
+        """Yields the elements in order as flat tensors of ``PIECE``; a piece is only valid until the next one."""
         buffer = bytearray(min(PIECE, self.elements) * self.dtype.itemsize)
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.start)
@@ -73,17 +75,17 @@ class StoredTensor:
 
 
 class Header(NamedTuple):
-    """What a file says of itself: its tensors by name, and free text by name."""
+    """Header of a file: its tensors by name, and its metadata."""
 
     tensors: dict[str, StoredTensor]
     metadata: dict[str, str]
 
 
 def read_header(file: Path) -> Header:
-    """Reads the header of a file that the library opens, see ``qd.models.checkpoints.resolver.checkpoint_problems``.
+    """Reads the header of a valid file, see ``qd.models.checkpoints.resolver.checkpoint_problems``.
 
     Raises:
-        ValueError: a tensor is of a type that this project has no use for, such as an 8-bit float.
+        ValueError: a tensor has an unsupported type, such as an 8-bit float.
     """
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -105,16 +107,16 @@ def write_safetensors(
     pieces: Callable[[str], Iterable[Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a file, byte for byte as the library's ``save_file`` would, from one piece after another.
+    """Writes a file piece by piece; its bytes equal those of the library's ``save_file``.
 
     Args:
-        file: to be made.
-        tensors: type and shape of each tensor, by name.
-        pieces: gives the elements of the tensor of a name in their order, as flat pieces of any length.
-        metadata: free text by name, such as ``{"format": "pt"}``, which transformers wants to see.
+        file: Output file.
+        tensors: Type and shape of each tensor, by name.
+        pieces: Function from a tensor's name to its elements in order, as flat pieces of any length.
+        metadata: Texts by name, such as ``{"format": "pt"}``, which transformers requires.
 
     Raises:
-        ValueError: the pieces of a tensor are of another type, or do not add up to its length.
+        ValueError: the pieces of a tensor have another type, or do not add up to its length.
     """
     order = sorted(tensors, key=lambda name: (-_RANKS[tensors[name][0]], name))
     with file.open("wb") as stream:
@@ -134,7 +136,7 @@ def write_safetensors(
 def _header(
     tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], order: Iterable[str], metadata: Mapping[str, str] | None
 ) -> bytes:
-    """Length and table, filled up with spaces so that the tensors begin at a multiple of 8 bytes."""
+    """Returns the header's length and JSON, padded with spaces so that the tensors start at a multiple of 8 bytes."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
@@ -147,9 +149,9 @@ def _header(
 
 
 def _fill(view: memoryview, file: RawIOBase) -> None:
-    """Reads until the view is full; one read may give less."""
+    """Reads until the view is full; a single read may return less."""
     while view:
-        got = file.readinto(view)
-        if not got:
-            raise ValueError(f"{file.name} ended while it was read; has it been changed meanwhile?")
-        view = view[got:]
+        count = file.readinto(view)
+        if not count:
+            raise ValueError(f"{file.name} ended while it was read; was it changed in the meantime?")
+        view = view[count:]

@@ -1,7 +1,7 @@
-"""Finetuned models as what they differ by from the built-in base: a quarter of the bytes, and one base for all.
+"""Finetuned models stored as weight deltas to the built-in base, which takes a quarter of the bytes.
 
-A matrix's difference is kept in 8 bits: row r as round(d_r / s_r), with the step s_r = max|d_r| / 127 in float32 beside
-it. A vector's difference is kept as it is. Text encoder and codec are the base's own, and are not kept again.
+The delta of a matrix is stored in 8 bits: row r as round(d_r / s_r), with the step s_r = max|d_r| / 127 stored in
+float32. The delta of a vector is stored exactly. Text encoder and codec are copied from the base and not stored again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from qd.models.checkpoints.fingerprint import stored_fingerprint
 from qd.models.checkpoints.safetensors_files import read_header
 from qd.runs.cache import cache_folder
 
-DIFFERENCE = "difference.safetensors"
+DELTA_FILE = "difference.safetensors"
 TRAINED = ("decoder/model.safetensors", "projection.safetensors")
-"""Files of a checkpoint in the built-in layout that training changes; the second is only in some."""
+"""Files of a checkpoint in the built-in layout that training changes; not every checkpoint has the second one."""
 
 DESCRIPTIONS = ("config.json", "generation_config.json")
-"""Of the decoder, kept beside the difference."""
+"""Files of the decoder that are stored next to the delta."""
 
 CARDS = ("README.md", "recipe.yaml")
 
@@ -36,13 +36,16 @@ _BASE = "base"
 
 
 def trained_tensors(folder: Path) -> dict[str, Tensor]:
-    """What training changes of a checkpoint in the built-in layout, in float32, as ``<file>/<name>``."""
+    """Reads the tensors that training changes, in float32, from a checkpoint in the built-in layout.
+
+    Their names are ``<file>/<name>``.
+    """
     files = [file for file in TRAINED if (folder / file).is_file()]
     return {f"{file}/{name}": tensor.float() for file in files for name, tensor in load_file(folder / file).items()}
 
 
 def base_fingerprint(base: Path) -> str:
-    """A name for a whole checkpoint: equal in all weights, equal name."""
+    """Returns the fingerprint of a complete checkpoint, over all its weights."""
     files = sorted(base.rglob("*.safetensors"))
     headers = {file.relative_to(base).as_posix(): read_header(file) for file in files}
     return stored_fingerprint(
@@ -50,27 +53,28 @@ def base_fingerprint(base: Path) -> str:
     )
 
 
-def write_difference(file: Path, model: Path, base: Path) -> float:
-    """Keeps what a finetuned model differs by from its base.
+def write_delta(file: Path, model: Path, base: Path) -> float:
+    """Writes the weight delta between a finetuned model and its base.
 
     Args:
-        file: to be made.
-        model, base: siblings in the built-in layout, with the same tensors.
+        file: Output file.
+        model: Finetuned model, in the built-in layout.
+        base: Its base, with the same tensors.
 
     Returns:
-        The error: root mean square of what is lost, beside that of the difference; 0 if there is no difference.
+        Quantisation error: its root mean square, divided by that of the delta; 0 if the delta is 0.
     """
     before, after = trained_tensors(base), trained_tensors(model)
-    differences = {name: after[name] - tensor for name, tensor in before.items()}
-    stored = {key: tensor for name, tensor in differences.items() for key, tensor in _quantised(name, tensor).items()}
+    deltas = {name: after[name] - tensor for name, tensor in before.items()}
+    stored = {key: tensor for name, tensor in deltas.items() for key, tensor in _quantised(name, tensor).items()}
     save_file(stored, file, {_BASE: base_fingerprint(base)})
-    restored = read_difference(file)
-    lost = sum((restored[name] - tensor).square().sum().item() for name, tensor in differences.items())
-    return (lost / (sum(tensor.square().sum().item() for tensor in differences.values()) or 1.0)) ** 0.5
+    restored = read_delta(file)
+    error = sum((restored[name] - tensor).square().sum().item() for name, tensor in deltas.items())
+    return (error / (sum(tensor.square().sum().item() for tensor in deltas.values()) or 1.0)) ** 0.5
 
 
-def read_difference(file: Path) -> dict[str, Tensor]:
-    """The differences in float32, named as by :func:`trained_tensors`."""
+def read_delta(file: Path) -> dict[str, Tensor]:
+    """Reads the deltas in float32, with the names of :func:`trained_tensors`."""
     stored = load_file(file)
     return {
         name: tensor.float() * stored[name + _STEP] if name + _STEP in stored else tensor
@@ -79,57 +83,57 @@ def read_difference(file: Path) -> dict[str, Tensor]:
     }
 
 
-def restore(asset: Path, base: Path) -> Path:
-    """The checkpoint folder of a kept model, made once in :func:`~qd.runs.cache.cache_folder` and found there
-    from then on.
+def restore_checkpoint(asset: Path, base: Path) -> Path:
+    """Returns the complete checkpoint folder of a shipped model, which the first call creates in the cache folder.
 
-    Several processes may do this at once: each writes a folder of its own, and the first to finish names it.
+    Several processes may call this at the same time: each one writes its own folder, and the first to finish renames
+    its folder to the final name.
 
     Args:
-        asset: folder of the difference, its descriptions and cards.
-        base: the checkpoint that it was taken from.
+        asset: Folder with the delta, the decoder's config files and the model card.
+        base: Base checkpoint of the delta.
 
     Raises:
-        ValueError: it was taken from another base, or the folder cannot be written.
+        ValueError: the delta belongs to another base, or the folder cannot be written.
     """
     identity = hashlib.sha256(base_fingerprint(base).encode())
-    for file in (DIFFERENCE, *DESCRIPTIONS, *CARDS):
+    for file in (DELTA_FILE, *DESCRIPTIONS, *CARDS):
         identity.update((asset / file).read_bytes())
     folder = cache_folder() / "models" / f"{asset.name}-{identity.hexdigest()[:16]}"
     if folder.is_dir():
         return folder
-    _check_base(asset / DIFFERENCE, base)
+    _check_base(asset / DELTA_FILE, base)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f"unfinished-{asset.name}-", dir=folder.parent))
         try:
             _write_checkpoint(asset, base, unfinished)
-            _name(unfinished, folder)
+            _rename(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise ValueError(
-            f"model '{asset.name}' cannot be restored into '{folder.parent}': {error}; make room there, or name "
+            f"model '{asset.name}' cannot be restored into '{folder.parent}': {error}; free some space there, or set "
             "another folder in the environment: QD_CACHE=<folder>"
         ) from error
     return folder
 
 
-def _quantised(name: str, difference: Tensor) -> Mapping[str, Tensor]:
-    if difference.ndim < 2:
-        return {name: difference}
-    step = difference.abs().amax(dim=-1, keepdim=True) / _LEVELS
-    levels = (difference / step.where(step > 0, torch.ones(()))).round()
+def _quantised(name: str, delta: Tensor) -> Mapping[str, Tensor]:
+    if delta.ndim < 2:
+        return {name: delta}
+    step = delta.abs().amax(dim=-1, keepdim=True) / _LEVELS
+    levels = (delta / step.where(step > 0, torch.ones(()))).round()
     return {name: levels.to(torch.int8), name + _STEP: step}
 
 
 def _check_base(file: Path, base: Path) -> None:
     with safe_open(file, framework="pt") as stored:
-        kept = (stored.metadata() or {}).get(_BASE, "an unknown one")
-    if kept != base_fingerprint(base):
+        expected = (stored.metadata() or {}).get(_BASE, "an unknown one")
+    if expected != base_fingerprint(base):
         raise ValueError(
-            f"'{file}' is the difference to another base model ({kept[:16]}) than '{base}' "
-            f"({base_fingerprint(base)[:16]}); train on this one, and keep that with `make keep`"
+            f"'{file}' is the delta to another base model ({expected[:16]}) than '{base}' "
+            f"({base_fingerprint(base)[:16]}); train on this base, and ship that run with `make ship`"
         )
 
 
@@ -141,15 +145,15 @@ def _write_checkpoint(asset: Path, base: Path, folder: Path) -> None:
         shutil.copyfile(asset / file, folder / "decoder" / file)
     for file in CARDS:
         shutil.copyfile(asset / file, folder / file)
-    tensors, differences = trained_tensors(base), read_difference(asset / DIFFERENCE)
+    tensors, deltas = trained_tensors(base), read_delta(asset / DELTA_FILE)
     for file in TRAINED:
-        mine = {name: (tensors[name] + differences[name]).contiguous() for name in tensors if name.startswith(file)}
-        if mine:
-            save_file({name.removeprefix(f"{file}/"): t for name, t in mine.items()}, folder / file, {"format": "pt"})
+        sums = {name: (tensors[name] + deltas[name]).contiguous() for name in tensors if name.startswith(file)}
+        if sums:
+            save_file({name.removeprefix(f"{file}/"): t for name, t in sums.items()}, folder / file, {"format": "pt"})
 
 
-def _name(unfinished: Path, folder: Path) -> None:
-    unfinished.chmod(0o755)  # temporary folders are made for their owner alone
+def _rename(unfinished: Path, folder: Path) -> None:
+    unfinished.chmod(0o755)  # a temporary folder is only readable by its owner
     try:
         unfinished.rename(folder)
     except OSError:

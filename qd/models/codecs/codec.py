@@ -1,4 +1,4 @@
-"""The built-in codec: works on frames of a mel spectrogram, not on samples, and so trains and decodes on a CPU."""
+"""The built-in codec: it works on frames of a mel spectrogram instead of samples, so a CPU can train and run it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qd.models.codecs.layers import ConvNeXtBlock, Downsample, InverseSTFTHead, 
 from qd.models.codecs.quantizer import ResidualQuantizer
 
 LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
-"""Mean and standard deviation of log-mel magnitudes of the built-in world, rounded: the network's input is standard."""
+"""Mean and standard deviation of the built-in world's log-mel magnitudes, rounded; they standardise the input."""
 
 
 @dataclass
@@ -42,12 +42,12 @@ class CodecConfig:
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples that one frame of codes stands for."""
+        """Number of audio samples per frame of codes."""
         return self.hop_length * self.stride
 
     @property
     def frame_rate(self) -> float:
-        """Frames of codes a second."""
+        """Frames of codes per second."""
         return self.sample_rate / self.samples_per_frame
 
 
@@ -63,8 +63,8 @@ class CodecOutput:
 class FrameCodec(nn.Module):
     """Log-mel spectrogram → ConvNeXt blocks around a strided bottleneck → residual quantiser → inverse STFT.
 
-    Audio is ``(batch, samples)`` at ``sample_rate``, padded with zeros to whole frames; codes are
-    ``(batch, codebooks, frames)``. With the default config 4 s are 100 frames of 640 samples.
+    Audio is ``(batch, samples)`` at ``sample_rate``, padded with zeros to complete frames; codes are
+    ``(batch, codebooks, frames)``. With the default config, 4 s are 100 frames of 640 samples.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -103,25 +103,25 @@ class FrameCodec(nn.Module):
         )
 
     def forward(self, audio: Tensor) -> CodecOutput:
-        """Reconstruction with gradients; in training mode the codebooks are updated."""
+        """Reconstructs audio with gradients; in training mode the codebooks are updated."""
         quantized = self.quantizer(self._features(audio))
         return CodecOutput(self.decoder(quantized.vectors), quantized.codes, quantized.commitment_loss)
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """Audio ``(batch, samples)`` → codes ``(batch, codebooks, frames)``, frames = ⌈samples / samples_per_frame⌉."""
+        """Encodes audio ``(batch, samples)``; returns codes ``(batch, codebooks, ⌈samples / samples_per_frame⌉)``."""
         return self.quantizer.encode(self._features(audio))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, codebooks, frames)`` → audio ``(batch, frames · samples_per_frame)``, float32.
+        """Decodes codes ``(batch, codebooks, frames)``; returns float32 audio ``(batch, frames · samples_per_frame)``.
 
         Raises:
-            ValueError: wrong number of codebooks, or a code outside the codebook (such as the pad token).
+            ValueError: the number of codebooks is wrong, or a code is outside the codebook (such as the pad token).
         """
         if codes.ndim != 3 or codes.shape[1] != self.codebooks:
             raise ValueError(f"codes of shape {tuple(codes.shape)}: expected (batch, {self.codebooks}, frames)")
-        # A GPU would have to be waited for: there the look-up itself refuses a code above the last one.
+        # Not on a GPU, where the check would block; there the embedding look-up itself rejects invalid codes.
         if codes.device.type == "cpu" and codes.numel() and not 0 <= codes.min() <= codes.max() < self.codebook_size:
             raise ValueError(
                 f"codes from {int(codes.min())} to {int(codes.max())}: expected 0 to {self.codebook_size - 1}; "
@@ -131,7 +131,7 @@ class FrameCodec(nn.Module):
         return map_chunks(lambda chunk: self.decoder(self.quantizer.decode(chunk)), codes, cached_rows(codes, frames))
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
-        """Writes ``config.json`` and ``model.safetensors``, floats in float16 if ``half``."""
+        """Writes ``config.json`` and ``model.safetensors`` (floats in float16 if ``half``)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
@@ -143,7 +143,7 @@ class FrameCodec(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> FrameCodec:
-        """Reads what :meth:`save_pretrained` wrote, as float32 and in eval mode.
+        """Loads the output of :meth:`save_pretrained` in float32 and eval mode.
 
         Raises:
             ValueError: the folder lacks one of the two files, or the config is damaged.
@@ -160,24 +160,24 @@ class FrameCodec(nn.Module):
         return codec.eval()
 
     def _features(self, audio: Tensor) -> Tensor:
-        """Audio ``(batch, samples)`` → encoder output ``(batch, frames, width)``."""
+        """Maps audio ``(batch, samples)`` to the encoder output ``(batch, frames, width)``."""
         if audio.ndim != 2 or audio.shape[1] == 0:
             raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (batch, samples), at least one sample")
-        # Half a window minus half a hop on both sides: frame t is centred in the middle of its own hop.
+        # Half a window minus half a hop on both sides centres frame t on the middle of its hop.
         margin = (self.config.n_fft - self.config.hop_length) // 2
-        to_whole_frames = -audio.shape[1] % self.samples_per_frame
-        log_mel = self.mel(F.pad(audio, (margin, margin + to_whole_frames)))
+        missing = -audio.shape[1] % self.samples_per_frame
+        log_mel = self.mel(F.pad(audio, (margin, margin + missing)))
         return self.encoder(((log_mel - LOG_MEL_MEAN) / LOG_MEL_SCALE).transpose(1, 2))
 
 
 def load_codec(name_or_folder: str | Path) -> FrameCodec:
-    """The codec in a folder, or the one inside a built-in model named as everywhere (``base``, ``runs/x``).
+    """Loads the codec from its folder, or from a built-in model by its name (``base``, ``runs/x``).
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no codec.
     """
     if str(name_or_folder) == "base":
-        # Not by way of the resolver: codec, embedder and scorers are made before the rest of the base model is there.
+        # Without the resolver, because the codec is trained before the other parts of the base model exist.
         return FrameCodec.from_pretrained(ASSETS / "base" / "codec")
     folder = Path(name_or_folder)
     if not (folder / "model.safetensors").is_file():

@@ -1,4 +1,4 @@
-"""The library's EnCodec behind the interface of the built-in codec."""
+"""The library's EnCodec with the interface of the built-in codec."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor, nn
 from transformers import EncodecModel
 
 SAMPLES_AT_ONCE = 2**22
-"""Of audio that is decoded at once: each takes a kilobyte between the widest layers, and 13 clips of 10 s 4 GiB."""
+"""Audio samples that are decoded at once: a sample needs about 1 KiB between the widest layers, so this needs 4 GiB."""
 
 
 class EncodecCodec(nn.Module):
     """Audio to codes and back through an ``EncodecModel``, as MusicGen checkpoints use it.
 
-    A stereo checkpoint codes each channel with the same mono codec and interleaves the codebooks, left first.
+    A stereo checkpoint encodes each channel with the same mono codec and interleaves the codebooks, left first.
 
     Args:
-        model: the library's codec.
-        codebooks: number of codebooks that the language model reads, over all channels.
-        channels: audio channels of the checkpoint, 1 or 2.
+        model: The library's codec.
+        codebooks: Number of codebooks of the language model, over all channels.
+        channels: Audio channels of the checkpoint, 1 or 2.
 
     Raises:
-        ValueError: if the codec cuts audio into chunks, or has fewer codebooks than the language model.
+        ValueError: the codec processes audio in chunks, or has fewer codebooks than the language model.
     """
 
     def __init__(self, model: EncodecModel, codebooks: int, channels: int = 1):
@@ -29,7 +29,7 @@ class EncodecCodec(nn.Module):
         config = model.config
         if config.chunk_length_s is not None:
             raise ValueError(
-                f"codec: chunk_length_s must be null, got {config.chunk_length_s}; one stream is expected."
+                f"codec: chunk_length_s must be null, got {config.chunk_length_s}; chunked audio is not supported."
             )
         if codebooks > config.num_quantizers * channels:
             available = config.num_quantizers * channels
@@ -46,19 +46,19 @@ class EncodecCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """Mono audio ``(batch, samples)`` to codes ``(batch, codebooks, frames)``; both channels get it in stereo."""
+        """Encodes mono audio ``(batch, samples)`` to codes ``(batch, codebooks, frames)``, repeated for stereo."""
         bandwidth = self.model.config.target_bandwidths[-1]
         codes = self.model.encode(audio[:, None], bandwidth=bandwidth).audio_codes[0]
         return codes[:, : self.codebooks // self.channels].repeat_interleave(self.channels, dim=1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``, the mean over channels."""
+        """Decodes codes ``(batch, codebooks, frames)`` to audio ``(batch, samples)``, averaged over channels."""
         return self.decode_channels(codes).mean(dim=1)
 
     @torch.no_grad()
     def decode_channels(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, codebooks, frames)`` to audio ``(batch, channels, samples)``, left first."""
+        """Decodes codes ``(batch, codebooks, frames)`` to audio ``(batch, channels, samples)``, left channel first."""
         channels = [self._decode_channel(codes[:, first :: self.channels]) for first in range(self.channels)]
         return torch.stack(channels, dim=1)
 

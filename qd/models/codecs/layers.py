@@ -1,4 +1,4 @@
-"""Layers of the built-in codec: ConvNeXt blocks, change of frame rate, inverse STFT."""
+"""Layers of the built-in codec: ConvNeXt blocks, changes of the frame rate, inverse STFT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_LOG_MAGNITUDE = 6.0
-"""Bound on the head's log magnitudes: a full-scale sine reaches log(n_fft / 4), about 5.8 at n_fft = 1280."""
+"""Upper bound of the head's log magnitudes: a full-scale sine reaches log(n_fft / 4), about 5.8 at n_fft = 1280."""
 
 
 class ConvNeXtBlock(nn.Module):
@@ -15,7 +15,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, width: int, expansion: int, kernel_size: int = 7) -> None:
         super().__init__()
-        # 2-D, because on CPUs the 2-D depthwise kernels are several times faster than the 1-D ones.
+        # 2-D, because on a CPU the 2-D depthwise kernels are several times faster than the 1-D ones.
         self.depthwise = nn.Conv2d(width, width, (1, kernel_size), padding=(0, kernel_size // 2), groups=width)
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, expansion * width)
@@ -54,7 +54,7 @@ class Upsample(nn.Module):
 
 
 class InverseSTFTHead(nn.Module):
-    """Predicts log magnitude and phase of each frame: ``(batch, frames, width)`` → ``(batch, frames · hop_length)``.
+    """Predicts each frame's log magnitude m and phase p: ``(batch, frames, width)`` → ``(batch, frames · hop_length)``.
 
     ``S = exp(min(m, 6)) · (cos p + i sin p)`` (Siuzdak 2023, Vocos), so the phase needs no unwrapping.
     """
@@ -69,24 +69,24 @@ class InverseSTFTHead(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             magnitude, phase = self.project(x.float()).chunk(2, dim=-1)
             magnitude = magnitude.clamp_max(MAX_LOG_MAGNITUDE).exp()
-            # torch.polar takes several times as long on a CPU: it computes one number at a time.
+            # torch.polar is several times slower on a CPU, because it is not vectorised.
             spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
             return inverse_stft(spectrum, self.window, self.hop_length)
 
 
 def inverse_stft(spectrum: Tensor, window: Tensor, hop_length: int) -> Tensor:
-    """Least-squares inverse of an STFT whose frame t is centred on sample (t + ½) · hop_length.
+    """Computes the least-squares inverse of an STFT whose frame t is centred on sample (t + ½) · hop_length.
 
-    Windowed frames are added where they overlap and divided by the sum of squared windows (Griffin & Lim 1984, Eq. 6).
+    The windowed frames are overlap-added and divided by the sum of squared windows (Griffin & Lim 1984, Eq. 6).
 
-    Shapes: spectrum ``(batch, frames, n_fft/2 + 1)``, complex; window ``(n_fft,)`` → ``(batch, frames · hop_length)``.
+    Shapes: complex spectrum ``(batch, frames, n_fft/2 + 1)``, window ``(n_fft,)`` → ``(batch, frames · hop_length)``.
 
     Raises:
-        ValueError: the window is no multiple of the hop.
+        ValueError: the window is not a multiple of the hop.
     """
     n_fft, frames = len(window), spectrum.shape[1]
     if n_fft % hop_length:
-        raise ValueError(f"n_fft={n_fft} is no multiple of hop_length={hop_length}: choose one that is")
+        raise ValueError(f"n_fft={n_fft} must be a multiple of hop_length={hop_length}")
     audio = _overlap_add(torch.fft.irfft(spectrum, n=n_fft), window, hop_length)
     envelope = _overlap_add(window.expand(1, frames, n_fft), window, hop_length)
     margin = (n_fft - hop_length) // 2
@@ -95,7 +95,7 @@ def inverse_stft(spectrum: Tensor, window: Tensor, hop_length: int) -> Tensor:
 
 
 def _overlap_add(frames: Tensor, window: Tensor, hop_length: int) -> Tensor:
-    """Frames ``(batch, frames, n_fft)``, windowed → their sum, each a hop later than the one before."""
+    """Windows the frames ``(batch, frames, n_fft)`` and adds them, each one hop later than the previous one."""
     batch, count, n_fft = frames.shape
     overlap = n_fft // hop_length
     hops, weights = frames.unflatten(2, (overlap, hop_length)), window.unflatten(0, (overlap, hop_length))

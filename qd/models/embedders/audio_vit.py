@@ -1,4 +1,4 @@
-"""Audio transformer that embeds a clip: the paper's embedder (Appendix D.1), at any size."""
+"""Audio transformer that embeds clips: the paper's embedder (Appendix D.1), at any size."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class AudioViTConfig(Settings):
 
     @property
     def clip_samples(self) -> int:
-        """Length of one window."""
+        """Length of one window in samples."""
         return round(self.clip_seconds * self.sample_rate)
 
     @property
     def frames(self) -> int:
-        """Tokens of one window; frames are centred, hence the one more."""
+        """Number of tokens of one window; frames are centred, which adds one."""
         return 1 + self.clip_samples // self.hop_length
 
     def rules(self, prefix: str) -> Iterator[str]:
@@ -67,19 +67,20 @@ class AudioViTConfig(Settings):
 
 
 def rotary_table(positions: int, head_dim: int) -> Tensor:
-    """Cosines and sines of the angles t · 10000^(−2i/head_dim), shape (2, positions, head_dim / 2)."""
+    """Returns cosines and sines of the angles t · 10000^(−2i/head_dim), shape (2, positions, head_dim / 2)."""
     frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()]).float()
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turns the pairs (x_i, x_{i + d/2}) by their position's angle: products of queries and keys then depend on the
-    distance between positions alone (RoFormer, Eq. 16).
+    """Rotates the pairs (x_i, x_{i + d/2}) by the angle of their position.
+
+    Products of queries and keys then depend only on the distance between positions (RoFormer, Eq. 16).
 
     Args:
-        x: ``(batch, heads, positions, head_dim)``.
-        table: from :func:`rotary_table`.
+        x: Queries or keys ``(batch, heads, positions, head_dim)``.
+        table: Result of :func:`rotary_table`.
     """
     cos, sin = table.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
@@ -97,7 +98,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, config.width)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """``(batch, frames, width)`` → the same shape."""
+        """Maps ``(batch, frames, width)`` to the same shape."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(rotate(query, table), rotate(key, table), value)
@@ -117,7 +118,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """``(batch, frames, width)`` → the same shape."""
+        """Maps ``(batch, frames, width)`` to the same shape."""
         x = x + self.attention(self.attention_norm(x), table)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -125,8 +126,7 @@ class Block(nn.Module):
 class AudioViT(ClipEmbedder):
     """Mel spectrogram → one token a frame → transformer → mean over time → projection → unit norm.
 
-    A clip shorter than ``clip_seconds`` is followed by zeros. Silence embeds like any other sound: finite, of unit
-    norm.
+    A clip shorter than ``clip_seconds`` is padded with zeros. The embedding of silence is finite and has unit norm.
     """
 
     def __init__(self, config: AudioViTConfig) -> None:
@@ -150,21 +150,21 @@ class AudioViT(ClipEmbedder):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate in Hz."""
         return self.config.sample_rate
 
     @property
     def embedding_width(self) -> int:
-        """Length of an embedding."""
+        """Length of an embedding vector."""
         return self.config.embedding_width
 
     @property
     def clip_seconds(self) -> float:
-        """Length of a window."""
+        """Length of a window in seconds."""
         return self.config.clip_seconds
 
     def embed_clips(self, clips: Tensor) -> Tensor:
-        """``(batch, samples)``, at most one window each → ``(batch, embedding_width)``."""
+        """Embeds clips ``(batch, samples)`` of at most one window; returns ``(batch, embedding_width)``."""
         return map_chunks(self._embed, clips, cached_rows(clips, self.config.frames))
 
     def _embed(self, clips: Tensor) -> Tensor:
@@ -187,10 +187,10 @@ class AudioViT(ClipEmbedder):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AudioViT:
-        """The embedder saved in the folder, in float32 and eval mode.
+        """Loads the embedder from a folder, in float32 and eval mode.
 
         Raises:
-            ValueError: a file is missing, the config has other fields, or the tensors do not fit the config.
+            ValueError: a file is missing, the config has different fields, or the tensors do not fit the config.
         """
         folder = Path(folder)
         for name in ("config.json", "model.safetensors"):
@@ -201,7 +201,7 @@ class AudioViT(ClipEmbedder):
         if content.pop("model_type", None) != "audio_vit" or content.keys() != known:
             difference = sorted(content.keys() ^ known)
             raise ValueError(
-                f"embedder folder {folder}: config.json is not an audio_vit's; fields differ: {difference}"
+                f"embedder folder {folder}: config.json does not describe an audio_vit; fields differ: {difference}"
             )
         model = cls(AudioViTConfig(**content))
         try:

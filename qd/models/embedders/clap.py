@@ -1,4 +1,4 @@
-"""The audio half of CLAP (``transformers``) as an embedder, with its features computed where the audio is."""
+"""The audio tower of CLAP (``transformers``) as an embedder, with features computed on the device of the audio."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from qd.models.checkpoints.pretrained import hub_options, load_transformers
 from qd.models.embedders.clip_embedder import FrozenEmbedder
 
 CLAP = "laion/larger_clap_music"
-"""The published model for music: 48 kHz, 10 s, 512 numbers."""
+"""The published model for music: 48 kHz, clips of 10 s, embeddings of length 512."""
 POWER_FLOOR = 1e-10
 PADDINGS = ("repeatpad", "repeat", "pad")
 
 
 class ClapFeatures(nn.Module):
-    """What ``ClapFeatureExtractor`` computes in NumPy, in torch: mel power in decibels, 10 · log10(max(·, 1e-10)).
+    """``ClapFeatureExtractor`` in torch instead of NumPy: mel power in decibels, 10 · log10(max(·, 1e-10)).
 
-    Clips ``(batch, samples)`` of at most the model's length → ``(batch, copies, frames, mels)``. A shorter clip is
-    repeated as often as it fits whole, then followed by zeros (``repeatpad``), or repeated and cut (``repeat``), or
-    only followed by zeros (``pad``). A model that fuses crops of long audio (``truncation="fusion"``) gets four copies,
-    and HTK's mel filters instead of Slaney's.
+    Maps clips ``(batch, samples)`` of at most the model's length to ``(batch, copies, frames, mels)``. A shorter clip
+    is repeated as often as it fits entirely and then padded with zeros (``repeatpad``), or repeated and cut
+    (``repeat``), or only padded with zeros (``pad``). A model that fuses crops of long audio (``truncation="fusion"``)
+    gets four copies, and HTK's mel filters instead of Slaney's.
 
     Args:
-        extractor: the library's, which holds the numbers.
+        extractor: The library's extractor, which holds the settings.
 
     Raises:
-        ValueError: its padding is none of these.
+        ValueError: the extractor has another padding mode.
     """
 
     def __init__(self, extractor: ClapFeatureExtractor) -> None:
@@ -59,7 +59,7 @@ class ClapFeatures(nn.Module):
         return decibels.transpose(1, 2)[:, None].expand(-1, self.copies, -1, -1)
 
     def _filled(self, clips: Tensor) -> Tensor:
-        """The clips at the model's length."""
+        """Extends the clips to the model's length."""
         times = self.clip_samples // clips.shape[1]
         if self.padding == "repeat":
             return clips.repeat(1, times + 1)[:, : self.clip_samples]
@@ -69,17 +69,17 @@ class ClapFeatures(nn.Module):
 
 
 class ClapAudioHalf(ClapAudioModelWithProjection):
-    """Takes its half of a whole model's weights, without a word about the other half."""
+    """Loads the audio part of a complete model's weights, without warnings about the text part."""
 
     _keys_to_ignore_on_load_unexpected = ["^text_model", "^text_projection", "^logit_scale"]
 
 
 class ClapEmbedder(FrozenEmbedder):
-    """Audio → CLAP's audio embedding, by default of 10 s at 48 kHz; silence embeds like any other sound.
+    """CLAP's audio embedding, by default of 10 s at 48 kHz; the embedding of silence is finite.
 
     Args:
-        model: the audio tower with its projection.
-        extractor: the model's feature extractor.
+        model: Audio tower with its projection.
+        extractor: The model's feature extractor.
     """
 
     def __init__(self, model: ClapAudioModelWithProjection, extractor: ClapFeatureExtractor) -> None:
@@ -89,10 +89,10 @@ class ClapEmbedder(FrozenEmbedder):
 
     @classmethod
     def from_pretrained(cls, source: str = CLAP, local_files_only: bool = False) -> ClapEmbedder:
-        """Of a hub name, or of a folder as ``ClapModel.save_pretrained`` writes it beside its feature extractor.
+        """Loads a hub name, or a folder with the model (``ClapModel.save_pretrained``) and its feature extractor.
 
         Raises:
-            ValueError: it cannot be had, or is no CLAP model.
+            ValueError: the model cannot be loaded, or is not a CLAP model.
         """
         options = hub_options(source, local_files_only)
         extractor = load_transformers(ClapFeatureExtractor, source, **options)
@@ -100,21 +100,22 @@ class ClapEmbedder(FrozenEmbedder):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz; 48,000 for the published models."""
+        """Sample rate in Hz; 48,000 for the published models."""
         return self._sample_rate
 
     @property
     def embedding_width(self) -> int:
-        """Length of an embedding."""
+        """Length of an embedding vector."""
         return self.model.config.projection_dim
 
     @property
     def clip_seconds(self) -> float:
-        """The model's own length; 10 for the published ones."""
+        """Longest clip of the model, in seconds; 10 for the published models."""
         return self._clip_seconds
 
     def embed_clips(self, clips: Tensor) -> Tensor:
-        """``(batch, samples)`` → ``(batch, embedding_width)``."""
-        # No clip is longer than the model's. The library's extractor calls one of a batch so at random if it can fuse.
+        """Embeds clips ``(batch, samples)``; returns ``(batch, embedding_width)``."""
+        # No clip is longer than the model's length. For a fusing model, the library's extractor marks one random clip
+        # of a batch as longer.
         is_longer = torch.zeros(len(clips), 1, dtype=torch.bool, device=clips.device)
         return self.model(input_features=self.features(clips), is_longer=is_longer).audio_embeds

@@ -1,4 +1,4 @@
-"""Audio of any length through a model that hears short clips: what all embedders of audio share."""
+"""Base classes of audio embedders: audio of any length is embedded by a model for short clips."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WINDOWS_AT_ONCE = 32
-"""Windows of a recording in one pass, or the batch, where that is larger: an hour of music has 900 windows of 4 s."""
+"""Windows in one forward pass, unless the batch is larger: an hour of music has 900 windows of 4 s."""
 
 
 class ClipEmbedder(nn.Module, ABC):
     """Audio ``(batch, samples)`` → unit-norm embeddings ``(batch, embedding_width)``.
 
-    Audio longer than ``clip_seconds`` is cut into the fewest windows that cover it, spread evenly, and gets the
-    normalised mean of their embeddings. What happens to shorter audio is a matter of the model, and said there.
+    Audio longer than ``clip_seconds`` is cut into the smallest number of evenly spaced windows that cover it; the
+    result is the normalised mean of their embeddings. Each subclass documents how it treats shorter audio.
     """
 
     @property
     @abstractmethod
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate in Hz."""
 
     @property
     @abstractmethod
     def embedding_width(self) -> int:
-        """Length of an embedding."""
+        """Length of an embedding vector."""
 
     @property
     @abstractmethod
     def clip_seconds(self) -> float:
-        """The longest clip that is heard at once."""
+        """Longest clip of one forward pass, in seconds."""
 
     @abstractmethod
     def embed_clips(self, clips: Tensor) -> Tensor:
-        """Embeddings ``(batch, embedding_width)``, of any norm, of clips ``(batch, samples)`` of at most
-        ``clip_seconds``."""
+        """Embeds clips ``(batch, samples)`` of at most ``clip_seconds``.
+
+        Returns:
+            Embeddings ``(batch, embedding_width)`` of any norm.
+        """
 
     def forward(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Unit-norm float32 embeddings ``(batch, embedding_width)`` of ``audio`` ``(batch, samples)``.
+        """Embeds ``audio`` ``(batch, samples)``; returns unit-norm float32 embeddings ``(batch, embedding_width)``.
 
         Raises:
             ValueError: the audio is empty or not ``(batch, samples)``, or ``sample_rate`` is not the model's.
@@ -54,10 +57,10 @@ class ClipEmbedder(nn.Module, ABC):
 
 
 class FrozenEmbedder(ClipEmbedder):
-    """An embedder made of somebody else's model: frozen, and in eval mode whatever is asked, for it may hold dropout.
+    """An embedder around a third-party model: frozen, and always in eval mode because the model may contain dropout.
 
     Args:
-        model: what ``embed_clips`` of the subclass asks.
+        model: Model that the subclass's ``embed_clips`` calls.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -66,21 +69,24 @@ class FrozenEmbedder(ClipEmbedder):
         self.eval()
 
     def train(self, mode: bool = True) -> FrozenEmbedder:
-        """Stays in eval mode."""
+        """Keeps eval mode, whatever ``mode`` is."""
         return super().train(False)
 
 
 def check_audio(audio: Tensor, sample_rate: int | None, expected: int) -> None:
-    """Raises ``ValueError`` unless the audio is ``(batch, samples)`` with a sample or more, at the rate expected."""
+    """Raises ``ValueError`` unless the audio is a non-empty ``(batch, samples)`` at the expected sample rate."""
     if audio.ndim != 2 or audio.shape[1] == 0:
         raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (batch, samples), at least one sample")
     if sample_rate is not None and sample_rate != expected:
-        raise ValueError(f"audio at {sample_rate} Hz, the embedder hears {expected} Hz: resample it first")
+        raise ValueError(f"audio at {sample_rate} Hz, the embedder expects {expected} Hz: resample it first")
 
 
 def windows(audio: Tensor, length: int) -> Tensor:
-    """Cuts ``(batch, samples)`` into the fewest windows that cover it, ``(batch, windows, length)``: evenly spread,
-    overlapping where they must. Audio shorter than one window is a window as it is, ``(batch, 1, samples)``."""
+    """Cuts ``(batch, samples)`` into the smallest number of windows that cover it, ``(batch, windows, length)``.
+
+    The windows are evenly spaced and may overlap. Audio shorter than one window is returned as one window,
+    ``(batch, 1, samples)``.
+    """
     samples = audio.shape[1]
     if samples <= length:
         return audio[:, None]

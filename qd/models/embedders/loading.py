@@ -1,4 +1,4 @@
-"""What the diversity reward asks of an embedder, and how one is found by name."""
+"""The embedder interface of the diversity reward, and loading by name."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.pretrained import check_source, split_name
 from qd.models.checkpoints.resolver import resolve_asset
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.embedders.clap import CLAP, ClapEmbedder
 from qd.models.embedders.clip_embedder import ClipEmbedder
 from qd.models.embedders.muq import MUQ, MuqEmbedder
 from qd.models.embedders.vggish import VGGish
+from qd.runs.extras import require
 
 SHIPPED_EMBEDDERS = {"builtin": "embedder", "builtin-heldout": "embedder_heldout"}
-"""The shipped embedders: the reward's, and the one that no reward ever hears."""
+"""The shipped embedders: the one for the reward, and the held-out one that no reward uses."""
 PRETRAINED = {"clap": CLAP, "muq": MUQ}
-"""Kinds of other people's embedders, and which one a kind alone stands for."""
+"""Kinds of third-party embedders, with the model that a kind without a source means."""
 
 
 @runtime_checkable
@@ -27,30 +28,30 @@ class Embedder(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """The rate it hears, in Hz."""
+        """Sample rate of the expected audio, in Hz."""
 
     @property
     def embedding_width(self) -> int:
-        """Length of an embedding."""
+        """Length of an embedding vector."""
 
     @property
     def clip_seconds(self) -> float:
-        """The longest clip that it hears at once; longer audio gets the normalised mean over windows of it."""
+        """Longest clip of one forward pass, in seconds; longer audio gets the normalised mean over windows."""
 
     def __call__(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Embeddings of the audio; a ``sample_rate`` other than the embedder's raises ValueError."""
+        """Embeds the audio. Raises ``ValueError`` if ``sample_rate`` is not the embedder's."""
 
 
 def load_embedder(name_or_folder: str | Path) -> ClipEmbedder:
-    """A frozen embedder in eval mode, by its name:
+    """Loads a frozen embedder in eval mode by its name:
 
-    - ``builtin`` and ``builtin-heldout``: the shipped ones;
-    - a folder that ``AudioViT.save_pretrained`` wrote, or that of an embedder run, which holds one in ``embedder/``;
-    - ``clap:<hub name or folder>``: the audio half of a CLAP model; ``clap`` alone is ``laion/larger_clap_music``;
-    - ``muq:<hub name or folder>``: MuQ, by the extra ``muq``; ``muq`` alone is ``OpenMuQ/MuQ-large-msd-iter``.
+    - ``builtin`` and ``builtin-heldout``: the shipped embedders;
+    - a folder that ``AudioViT.save_pretrained`` wrote, or an embedder run, whose embedder is in ``embedder/``;
+    - ``clap:<hub name or folder>``: the audio tower of a CLAP model; ``clap`` alone is ``laion/larger_clap_music``;
+    - ``muq:<hub name or folder>``: MuQ (extra ``muq``); ``muq`` alone is ``OpenMuQ/MuQ-large-msd-iter``.
 
     Raises:
-        ValueError: there is no embedder of that name or in that folder, or an extra is missing.
+        ValueError: the name is unknown, the folder holds no embedder, or an extra is missing.
     """
     kind, source = split_name(name_or_folder, PRETRAINED)
     if kind == "clap":
@@ -61,7 +62,7 @@ def load_embedder(name_or_folder: str | Path) -> ClipEmbedder:
 
 
 def check_embedder(name_or_folder: str | Path) -> None:
-    """Raises what :func:`load_embedder` would raise, as far as that shows without loading a large model."""
+    """Raises the errors of :func:`load_embedder` that can be detected without loading a large model."""
     kind, source = split_name(name_or_folder, PRETRAINED)
     if kind == "muq":
         require("muq", "muq")
@@ -90,12 +91,12 @@ VGGISH = "vggish:"
 
 
 def load_listener(name: str) -> Embedder:
-    """VGGish by its weights, ``vggish:<file>``, or any other embedder by its name."""
+    """Loads VGGish from a weights file (``vggish:<file>``), or any other embedder by its name."""
     return VGGish.from_file(name.removeprefix(VGGISH)) if name.startswith(VGGISH) else load_embedder(name)
 
 
 def check_listener(name: str) -> None:
-    """Raises what :func:`load_listener` would raise, as far as that shows without loading a large model."""
+    """Raises the errors of :func:`load_listener` that can be detected without loading a large model."""
     if name.startswith(VGGISH):
         VGGish.from_file(name.removeprefix(VGGISH))
     else:

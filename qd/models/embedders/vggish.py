@@ -1,7 +1,7 @@
-"""VGGish (Hershey et al. 2017), the classic ear of the Fréchet audio distance, with the weights of ``torchvggish``.
+"""VGGish (Hershey et al. 2017), the usual embedder of the Fréchet audio distance, with the weights of ``torchvggish``.
 
-Not run with its real weights here: shapes and arithmetic are those of the documented network and of its log-mel
-patches, and are tested with random weights.
+This code follows the documented network and its log-mel patches, and is tested with random weights. It has not been run
+with the published weights.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE
 
 SAMPLE_RATE = 16_000
 WINDOW, HOP, N_FFT = 400, 160, 512
-"""25 ms, 10 ms and the FFT size, in samples."""
+"""Window of 25 ms, hop of 10 ms and FFT size, in samples."""
 BANDS, LOW_HZ, HIGH_HZ = 64, 125.0, 7_500.0
 LOG_OFFSET = 0.01
 PATCH = 96
-"""Frames of a patch, 0.96 s; patches do not overlap, and a last one that is not full is left out."""
+"""Frames of a patch, 0.96 s. Patches do not overlap; an incomplete last patch is dropped."""
 PATCH_SAMPLES = WINDOW + (PATCH - 1) * HOP
 WIDTH = 128
 CHANNELS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool")
-WHERE = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
+WEIGHTS_URL = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
 
 
 class VGGish(nn.Module):
-    """Log-mel patches of 0.96 s → convolutions → three dense layers → 128 numbers a patch.
+    """Log-mel patches of 0.96 s → convolutions → three dense layers → 128 numbers per patch.
 
-    As in the usual Fréchet audio distance, the last layer has no ReLU, and there is neither PCA nor quantisation. As an
-    :class:`~qd.models.embedders.loading.Embedder` it gives the unit-norm mean over the patches.
+    As usual for the Fréchet audio distance, there is no ReLU after the last layer, no PCA and no quantisation. As an
+    :class:`~qd.models.embedders.loading.Embedder` it returns the unit-norm mean over the patches.
     """
 
     sample_rate, embedding_width, clip_seconds = SAMPLE_RATE, WIDTH, PATCH * HOP / SAMPLE_RATE
@@ -57,29 +57,29 @@ class VGGish(nn.Module):
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     def forward(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Unit-norm embeddings ``(batch, 128)`` of ``audio`` ``(batch, samples)``.
+        """Embeds ``audio`` ``(batch, samples)``; returns unit-norm embeddings ``(batch, 128)``.
 
         Raises:
             ValueError: the audio is not ``(batch, samples)``, or ``sample_rate`` is not 16,000.
         """
         if sample_rate not in (None, SAMPLE_RATE):
-            raise ValueError(f"audio at {sample_rate} Hz, VGGish hears {SAMPLE_RATE} Hz: resample it first")
+            raise ValueError(f"audio at {sample_rate} Hz, VGGish expects {SAMPLE_RATE} Hz: resample it first")
         return F.normalize(self.embed_windows(audio).mean(dim=1), dim=-1)
 
     def embed_windows(self, audio: Tensor) -> Tensor:
-        """Embeddings of the patches, ``(batch, patches, 128)``, as they are: neither centred nor of unit norm."""
+        """Embeds each patch; returns ``(batch, patches, 128)``, neither centred nor normalised."""
         patches = self.patches(audio)
-        heard = [self._embed(part) for part in patches.flatten(0, 1).split(WINDOWS_AT_ONCE)]
-        return torch.cat(heard).unflatten(0, patches.shape[:2])
+        embeddings = [self._embed(part) for part in patches.flatten(0, 1).split(WINDOWS_AT_ONCE)]
+        return torch.cat(embeddings).unflatten(0, patches.shape[:2])
 
     def _embed(self, patches: Tensor) -> Tensor:
         x = self.features(patches[:, None])
-        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))  # channels last, as the weights' TensorFlow has them
+        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))  # channels last, as in the TensorFlow original
 
     def patches(self, audio: Tensor) -> Tensor:
-        """log(mel magnitude + 0.01), ``(batch, patches, 96, 64)``, of ``audio`` ``(batch, samples)``.
+        """Computes log(mel magnitude + 0.01) of ``audio`` ``(batch, samples)``; returns ``(batch, patches, 96, 64)``.
 
-        Zeros follow audio that is shorter than one patch.
+        Audio shorter than one patch is padded with zeros.
 
         Raises:
             ValueError: the audio is not ``(batch, samples)``.
@@ -89,19 +89,19 @@ class VGGish(nn.Module):
         audio = F.pad(audio.float(), (0, max(0, PATCH_SAMPLES - audio.shape[1])))
         frames = audio.unfold(1, WINDOW, HOP) * self.window
         mel = torch.fft.rfft(frames, N_FFT).abs() @ self.filters
-        whole = mel.shape[1] // PATCH
-        return (mel + LOG_OFFSET).log()[:, : whole * PATCH].unflatten(1, (whole, PATCH))
+        count = mel.shape[1] // PATCH
+        return (mel + LOG_OFFSET).log()[:, : count * PATCH].unflatten(1, (count, PATCH))
 
     @classmethod
     def from_file(cls, path: str | Path) -> VGGish:
-        """VGGish with the weights of a file, ``.pth`` or ``.safetensors``, frozen and in eval mode.
+        """Loads VGGish from a weights file, ``.pth`` or ``.safetensors``, frozen and in eval mode.
 
         Raises:
-            ValueError: there is no such file, or it holds no such weights.
+            ValueError: the file does not exist, or does not hold these weights.
         """
         path = Path(path)
         if not path.is_file():
-            raise ValueError(f"VGGish weights {str(path)!r} are not there; get them (about 290 MB) from {WHERE}")
+            raise ValueError(f"VGGish weights {str(path)!r} do not exist; download them (290 MB) from {WEIGHTS_URL}")
         tensors, model = _tensors(path), cls()
         try:
             model.load_state_dict(tensors)
@@ -111,7 +111,7 @@ class VGGish(nn.Module):
 
 
 def mel_filters() -> Tensor:
-    """Triangles that are linear in HTK's mels, of height 1, ``(257, 64)``; the bin of 0 Hz belongs to none."""
+    """Returns triangular filters on HTK's mel scale, of height 1, ``(257, 64)``; no filter contains the 0 Hz bin."""
     bins = _mel(torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64))
     low, high = _mel(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))
     edges = torch.linspace(float(low), float(high), BANDS + 2, dtype=torch.float64)
@@ -129,5 +129,5 @@ def _mel(hertz: Tensor) -> Tensor:
 def _tensors(path: Path) -> Mapping[str, Tensor]:
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # of what is no such file, the unpickler says so with any error at all
+    except Exception as error:  # the unpickler raises many types of errors for other files
         raise ValueError(f"{str(path)!r} does not hold the weights of torchvggish: {error}") from error

@@ -1,4 +1,4 @@
-"""One allocated model that takes on the weights of any model, or sum of models, of one base."""
+"""One allocated model that loads the weights of one sibling model, or of a weighted sum of them, after another."""
 
 from __future__ import annotations
 
@@ -11,54 +11,60 @@ from torch import Tensor
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.language_model import LanguageModel
 from qd.models.merging.model_spec import ModelSpec
-from qd.models.merging.sources import Source, differences, open_source, shared_names
-from qd.models.merging.writer import merged
+from qd.models.merging.sources import Source, merge_problems, open_source, shared_names
+from qd.models.merging.writer import merged_pieces
 from qd.models.musicgen import MusicGen
 
-SHOWN = 4
-"""So many differences of two models are told."""
+MAX_LISTED = 4
+"""Number of differences between two models that an error message lists."""
 
 
 class WeightSwapper:
-    """Sums are taken from the files piece by piece, as ``qd merge`` takes them, and written where the language model's
-    weights lie: no second model in memory, and bit for bit the weights of the folder that ``qd merge`` would write.
+    """Loads weighted sums of models into one allocated model.
 
-    Text encoder and codec, which no training changes, stay those of the first model. A model that is no sibling of the
-    one that is allocated takes its place.
+    It computes sums from the files piece by piece, like ``qd merge``, and writes them into the weights of the language
+    model. This needs no second model in memory, and the weights equal those that ``qd merge`` would write, bit for bit.
+
+    Text encoder and codec, which training never changes, stay those of the first model. A model that is not a sibling
+    of the allocated one replaces it.
 
     Args:
-        check: is called with each model that is allocated, before it is put on the device; raises ``ValueError`` where
-            that one cannot hold it.
+        check: Function that is called with each newly allocated model before it moves to the device; it raises
+            ``ValueError`` if the device cannot hold the model.
     """
 
     def __init__(self, check: Callable[[MusicGen], None] = lambda music: None) -> None:
         self._check = check
         self._music: MusicGen | None = None
         self._allocated: Source | None = None
-        self._held: ModelSpec | None = None
+        self._loaded: ModelSpec | None = None
         self._fingerprint = ""
         self._sources: dict[str, Source] = {}
         self._compared: dict[tuple[Path, Path], list[str]] = {}
 
     def source(self, name: str) -> Source:
-        """The checkpoint of that name; looked for once. Raises ``ValueError`` where there is none."""
+        """Returns the checkpoint of that name, which is resolved once. Raises ``ValueError`` if there is none."""
         if name not in self._sources:
             self._sources[name] = open_source(name, 1.0)
         return self._sources[name]
 
     def problems(self, spec: ModelSpec) -> list[str]:
-        """Why the models of a sum cannot be added up, one sentence for each pair; all of them can be opened."""
+        """Returns why the models of a sum cannot be merged, one sentence per pair; all of them must be readable."""
         first, *others = (self.source(name) for name in spec.names)
-        found = {other.name: self._differences(first, other) for other in others}
-        return [f"{name} is no sibling of {first.name}: {_shortened(told)}" for name, told in found.items() if told]
+        differences = {other.name: self._differences(first, other) for other in others}
+        return [
+            f"{name} is no sibling of {first.name}: {_shortened(listed)}"
+            for name, listed in differences.items()
+            if listed
+        ]
 
     def load(self, spec: ModelSpec, device: torch.device) -> MusicGen:
-        """The allocated model, now with these weights; the first call decides the device.
+        """Loads these weights into the allocated model and returns it; the first call decides the device.
 
         Raises:
-            ValueError: a model cannot be had, the device cannot hold it, or a number of the sum is not finite.
+            ValueError: a model cannot be loaded, the device cannot hold it, or a weight of the sum is not finite.
         """
-        if spec == self._held:
+        if spec == self._loaded:
             return self._music
         sources = [Source(s.name, weight, s.folder, s.recipe) for s, weight in self._weighted(spec)]
         if self._allocated is None or self._differences(self._allocated, sources[0]):
@@ -66,50 +72,51 @@ class WeightSwapper:
             music = MusicGen.load(sources[0].folder)
             self._check(music)
             self._music, self._allocated = music.to(device), sources[0]
-        self._held = None  # until all weights are in
+        self._loaded = None  # until all weights are written
         self._write(sources)
-        self._held, self._fingerprint = spec, fingerprint(self._music.lm)
+        self._loaded, self._fingerprint = spec, fingerprint(self._music.lm)
         return self._music
 
     @property
     def fingerprint(self) -> str:
-        """Of the language model, with the weights that it holds."""
+        """Fingerprint of the language model with its current weights."""
         return self._fingerprint
 
     def _weighted(self, spec: ModelSpec) -> list[tuple[Source, float]]:
-        """The models of the sum; of an end of a line that one alone, whose weights are copied as they are."""
+        """The models of the sum with their weights; if only one weight is not 0, that model alone, which is copied."""
         summed = [(self.source(name), weight) for name, weight in spec.weights if weight != 0]
         return summed if len(summed) == 1 else [(self.source(name), weight) for name, weight in spec.weights]
 
     @torch.no_grad()
     def _write(self, sources: list[Source]) -> None:
-        places = _places(self._music.lm, sources[0].builtin)
+        targets = _named_weights(self._music.lm, sources[0].builtin)
         written = set()
         for name in shared_names(sources):
-            if name not in places:
+            if name not in targets:
                 continue
-            flat, start = places[name].view(-1), 0
-            for piece in merged(sources, name):
+            flat, start = targets[name].view(-1), 0
+            for piece in merged_pieces(sources, name):
                 flat[start : start + len(piece)].copy_(piece)
                 start += len(piece)
-            written.add(places[name].data_ptr())
-        if missing := [name for name, place in places.items() if place.data_ptr() not in written]:
+            written.add(targets[name].data_ptr())
+        if missing := [name for name, target in targets.items() if target.data_ptr() not in written]:
             raise ValueError(f"{sources[0].name} lacks weights: {', '.join(missing)}; name a complete checkpoint")
 
     def _differences(self, first: Source, other: Source) -> list[str]:
         pair = (first.folder, other.folder)
         if pair not in self._compared:
-            self._compared[pair] = differences([first, other]) if first.folder != other.folder else []
+            self._compared[pair] = merge_problems([first, other]) if first.folder != other.folder else []
         return self._compared[pair]
 
 
-def _shortened(told: list[str]) -> str:
-    more = f"; and {len(told) - SHOWN} more, which `qd merge` lists" if len(told) > SHOWN else ""
-    return "; ".join(told[:SHOWN]) + more
+def _shortened(differences: list[str]) -> str:
+    hidden = len(differences) - MAX_LISTED
+    more = f"; and {hidden} more, which `qd merge` lists" if hidden > 0 else ""
+    return "; ".join(differences[:MAX_LISTED]) + more
 
 
-def _places(lm: LanguageModel, builtin: bool) -> dict[str, Tensor]:
-    """The language model's weights by the names that :attr:`Source.tensors` gives them."""
+def _named_weights(lm: LanguageModel, builtin: bool) -> dict[str, Tensor]:
+    """Returns the language model's weights under the names of :attr:`Source.tensors`."""
     decoder, projection = ("decoder/", "projection/") if builtin else ("decoder.", "enc_to_dec_proj.")
     return {
         **{f"{decoder}{name}": weight for name, weight in lm.decoder.state_dict().items()},

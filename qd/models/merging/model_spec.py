@@ -1,4 +1,4 @@
-"""What is measured: a model by its name, or a sum of models, written as ``qd merge --models`` takes it."""
+"""A model to measure: one model by its name, or a weighted sum in the notation of ``qd merge --models``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qd.models.merging.weights import Weighted, interpolation, name_and_weight, 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model, or Σ w_i · θ_i of several.
+    """One model, or the sum Σ w_i · θ_i of several models.
 
     Attributes:
-        weights: the models and their weights; a model by itself has the weight 1.
-        lam: λ where two were interpolated.
+        weights: Models and their weights; a single model has the weight 1.
+        lam: λ if two models are interpolated, else None.
     """
 
     weights: tuple[Weighted, ...]
@@ -23,10 +23,10 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """``base``, ``runs/x`` or ``runs/a:0.5 runs/b:0.5``.
+        """Parses ``base``, ``runs/x`` or ``runs/a:0.5 runs/b:0.5``.
 
         Raises:
-            ValueError: some of the words have a weight and some have none.
+            ValueError: some of the words have a weight and others have none.
         """
         words = split_words(text)
         if len(words) == 1 and name_and_weight(words[0])[1] is None:
@@ -36,12 +36,12 @@ class ModelSpec:
 
     @classmethod
     def of(cls, name: str) -> ModelSpec:
-        """A model by itself."""
+        """Returns the specification of a single model."""
         return cls((Weighted(name, 1.0),))
 
     @classmethod
     def between(cls, a: str, b: str, lam: float) -> ModelSpec:
-        """(1 − λ) · A + λ · B."""
+        """Returns the specification of (1 − λ) · A + λ · B."""
         return cls(tuple(interpolation(a, b, lam)), lam)
 
     @property
@@ -54,40 +54,40 @@ class ModelSpec:
 
     @property
     def text(self) -> str:
-        """What :meth:`parse` reads."""
+        """The notation that :meth:`parse` reads."""
         if not self.merged:
             return self.weights[0].name
         return " ".join(f"{name}:{weight!r}" for name, weight in self.weights)
 
     def renamed(self, name: Callable[[str], str]) -> ModelSpec:
-        """The same sum of models that are called otherwise."""
+        """Returns the same sum with each model name replaced by ``name(old)``."""
         return ModelSpec(tuple(Weighted(name(old), weight) for old, weight in self.weights), self.lam)
 
     def __str__(self) -> str:
-        """For people: ``runs/a → runs/b λ=0.55``."""
+        """Returns a readable form: ``runs/a → runs/b λ=0.55``."""
         return self.text if self.lam is None else f"{' → '.join(self.names)} λ={self.lam:g}"
 
     def problems(self, extrapolate: bool = False) -> list[str]:
-        """What keeps the weights from making an average."""
+        """Returns why the weights form no weighted average, one sentence per problem."""
         lone = not self.merged and self.weights[0].weight == 1
         return [] if lone else weight_problems(self.weights, extrapolate)
 
 
 def model_texts(texts: Sequence[str]) -> list[str]:
-    """One text a model, from the texts behind each ``--model``: weights make of all words of a text one sum.
+    """Splits the values of ``--model`` into one text per model; all words of a text with weights form one sum.
 
     Example:
         >>> model_texts(["base runs/a", "runs/a:0.5 base:0.5"])
         ['base', 'runs/a', 'runs/a:0.5 base:0.5']
     """
-    found = []
+    models = []
     for text in texts:
         words = split_words(text)
         weighted = any(name_and_weight(word)[1] is not None for word in words)
-        found += [text] if weighted else words
-    return found
+        models += [text] if weighted else words
+    return models
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text; the name of a folder that is there is one word, whatever it holds."""
+    """Splits a text into words; the name of an existing folder is one word, even if it contains spaces."""
     return [text] if Path(text).expanduser().is_dir() else text.split()

@@ -1,4 +1,4 @@
-"""The models that a merge reads, and whether they are siblings: all that differs is told at once, before any work."""
+"""The models that a merge reads, and the check that they are siblings, which reports all differences at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from qd.models.checkpoints.safetensors_files import Header, StoredTensor, read_h
 RECIPE = "recipe.yaml"
 
 FROZEN = ("text_encoder/", "codec/", "text_encoder.", "audio_encoder.")
-"""Beginnings of the names of tensors that no training here changes, in the built-in layout and in the library's."""
+"""Prefixes of the tensors that training never changes, in the built-in layout and in the library's."""
 
-_COPIED = ("*.json", "*.model", "*.txt")  # beside the weights: configs, tokenizer, vocabulary
-_MEASURED = ("metrics.json",)  # what was measured of one model is not true of a merge
+_COPIED = ("*.json", "*.model", "*.txt")  # files next to the weights: configs, tokenizer, vocabulary
+_MEASURED = ("metrics.json",)  # measurements of one model do not apply to a merge
 _BOOKKEEPING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache")
-_STATE = ("padding", "truncation", "version")  # of a tokenizer.json: how it was used last, not what it does
+_STATE = ("padding", "truncation", "version")  # keys of a tokenizer.json that describe its last use, not its function
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class Source:
     """A checkpoint to merge.
 
     Attributes:
-        name: as it was given. weight: its factor in the sum.
-        folder: of the weights, in the built-in layout or the library's whole folder.
-        recipe: what made it, where it says so.
+        name: Name as the user wrote it.
+        weight: Factor in the sum.
+        folder: Folder of the weights, in the built-in layout or in the library's.
+        recipe: Contents of its ``recipe.yaml``, if there is one.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Source:
 
     @property
     def label(self) -> str:
-        """A name for the record: the very step of a run, but not where this machine keeps shipped and hub models."""
+        """Name for the recipe: the step folder for a run or folder, but the plain name for a shipped or hub model."""
         own = self.name not in SHIPPED and Path(self.name).expanduser().is_dir()
         return str(self.folder) if own else self.name
 
@@ -54,19 +55,19 @@ class Source:
 
     @property
     def models(self) -> list[str]:
-        """Folders that hold a config and weights, relative: one in the library's layout, three in the built-in one."""
+        """Relative folders with a config and weights: one in the library's layout, three in the built-in one."""
         return list(PARTS) if self.builtin else ["."]
 
     @cached_property
     def headers(self) -> dict[str, Header]:
-        """Header of each weight file, by its path in the folder."""
+        """Header of each weight file, by its relative path."""
         files = [file for model in self.models for file in weight_files(self.folder / model)]
         files += [file for file in [self.folder / PROJECTION] if self.builtin and file.is_file()]
         return {str(file.relative_to(self.folder)): read_header(file) for file in files}
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
-        """All tensors, by :func:`qualified` names, which do not depend on how the weights are cut into files."""
+        """All tensors by :func:`qualified` names, which do not depend on the division of the weights into files."""
         return {
             qualified(file, name): tensor
             for file, header in self.headers.items()
@@ -75,15 +76,18 @@ class Source:
 
     @property
     def other_files(self) -> list[Path]:
-        """What makes the weights a checkpoint: configs, tokenizer and indices, relative to the folder."""
-        places = [self.folder / place for place in dict.fromkeys([".", *self.models])]
-        files = [file for place in places for pattern in _COPIED for file in sorted(place.glob(pattern))]
+        """The other files of a checkpoint: configs, tokenizer and indices, relative to the folder."""
+        folders = [self.folder / model for model in dict.fromkeys([".", *self.models])]
+        files = [file for folder in folders for pattern in _COPIED for file in sorted(folder.glob(pattern))]
         return [file.relative_to(self.folder) for file in files if file.name not in _MEASURED]
 
 
 def qualified(file: str, name: str) -> str:
-    """``decoder/lm_heads.0.weight`` for a tensor of ``decoder/model.safetensors``, ``projection/weight`` for one of
-    ``projection.safetensors``; its own name in the library's layout."""
+    """Returns the name of a tensor in the whole checkpoint.
+
+    It is ``decoder/lm_heads.0.weight`` for a tensor of ``decoder/model.safetensors``, ``projection/weight`` for one of
+    ``projection.safetensors``, and the tensor's own name in the library's layout.
+    """
     if file == PROJECTION:
         return f"{Path(PROJECTION).stem}/{name}"
     folder = Path(file).parent
@@ -91,10 +95,10 @@ def qualified(file: str, name: str) -> str:
 
 
 def open_source(name: str, weight: float) -> Source:
-    """Finds a model by any name that ``resolve_model`` knows; a hub name is downloaded, if it is not there already.
+    """Opens a model by any name that ``resolve_model`` accepts; a hub model is downloaded unless it is cached.
 
     Raises:
-        ValueError: the name is unknown, the checkpoint incomplete, or the hub cannot be reached.
+        ValueError: the name is unknown, the checkpoint is incomplete, or the hub cannot be reached.
     """
     source = resolve_model(name)
     if not Path(source).is_dir():
@@ -106,31 +110,33 @@ def _recipe(file: Path) -> Mapping[str, Any] | None:
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{file}' is no YAML ({error}); mend or remove it") from error
+        raise ValueError(f"'{file}' is not valid YAML ({error}); correct or remove it") from error
 
 
-def differences(sources: Sequence[Source]) -> list[str]:
-    """Why the sources cannot be merged, one sentence for each thing in which one of them differs from the first."""
+def merge_problems(sources: Sequence[Source]) -> list[str]:
+    """Returns why the sources cannot be merged: one sentence per difference from the first one."""
     first = sources[0]
-    found = []
+    problems = []
     for other in sources[1:]:
         if first.builtin != other.builtin:
             kinds = ["the built-in layout" if source.builtin else "the library's" for source in (first, other)]
-            found.append(f"layout: {kinds[0]} in {first.name}, {kinds[1]} in {other.name}")
+            problems.append(f"layout: {kinds[0]} in {first.name}, {kinds[1]} in {other.name}")
             continue
-        found += _config_differences(first, other)
-        found += _tokenizer_differences(first, other)
-        found += _tensor_differences(first, other)
-    return found if any(source.builtin != first.builtin for source in sources) else found + [*_missing_tensors(sources)]
+        problems += _config_differences(first, other)
+        problems += _tokenizer_differences(first, other)
+        problems += _tensor_differences(first, other)
+    if any(source.builtin != first.builtin for source in sources):
+        return problems
+    return [*problems, *_missing_tensors(sources)]
 
 
 def shared_names(sources: Sequence[Source]) -> list[str]:
-    """Names of the tensors that all sources have; among siblings, any other is another name of one of them."""
+    """Returns the names of the tensors that all sources have; among siblings, the others are copies of tied weights."""
     return [name for name in sources[0].tensors if all(name in source.tensors for source in sources)]
 
 
 def equal(first: StoredTensor, second: StoredTensor, dtype: torch.dtype) -> bool:
-    """Whether two tensors have one shape and, in that type, the same values."""
+    """Returns whether two tensors have the same shape and, converted to ``dtype``, the same values."""
     if first.shape != second.shape:
         return False
     pairs = zip(first.pieces(), second.pieces(), strict=True)
@@ -142,7 +148,7 @@ def _config_differences(first: Source, other: Source) -> Iterator[str]:
         file = Path(model) / "config.json"
         raw = [read_object(source.folder / file) for source in (first, other)]
         before, after = (dict(_leaves(config)) for config in raw)
-        if before != after:  # perhaps only because another version of the library left its defaults out
+        if before != after:  # another version of the library may have left out default values
             before, after = (dict(_leaves(_completed(config))) for config in raw)
         for key in sorted(before | after):
             if before.get(key) != after.get(key):
@@ -151,7 +157,7 @@ def _config_differences(first: Source, other: Source) -> Iterator[str]:
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the library's defaults, where the library knows its kind and accepts it."""
+    """Returns the config with the library's defaults filled in, if the library knows its type and accepts it."""
     from transformers import CONFIG_MAPPING
 
     kind = config.get("model_type")
@@ -159,12 +165,12 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
         return config
     try:
         return CONFIG_MAPPING[kind].from_dict(config).to_dict()
-    except Exception:  # its validation has errors of many kinds, and any of them is a difference, told as it stands
+    except Exception:  # the library's validation raises many types; the config is then compared as it is
         return config
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of what a config says of the model, not of how it was saved."""
+    """Yields dotted keys and values of a config, without the keys about how the model was saved."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -173,11 +179,11 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _tokenizer_differences(first: Source, other: Source) -> Iterator[str]:
-    place = "text_encoder" if first.builtin else "."
+    folder = "text_encoder" if first.builtin else "."
     for name in ("tokenizer.json", "spiece.model"):
-        files = [source.folder / place / name for source in (first, other)]
+        files = [source.folder / folder / name for source in (first, other)]
         if all(file.is_file() for file in files) and _vocabulary(files[0]) != _vocabulary(files[1]):
-            yield f"{(Path(place) / name).as_posix()}: not the same in {first.name} and {other.name}"
+            yield f"{(Path(folder) / name).as_posix()}: not the same in {first.name} and {other.name}"
 
 
 def _vocabulary(file: Path) -> Any:
@@ -189,15 +195,15 @@ def _vocabulary(file: Path) -> Any:
 def _tensor_differences(first: Source, other: Source) -> Iterator[str]:
     for name in shared_names([first, other]):
         a, b = first.tensors[name], other.tensors[name]
-        frozen, numbers = name.startswith(FROZEN), a.dtype.is_floating_point and b.dtype.is_floating_point
+        frozen, floats = name.startswith(FROZEN), a.dtype.is_floating_point and b.dtype.is_floating_point
         if a.shape != b.shape:
             yield f"{name}: shape {a.shape} in {first.name}, {b.shape} in {other.name}"
-        elif a.dtype != b.dtype and not numbers:
+        elif a.dtype != b.dtype and not floats:
             yield f"{name}: {a.dtype} in {first.name}, {b.dtype} in {other.name}"
-        # A model saved in half precision is still a sibling: what counts is what the coarser type can tell apart.
-        elif (frozen or not numbers) and not equal(a, b, min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)):
+        # A model saved in half precision is still a sibling: frozen values are compared in the coarser type.
+        elif (frozen or not floats) and not equal(a, b, min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)):
             kind = "a frozen part" if frozen else str(a.dtype)
-            yield f"{name}: other values in {first.name} than in {other.name}, and {kind} is not averaged"
+            yield f"{name}: different values in {first.name} and {other.name}, and {kind} is not averaged"
 
 
 def _missing_tensors(sources: Sequence[Source]) -> Iterator[str]:
@@ -205,20 +211,23 @@ def _missing_tensors(sources: Sequence[Source]) -> Iterator[str]:
     for name in dict.fromkeys(name for source in sources for name in source.tensors):
         if name in shared:
             continue
-        having = [source for source in sources if name in source.tensors]
-        if not all(_tied(source, name, shared) for source in having):
-            lacking = [source for source in sources if source not in having]
-            yield f"{name}: in {_names(having)}, not in {_names(lacking)}"
+        present = [source for source in sources if name in source.tensors]
+        if not all(_tied(source, name, shared) for source in present):
+            absent = [source for source in sources if source not in present]
+            yield f"{name}: in {_names(present)}, not in {_names(absent)}"
 
 
 def _tied(source: Source, name: str, shared: Iterable[str]) -> bool:
-    """Whether a tensor is a copy of one that all sources have: safetensors files keep one name of tied weights, and the
-    library ties them again at loading. Weights of a single value, as layers are born with, prove nothing."""
+    """Returns whether a tensor is a copy of one that all sources have.
+
+    Safetensors files store tied weights under one name, and the library ties them again when it loads them. A tensor
+    with a single repeated value, such as an initial bias, does not prove a tie.
+    """
     tensor = source.tensors[name]
     if tensor.elements == 0 or all(piece.min() == piece.max() for piece in tensor.pieces()):
         return False
-    alike = (source.tensors[other] for other in shared)
-    return any(other.dtype == tensor.dtype and equal(tensor, other, tensor.dtype) for other in alike)
+    candidates = (source.tensors[other] for other in shared)
+    return any(other.dtype == tensor.dtype and equal(tensor, other, tensor.dtype) for other in candidates)
 
 
 def _names(sources: Iterable[Source]) -> str:

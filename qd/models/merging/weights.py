@@ -1,4 +1,4 @@
-"""What the user says of a merge: which models, with which weights; and what it is called if nobody says."""
+"""The request for a merge: models and their weights, and the default name of the result."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ SUM_TOLERANCE = 1e-6
 
 
 class Weighted(NamedTuple):
-    """The name of a model, and its weight in the sum."""
+    """Name of a model, and its weight in the sum."""
 
     name: str
     weight: float
 
 
 def interpolation(a: str, b: str, lam: float = DEFAULT_LAMBDA) -> list[Weighted]:
-    """(1 − λ) · A + λ · B (Eq. 6): A the quality model, B the diverse one."""
+    """Returns the weights of (1 − λ) · A + λ · B (Eq. 6), with A the quality model and B the diverse one."""
     return [Weighted(a, 1 - lam), Weighted(b, lam)]
 
 
 def soup(models: Sequence[str]) -> list[Weighted]:
-    """Models given as ``name:weight``, or as names alone, which share the whole equally.
+    """Parses models written as ``name:weight``; models without any weights get equal shares.
 
     Raises:
-        ValueError: some have a weight and some have none.
+        ValueError: some models have a weight and others have none.
 
     Example:
         >>> soup(["runs/a:0.25", "runs/b:0.75"])
@@ -48,7 +48,7 @@ def soup(models: Sequence[str]) -> list[Weighted]:
 
 
 def weight_problems(weights: Sequence[Weighted], extrapolate: bool) -> list[str]:
-    """What keeps the weights from making an average, one sentence each."""
+    """Returns why the weights form no weighted average, one sentence per problem."""
     values = [weight for _, weight in weights]
     if not all(map(math.isfinite, values)):
         return [f"weights are {_listed(values)}; expected finite numbers"]
@@ -61,14 +61,18 @@ def weight_problems(weights: Sequence[Weighted], extrapolate: bool) -> list[str]
         )
     if not extrapolate and not all(0 <= value <= 1 for value in values):
         problems.append(
-            f"weights {_listed(values)} leave [0, 1], which extrapolates beyond the models; ask for that with "
-            "EXTRAPOLATE=1 (--extrapolate), or take λ between 0 and 1"
+            f"weights {_listed(values)} leave [0, 1], which extrapolates beyond the models; allow that with "
+            "EXTRAPOLATE=1 (--extrapolate), or use λ between 0 and 1"
         )
     return problems
 
 
 def default_folder(weights: Sequence[Weighted], interpolated: bool) -> Path:
-    """``runs/merged/beta0-beta15-lambda0.5``; a soup's name would be too long, and tells its size and the time."""
+    """Returns the default output folder of a merge.
+
+    An interpolation gets ``runs/merged/beta0-beta15-lambda0.5``. For a soup that name would be too long, so it gets the
+    number of models and the time.
+    """
     if not interpolated:
         return Path("runs") / "merged" / f"soup{len(weights)}-{datetime.now():%Y%m%d-%H%M%S}"
     (a, _), (b, lam) = weights
@@ -76,7 +80,7 @@ def default_folder(weights: Sequence[Weighted], interpolated: bool) -> Path:
 
 
 def name_and_weight(text: str) -> tuple[str, float | None]:
-    """Of ``name:weight``; None of a name alone, which may hold a colon too."""
+    """Splits ``name:weight``; the weight of a name alone, which may also contain a colon, is None."""
     name, colon, weight = text.rpartition(":")
     try:
         return (name, float(weight)) if colon else (text, None)

@@ -1,4 +1,4 @@
-"""The weighted sum, from files to files: of each model one piece of one tensor is in memory at a time."""
+"""Writes the weighted sum of models from files to files, with one piece of one tensor per model in memory."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ SAMPLING = "generation_config.json"
 
 
 def write_merge(sources: Sequence[Source], folder: Path) -> None:
-    """Writes Σ w_i · θ_i with the first source's layout and files; or copies a source, where its weight alone is not 0.
+    """Writes Σ w_i · θ_i with the layout and files of the first source; copies a source if only its weight is not 0.
 
     Args:
-        sources: without ``differences``.
-        folder: to be made.
+        sources: Models without ``merge_problems``.
+        folder: Output folder.
 
     Raises:
-        ValueError: a merged number is not finite; names the tensor, and the source if it was its.
+        ValueError: a merged value is not finite; the message names the tensor, and the source if the source has it.
     """
-    weighed = [source for source in sources if source.weight != 0]
-    whole = len(weighed) == 1
-    model = weighed[0] if whole else sources[0]
-    for file in [*model.other_files, *(map(Path, model.headers) if whole else ())]:
+    weighted = [source for source in sources if source.weight != 0]
+    is_copy = len(weighted) == 1
+    model = weighted[0] if is_copy else sources[0]
+    for file in [*model.other_files, *(map(Path, model.headers) if is_copy else ())]:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(model.folder / file, folder / file)
-    if not whole:
+    if not is_copy:
         _write_sampling(sources, folder)
         _write_weights(sources, folder)
-        places = [folder / place for place in model.models]
-        dtype = _finest_stored(places)  # of all: parts in different types do not go together
-        for place in places:
-            write_dtype(place, dtype)
-            _correct_index(place)
+        parts = [folder / part for part in model.models]
+        dtype = _finest_stored(parts)  # one type for all parts: the library cannot combine different ones
+        for part in parts:
+            write_dtype(part, dtype)
+            _correct_index(part)
 
 
 def _write_sampling(sources: Sequence[Source], folder: Path) -> None:
-    """How plain transformers samples the merge: as the first of the models that was trained here, whose file says so.
-    That of an untrained base would sample with the guidance that the training has made needless."""
+    """Copies the sampling settings of the first model that was trained here.
+
+    The settings of an untrained base would apply guidance, which training has made unnecessary.
+    """
     trained = next((source for source in sources if source.recipe), None)
     if trained is None:
         return
@@ -57,12 +59,12 @@ def _write_sampling(sources: Sequence[Source], folder: Path) -> None:
 
 
 def merged_dtype(tensors: Sequence[StoredTensor]) -> torch.dtype:
-    """The finest type among them: half precision only where all are of one half precision."""
+    """Returns the finest type of the tensors: half precision only if all have the same half precision."""
     return reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
 
 
 def weighted_sum(tensors: Sequence[StoredTensor], weights: Sequence[float]) -> Iterator[Tensor]:
-    """Flat pieces of Σ w_i · x_i, in float32 (float64 where a tensor is stored so), then of ``merged_dtype``."""
+    """Yields flat pieces of Σ w_i · x_i in ``merged_dtype``, computed in float32 (float64 if a tensor is stored so)."""
     dtype = merged_dtype(tensors)
     arithmetic = torch.promote_types(dtype, torch.float32)
     for first, *others in zip(*(tensor.pieces() for tensor in tensors), strict=True):
@@ -73,7 +75,7 @@ def weighted_sum(tensors: Sequence[StoredTensor], weights: Sequence[float]) -> I
 
 
 def copied(tensors: Sequence[StoredTensor]) -> Iterator[Tensor]:
-    """Flat pieces of tensors that are the same, from the first that has the finest type."""
+    """Yields flat pieces of equal tensors, read from the first one with the finest type."""
     dtype = merged_dtype(tensors)
     source = next((tensor for tensor in tensors if tensor.dtype == dtype), tensors[0])
     for piece in source.pieces():
@@ -81,7 +83,7 @@ def copied(tensors: Sequence[StoredTensor]) -> Iterator[Tensor]:
 
 
 def _write_weights(sources: Sequence[Source], folder: Path) -> None:
-    """The weight files, cut as the first source's are; of tied weights only the name that all sources have."""
+    """Writes the weights, divided into files like the first source; tied weights keep only the name that all have."""
     shared = set(shared_names(sources))
     for file, header in sources[0].headers.items():
         names = {name: qualified(file, name) for name in header.tensors if qualified(file, name) in shared}
@@ -91,12 +93,19 @@ def _write_weights(sources: Sequence[Source], folder: Path) -> None:
 def _write_file(sources: Sequence[Source], file: Path, names: Mapping[str, str], metadata: Mapping[str, str]) -> None:
     tensors = {name: [source.tensors[full] for source in sources] for name, full in names.items()}
     kinds = {name: (merged_dtype(stored), stored[0].shape) for name, stored in tensors.items()}
-    write_safetensors(file, kinds, lambda name: merged(sources, names[name]), metadata)
+    write_safetensors(file, kinds, lambda name: merged_pieces(sources, names[name]), metadata)
 
 
-def merged(sources: Sequence[Source], name: str) -> Iterator[Tensor]:
-    """Flat pieces of Σ w_i · θ_i of one tensor, by its :func:`~qd.models.merging.sources.qualified` name; copies of
-    what is frozen, or the same in all. Raises ``ValueError`` where a number of them is not finite."""
+def merged_pieces(sources: Sequence[Source], name: str) -> Iterator[Tensor]:
+    """Yields flat pieces of Σ w_i · θ_i of one tensor; a frozen tensor, or one that is equal in all sources, is copied.
+
+    Args:
+        sources: Models without ``merge_problems``.
+        name: Name from :func:`~qd.models.merging.sources.qualified`.
+
+    Raises:
+        ValueError: a merged value is not finite.
+    """
     tensors = [source.tensors[name] for source in sources]
     if name.startswith(FROZEN) or all(equal(tensors[0], other, merged_dtype(tensors)) for other in tensors[1:]):
         yield from copied(tensors)
@@ -108,29 +117,29 @@ def merged(sources: Sequence[Source], name: str) -> Iterator[Tensor]:
 
 
 def _cause(sources: Sequence[Source], name: str, dtype: torch.dtype) -> str:
-    """Why a merged number is not finite, in words."""
+    """Returns why a merged value is not finite."""
     broken = [
         source.name for source in sources if not all(piece.isfinite().all() for piece in source.tensors[name].pieces())
     ]
     if broken:
         return f"not finite in {', '.join(broken)}; merge an earlier step of that run"
-    return f"the sum is too large for {dtype}; take weights nearer to 0 … 1"
+    return f"the sum is too large for {dtype}; use weights nearer to 0 … 1"
 
 
 def _finest_stored(models: Sequence[Path]) -> torch.dtype:
-    """The finest type of the merged numbers."""
+    """Returns the finest floating-point type in the models' files."""
     headers = [read_header(file) for model in models for file in weight_files(model)]
     stored = [tensor.dtype for header in headers for tensor in header.tensors.values()]
     return reduce(torch.promote_types, (dtype for dtype in stored if dtype.is_floating_point))
 
 
 def _correct_index(model: Path) -> None:
-    """Writes which tensor is in which shard, where there is an index: names of tied weights may have gone."""
+    """Rewrites the index of shards, if there is one: some names of tied weights may be gone."""
     index = model / f"{WEIGHTS}{INDEX}"
     if not index.is_file():
         return
     headers = {file.name: read_header(file).tensors for file in weight_files(model)}
     size = sum(tensor.bytes for tensors in headers.values() for tensor in tensors.values())
-    places = {name: file for file, tensors in headers.items() for name in tensors}
-    text = json.dumps({"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}, indent=2)
+    shards = {name: file for file, tensors in headers.items() for name in tensors}
+    text = json.dumps({"metadata": {"total_size": size}, "weight_map": dict(sorted(shards.items()))}, indent=2)
     index.write_text(text + "\n", encoding="utf-8")

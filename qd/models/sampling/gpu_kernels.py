@@ -1,11 +1,11 @@
-"""What a decoding step does on an NVIDIA GPU, each part as one kernel (Triton); elsewhere the same in plain operations.
+"""The operations of a decoding step: one Triton kernel each on an NVIDIA GPU, plain PyTorch operations elsewhere.
 
-A step of a hundred rows is bound by reading weights, keys and values, and by the start of each kernel. So
+The time of a step with a hundred rows is spent on reading weights, keys and values, and on launching kernels. Therefore
 
-- attention reads keys and values once, up to a position that is a number on the device: one graph serves every step;
-- products are cut along the inputs too, into as many parts as keep the device busy, and what comes next adds the parts;
-- from Hopper on, a kernel is started before the one ahead of it is done (programmatic dependent launch), and waits for
-  it once it has read what was written steps ago.
+- attention reads keys and values once, up to a position that is stored on the device, so one graph serves every step;
+- products are also split along the inputs, into enough parts to keep the device busy; the next kernel adds the parts;
+- on Hopper and newer GPUs, a kernel starts before the previous one has finished (programmatic dependent launch): it
+  first reads data of earlier steps, and then waits for the previous kernel.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from qd.models.sampling.packed_linear import PackedLinear
 
 ROWS, OUTPUTS, INPUTS, STAGES = 64, 64, 128, 4
-"""Of a product: the block of results of a program, how many inputs it takes at once, how many such are on their way."""
+"""Of a product: the rows and outputs of a program's block, its inputs per iteration, and its pipeline stages."""
 CACHED = {"BLOCK": 16, "STAGES": 2, "num_warps": 1}
 TEXT = {"BLOCK": 32, "num_warps": 1}
-"""Keys that a program of attention reads at once, and how. All are the fastest that were found for heads of 64."""
+"""Launch options of attention: keys per block, pipeline stages and warps; the fastest values for a head size of 64."""
 
 
 def add_norm(hidden: Tensor, delta: Tensor | None, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
     """Adds the parts ``delta`` ``(parts, rows, width)`` to ``hidden`` ``(rows, width)`` in place.
 
     Returns:
-        The layer norm of the sum, in ``dtype``.
+        Layer norm of the sum, in ``dtype``.
     """
     if _plain(hidden):
         if delta is not None:
@@ -45,25 +45,26 @@ def add_norm(hidden: Tensor, delta: Tensor | None, norm: nn.LayerNorm, dtype: to
 
 
 def product_parts(x: Tensor, linear: PackedLinear) -> Tensor:
-    """``(parts, rows, outputs)``, whose sum over the parts is ``x Wᵀ``."""
-    return linear(x)[None] if _whole(linear.weight) else _product(x, linear.weight, torch.float32)
+    """Returns ``(parts, rows, outputs)``, whose sum over the parts is ``x Wᵀ``."""
+    return linear(x)[None] if _uses_library(linear.weight) else _product(x, linear.weight, torch.float32)
 
 
 def product_gelu(x: Tensor, linear: PackedLinear) -> Tensor:
-    """``gelu(x Wᵀ)`` ``(rows, outputs)``, the exact one."""
-    return linear.gelu(x) if _whole(linear.weight) else _product(x, linear.weight, x.dtype, gelu=True)[0]
+    """Returns the exact ``gelu(x Wᵀ)`` ``(rows, outputs)``."""
+    return linear.gelu(x) if _uses_library(linear.weight) else _product(x, linear.weight, x.dtype, gelu=True)[0]
 
 
 def attend_cached(qkv: Tensor, keys: Tensor, values: Tensor, at: Tensor) -> Tensor:
-    """Writes the step's key and value into the cache, and attends to all up to there.
+    """Writes the step's key and value into the cache, and attends to all positions up to this step.
 
     Args:
-        qkv: ``(parts, rows, 3 · width)``, of scaled queries, keys and values.
-        keys, values: ``(rows, heads, steps, head_dim)``.
-        at: ``(1,)``, the position.
+        qkv: Scaled queries, keys and values ``(parts, rows, 3 · width)``.
+        keys: Cache of keys ``(rows, heads, steps, head_dim)``.
+        values: Cache of values, of the same shape.
+        at: Position of the step ``(1,)``.
 
     Returns:
-        ``(rows, width)``, in the type of the cache.
+        Attention output ``(rows, width)``, in the type of the cache.
     """
     rows, heads, steps, size = keys.shape
     if _plain(qkv):
@@ -82,12 +83,13 @@ def attend_cached(qkv: Tensor, keys: Tensor, values: Tensor, at: Tensor) -> Tens
 
 
 def attend_text(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Attention of samples to the text of their prompt.
+    """Attends from each sample to the text of its prompt; the scores are scaled by 1 / √head_dim here.
 
     Args:
-        query: ``(parts, prompts · samples, width)``, scaled like any attention's: by 1 / √head_dim, here.
-        keys, values: ``(prompts, heads, length, head_dim)``.
-        bias: ``(prompts, 1, 1, length)``, 0 or -inf.
+        query: Unscaled queries ``(parts, prompts · samples, width)``.
+        keys: Text keys ``(prompts, heads, length, head_dim)``.
+        values: Text values, of the same shape.
+        bias: Mask ``(prompts, 1, 1, length)``, 0 or -inf.
     """
     prompts, heads, length, size = keys.shape
     if _plain(query):
@@ -104,12 +106,12 @@ def attend_text(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Te
 
 
 def draw_tokens(logits: Tensor, inverse_temperature: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``stepwise_loop.draw_from`` draws from all tokens; on an NVIDIA GPU alone.
+    """Draws tokens like ``stepwise_loop.draw_from`` without truncation; only on an NVIDIA GPU.
 
     Args:
-        logits: ``(batch, codebooks, tokens)``.
-        inverse_temperature: ``(batch, 1, 1)`` or ``(1, 1, 1)``.
-        uniforms: ``(batch, codebooks)``.
+        logits: Logits ``(batch, codebooks, tokens)``.
+        inverse_temperature: 1 / temperature, ``(batch, 1, 1)`` or ``(1, 1, 1)``.
+        uniforms: Uniforms ``(batch, codebooks)``.
 
     Returns:
         Tokens, their log-probabilities and the entropies, each ``(batch, codebooks)``.
@@ -144,13 +146,13 @@ def _plain(x: Tensor) -> bool:
     return x.device.type != "cuda"
 
 
-def _whole(weight: Tensor) -> bool:
-    """Whether a product is the library's: its float32 is exact, where the kernel's multiplies with fewer digits."""
+def _uses_library(weight: Tensor) -> bool:
+    """Returns whether PyTorch computes a product: its float32 is exact, while the kernel uses a lower precision."""
     return _plain(weight) or weight.dtype == torch.float32
 
 
 def _power(size: int) -> int:
-    """The least power of 2 that is not less."""
+    """Returns the smallest power of 2 that is at least ``size``."""
     return 1 << (size - 1).bit_length()
 
 
@@ -158,8 +160,8 @@ def _launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any)
     from qd.models.sampling import triton_kernels
 
     early = _starts_early(arguments[0].device)
-    how = {"launch_pdl": True} if early else {}
-    getattr(triton_kernels, name)[grid](*arguments, EARLY=early, **constants, **how)
+    options = {"launch_pdl": True} if early else {}
+    getattr(triton_kernels, name)[grid](*arguments, EARLY=early, **constants, **options)
 
 
 @cache
@@ -169,9 +171,9 @@ def _starts_early(device: torch.device) -> bool:
 
 @cache
 def _limits(device: torch.device) -> tuple[int, int]:
-    """Multiprocessors, and how many blocks a product can load ahead in the memory that they share."""
+    """Returns the number of multiprocessors, and the pipeline stages of a product that fit into shared memory."""
     if device.type != "cuda":
         return 1, STAGES
     properties = torch.cuda.get_device_properties(device)
-    block = 2 * (ROWS + OUTPUTS) * INPUTS  # bytes, of two in each number
+    block = 2 * (ROWS + OUTPUTS) * INPUTS  # bytes, two per number
     return properties.multi_processor_count, min(STAGES, properties.shared_memory_per_block_optin // block)

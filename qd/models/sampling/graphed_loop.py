@@ -1,8 +1,8 @@
 """The token loop on an NVIDIA GPU: one step is captured as a CUDA graph, which is then replayed.
 
-A decoding step is hundreds of small operations, and starting them one by one takes longer than they do. A graph starts
-them all at once, at the price that every address and shape in it is fixed: the position is a number on the device. The
-arithmetic is ``draw_stepwise``'s.
+A decoding step consists of hundreds of small operations, and launching them one by one takes longer than running them.
+A graph launches all of them at once, but every address and shape in it is fixed, so the position is stored on the
+device. The computation is the same as in ``draw_stepwise``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from qd.models.sampling.stepwise_loop import both_halves, draw_from, guided_hidd
 from qd.models.sampling.token_loop import Draw
 
 RESERVE = 2**30
-"""Bytes that are to be free on the device before a step is captured, for what lies between its operations."""
+"""Bytes that must be free on the device before a capture, for intermediate results."""
 
 
-class PlacedDecoder(CachedDecoder):
-    """A :class:`CachedDecoder` whose step is where a number on the device says, not where it was left."""
+class DevicePositionDecoder(CachedDecoder):
+    """A :class:`CachedDecoder` that reads its position from a tensor on the device."""
 
     def advance_at(self, tokens: Tensor, at: Tensor) -> Tensor:
-        """Feeds the tokens ``(batch, codebooks)`` of the step before ``at`` ``(1,)``; returns hidden states."""
+        """Feeds the tokens ``(batch, codebooks)`` before position ``at`` ``(1,)``; returns its hidden states."""
         embedded = F.embedding_bag(tokens + self.offsets, self.embeddings, mode="sum")
         hidden, delta = embedded + self.positions[at], None
         with torch.autocast(hidden.device.type, enabled=False):
@@ -55,18 +55,20 @@ class PlacedDecoder(CachedDecoder):
             return add_norm(hidden, delta, self.norm, hidden.dtype)
 
 
-class PlacedLoop:
-    """Static buffers of one batch, and the step over them.
+class DevicePositionLoop:
+    """Static buffers of one batch, and a decoding step that works on them.
 
     Args:
-        lm, condition, draw: as of ``draw_stepwise``.
-        mask: ``(codebooks, steps)``, where there is a token.
+        lm: Language model.
+        condition: One row per sequence; with guidance, followed by one negative row per sequence.
+        mask: Delayed positions that hold a real token, ``(codebooks, steps)``.
+        draw: How tokens are drawn.
     """
 
     def __init__(self, lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw):
         self.draw, (codebooks, steps) = draw, mask.shape
         batch, device = len(condition) // (2 if draw.guided else 1), condition.states.device
-        self.decoder = PlacedDecoder(lm, condition, steps)
+        self.decoder = DevicePositionDecoder(lm, condition, steps)
         self.real, self.pad = mask.T.contiguous(), lm.pad
         self.step = torch.zeros(1, dtype=torch.long, device=device)
         self.tokens = torch.full((batch, codebooks), lm.pad, device=device)
@@ -76,7 +78,7 @@ class PlacedLoop:
         self.entropy = torch.zeros(batch, codebooks, device=device)
 
     def advance(self) -> None:
-        """One step; nothing in it depends on the step but by value."""
+        """Performs one step. Its operations are the same for every step; only values on the device differ."""
         hidden = self.decoder.advance_at(both_halves(self.tokens, self.draw), self.step)
         drawn, log_probs, entropy = self._pick(guided_hidden(hidden, self.draw))
         real = self.real.index_select(0, self.step)
@@ -95,9 +97,9 @@ class PlacedLoop:
 
 
 def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``draw_stepwise`` draws, on an NVIDIA GPU."""
-    device = condition.states.device  # which need not be the current one
-    loop, graph, stream = PlacedLoop(lm, condition, mask, draw), None, _stream(device)
+    """Draws the same as ``draw_stepwise``, on an NVIDIA GPU."""
+    device = condition.states.device  # not necessarily the current device
+    loop, graph, stream = DevicePositionLoop(lm, condition, mask, draw), None, _stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for step in range(mask.shape[1]):
@@ -105,7 +107,7 @@ def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Dr
                 loop.uniforms.copy_(draw.uniforms(step))
             if graph:
                 graph.replay()
-            else:  # the first step counts too, and allocates and chooses what a capture may not
+            else:  # the first step runs normally: it allocates memory and selects kernels, which a capture must not do
                 loop.advance()
                 graph = _captured(loop.advance)
     torch.cuda.current_stream(device).wait_stream(stream)
@@ -114,21 +116,24 @@ def draw_graphed(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Dr
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """For captures, which the default one does not allow; one for all, as PyTorch keeps memory in store for each."""
+    """Returns the stream for captures, which the default stream does not allow.
+
+    All batches share it, because PyTorch caches memory per stream.
+    """
     return torch.cuda.Stream(device)
 
 
 def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """The graph of what the work starts on the current stream."""
+    """Captures the operations that ``work`` launches on the current stream."""
     graph = torch.cuda.CUDAGraph()
-    if torch.cuda.mem_get_info()[0] < RESERVE:  # a capture may not give back what PyTorch keeps in store
+    if torch.cuda.mem_get_info()[0] < RESERVE:  # PyTorch cannot release cached memory during a capture
         torch.cuda.empty_cache()
-    gc.disable()  # nor may the memory of what is collected meanwhile be freed
+    gc.disable()  # the garbage collector must not free device memory during a capture either
     try:
         graph.capture_begin(capture_error_mode="thread_local")  # other threads load data and write logs
         try:
             work()
-        finally:  # else what fails next would hide the error
+        finally:  # an open capture would make the next call fail and hide the error
             graph.capture_end()
     finally:
         gc.enable()
@@ -137,5 +142,5 @@ def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
 
 @cache
 def runs_graphed(device: torch.device) -> bool:
-    """Whether there are CUDA graphs there, and Triton for what is between the products."""
+    """Returns whether the device supports CUDA graphs, and Triton is installed."""
     return device.type == "cuda" and torch.version.cuda is not None and find_spec("triton") is not None

@@ -1,4 +1,4 @@
-"""A linear layer without bias for many small products with the same weight, as one decoding step after another does."""
+"""A linear layer without bias for many small products with the same weight, as in step-by-step decoding."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 class PackedLinear:
-    """``x Wᵀ``, ``x Wᵀ + residual`` and ``gelu(x Wᵀ)`` of x ``(rows, in_features)`` and a weight copied as it is now.
+    """Computes ``x Wᵀ``, ``x Wᵀ + residual`` and ``gelu(x Wᵀ)`` for x ``(rows, in_features)`` and a copied weight W.
 
-    On a CPU the weight is laid out once in oneDNN's blocks, which every product would else do anew, and activation and
-    addition happen while the result is still in the cache: at 32 rows a fifth faster than ``F.linear``. Elsewhere the
-    plain operations. Products are made, and returned, in the weight's precision, a sum in its residual's: under mixed
-    precision that is what autocast would do.
+    On a CPU, the weight is reordered once into oneDNN's blocks, which every product would otherwise repeat, and
+    activation and addition run while the result is still in the cache: at 32 rows this is a fifth faster than
+    ``F.linear``. Elsewhere plain operations are used. As under autocast, products have the weight's precision, and a
+    sum has the residual's.
 
     Args:
-        weight: ``(out_features, in_features)``.
-        rows: of the products that will be asked for; the layout is chosen for them, and it is exact at any other.
+        weight: Weight ``(out_features, in_features)``.
+        rows: Expected number of rows; the layout is optimised for it, and results are exact for any number.
     """
 
     def __init__(self, weight: Tensor, rows: int):
@@ -29,11 +29,11 @@ class PackedLinear:
         return self._fused(x, "none") if self.packed else self._plain(x)
 
     def gelu(self, x: Tensor) -> Tensor:
-        """``gelu(x Wᵀ)``, the exact one."""
+        """Returns the exact ``gelu(x Wᵀ)``."""
         return self._fused(x, "gelu") if self.packed else F.gelu(self._plain(x))
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """``residual + x Wᵀ``."""
+        """Returns ``residual + x Wᵀ``."""
         if residual.dtype != self.weight.dtype:
             return residual + self(x)
         if self.packed:
@@ -55,5 +55,5 @@ def _packable(weight: Tensor) -> bool:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if weight.dtype != torch.float32:
         return False
-    # The compiler's own operators: not part of the public interface, and absent from some builds.
+    # Internal operators of torch.compile, which some builds lack.
     return all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))

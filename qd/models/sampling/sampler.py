@@ -1,8 +1,7 @@
 """Samples codes from a language model, with or without classifier-free guidance, from given uniforms.
 
-Randomness is a function, not a state: ``counter_uniforms`` draws the uniforms of a row from (seed, step, row) alone,
-and the inverse CDF turns them into tokens, so a sample does not depend on its batch, its rank or what was sampled
-before.
+Randomness is a function, not a state: ``counter_uniforms`` computes the uniforms of a row from (seed, step, row), and
+the inverse CDF turns them into tokens. So a sample does not depend on its batch, its rank or earlier samples.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from qd.models.sampling.token_loop import Draw, draw_compiled, runs_compiled
 
 @dataclass(frozen=True)
 class Sampled:
-    """What one call of the sampler drew.
+    """Result of one call of the sampler.
 
     Attributes:
-        codes: ``(batch, codebooks, frames)``.
-        log_probs: ``(batch, codebooks, steps)``, of each token under the distribution that it was drawn from (guidance,
-            temperature and truncation included), in delayed steps; 0 where there is padding.
-        entropy: ``(batch,)``, of those distributions, mean over the real tokens, in nats.
+        codes: Sampled codes ``(batch, codebooks, frames)``.
+        log_probs: Log-probability of each token under the distribution that it was drawn from, after guidance,
+            temperature and truncation, in delayed steps ``(batch, codebooks, steps)``; 0 for padding.
+        entropy: Mean entropy of these distributions over the real tokens, in nats, ``(batch,)``.
     """
 
     codes: Tensor
@@ -41,7 +40,7 @@ class Sampled:
 
 
 def _merged(method: Callable[..., Sampled]) -> Callable[..., Sampled]:
-    """Runs the method on a model of plain layers, into which the adapters of a LoRA are merged meanwhile."""
+    """Runs the method on a model of plain layers, with any LoRA adapters merged into the weights."""
 
     @wraps(method)
     def run(self: Sampler, *arguments, **options) -> Sampled:
@@ -54,9 +53,9 @@ def _merged(method: Callable[..., Sampled]) -> Callable[..., Sampled]:
 class Sampler:
     """Autoregressive sampling from a language model whose weights may change between calls.
 
-    Each call reads the weights anew. Guidance (Eq. 1) runs conditional and negative rows in one batch and mixes their
-    hidden states, ``scale * conditional + (1 - scale) * negative``: the heads are linear without bias, so this is the
-    guidance of the logits at half the cost of the heads.
+    Each call reads the current weights. Guidance (Eq. 1) runs conditional and negative rows in one batch and mixes
+    their hidden states, ``scale * conditional + (1 - scale) * negative``. The heads are linear without bias, so this
+    equals guidance of the logits and halves the cost of the heads.
     """
 
     def __init__(self, lm: LanguageModel):
@@ -80,24 +79,24 @@ class Sampler:
         """Draws one sequence of codes for each row of ``condition``.
 
         Args:
-            condition: B rows; repeat a prompt's row for several samples of it.
-            frames: codec frames T to draw.
-            temperature: divides the logits, after guidance; one number, or one a row ``(batch,)``.
-            uniforms: gives for each delayed step the uniforms ``(batch, codebooks)`` in [0, 1) that pick the tokens;
-                not needed if ``greedy``.
-            guidance_scale: 0 or more; 1 is no guidance, 0 the negative prompt alone.
-            negative: negative prompt of the guidance, one row for all or B rows; None is unconditional.
-            top_k: keep only the k likeliest tokens. Like ``top_p`` no part of the policy that is trained.
-            top_p: keep the likeliest tokens up to this total probability.
-            greedy: take the likeliest token.
+            condition: B rows; several samples of a prompt need repeated rows.
+            frames: Number of codec frames T.
+            temperature: Divisor of the guided logits; one number, or one per row ``(batch,)``.
+            uniforms: Function from a delayed step to its uniforms ``(batch, codebooks)`` in [0, 1), which select the
+                tokens; not needed if ``greedy``.
+            guidance_scale: γ, 0 or more; 1 is no guidance, 0 uses only the negative prompt.
+            negative: Negative prompt of the guidance, one row for all or B rows; None is unconditional.
+            top_k: Number of likeliest tokens that can be drawn. Like ``top_p``, it is not part of the trained policy.
+            top_p: Total probability of the likeliest tokens that can be drawn.
+            greedy: Whether to take the likeliest token.
 
         Raises:
-            ValueError: if an argument is out of its range.
+            ValueError: an argument is out of its range.
         """
         if problems := sampling_problems(temperature, guidance_scale, top_k, top_p):
             raise ValueError("\n".join(problems))
         if not greedy and uniforms is None:
-            raise ValueError("uniforms are needed unless greedy; pass e.g. columns of counter_uniforms.")
+            raise ValueError("uniforms are needed unless greedy; pass, for example, columns of counter_uniforms.")
         lm, batch, device = self.lm, len(condition), condition.states.device
         mask = delay_mask(lm.codebooks, frames, lm.channels, device)
         guided = guidance_scale != 1.0
@@ -109,18 +108,20 @@ class Sampler:
 
 
 def counter_uniforms(seed: int, step: int, rows: Iterable[int], codebooks: int, steps: int) -> Tensor:
-    """Uniforms ``(rows, codebooks, steps)`` in [0, 1), float32: a pure function of (seed, step, row).
+    """Returns float32 uniforms ``(rows, codebooks, steps)`` in [0, 1): a pure function of (seed, step, row).
 
-    Philox4x64 (Salmon et al. 2011) keyed by the seed, its counter starting at (0, 0, row, step): a row's numbers are
-    the same whichever rows are drawn with it. Each is a multiple of 2^-24.
+    The generator is Philox4x64 (Salmon et al. 2011) with the seed as key and a counter that starts at
+    (0, 0, row, step). So the numbers of a row do not depend on the other rows. Each is a multiple of 2^-24.
 
     Args:
-        seed: non-negative, below 2^64.
-        step: training step, or 0; non-negative.
-        rows: global row numbers, over all ranks and micro-batches; non-negative.
+        seed: Seed, non-negative and below 2^64.
+        step: Training step, or 0; non-negative.
+        rows: Global row numbers over all ranks and micro-batches; non-negative.
+        codebooks: Number of codebooks.
+        steps: Number of delayed steps.
 
     Raises:
-        ValueError: if a number is negative.
+        ValueError: a number is negative.
     """
     rows = [int(row) for row in rows]
     if min([seed, step, *rows]) < 0:
@@ -135,23 +136,23 @@ def counter_uniforms(seed: int, step: int, rows: Iterable[int], codebooks: int, 
 def sampling_problems(
     temperature: float | Tensor, guidance_scale: float, top_k: int | None, top_p: float | None
 ) -> list[str]:
-    """One sentence for each argument of :meth:`Sampler.sample` that is out of its range, whatever the model."""
-    found = []
+    """Returns one sentence for each argument of :meth:`Sampler.sample` that is out of its range for any model."""
+    problems = []
     values = torch.as_tensor(temperature, dtype=torch.float32).flatten()
     if not bool((values.isfinite() & (values > 0)).all()):
-        shown = temperature if isinstance(temperature, float | int) else values.tolist()
-        found.append(f"temperature must be finite and above 0, got {shown}; for the likeliest use greedy.")
-    if not 0 <= guidance_scale < math.inf:  # below 0 the prompt itself would be avoided
-        found.append(f"guidance_scale must be finite and 0 or more, got {guidance_scale}; 1 is no guidance.")
+        value = temperature if isinstance(temperature, float | int) else values.tolist()
+        problems.append(f"temperature must be finite and above 0, got {value}; for the likeliest tokens use greedy.")
+    if not 0 <= guidance_scale < math.inf:  # a negative scale would avoid the prompt
+        problems.append(f"guidance_scale must be finite and 0 or more, got {guidance_scale}; 1 is no guidance.")
     if top_k is not None and top_k < 1:
-        found.append(f"top_k must be at least 1, got {top_k}; leave it out to keep all tokens.")
+        problems.append(f"top_k must be at least 1, got {top_k}; omit it to keep all tokens.")
     if top_p is not None and not 0 < top_p <= 1:
-        found.append(f"top_p must be in (0, 1], got {top_p}; leave it out to keep all tokens.")
-    return found
+        problems.append(f"top_p must be in (0, 1], got {top_p}; omit it to keep all tokens.")
+    return problems
 
 
 def _loop(lm: LanguageModel, device: torch.device) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """The fastest there is; all compute the same."""
+    """Returns the fastest available loop; all loops draw from the same distribution."""
     if runs_graphed(device):
         return draw_graphed
     return draw_compiled if runs_compiled(lm) else draw_stepwise
@@ -164,12 +165,12 @@ def _with_negative(condition: Condition, negative: Condition | None) -> Conditio
     elif len(negative) == 1:
         negative = negative.repeat_interleave(batch)
     if len(negative) != batch:
-        raise ValueError(f"negative must have 1 row or {batch} (one for each of condition), got {len(negative)}.")
+        raise ValueError(f"negative must have 1 row or {batch} (one per row of condition), got {len(negative)}.")
     return condition.cat(negative)
 
 
 def _inverse(temperature: float | Tensor, batch: int, device: torch.device) -> Tensor:
-    """1 / temperature, ``(1, 1, 1)`` or ``(batch, 1, 1)``."""
+    """Returns 1 / temperature, ``(1, 1, 1)`` or ``(batch, 1, 1)``."""
     values = torch.as_tensor(temperature, dtype=torch.float32).flatten()
     if len(values) not in (1, batch):
         raise ValueError(f"temperature must be one number or one for each of {batch} rows, got {len(values)}.")

@@ -1,4 +1,4 @@
-"""The token loop one operation after another, on any device and in any precision, and how a step's tokens are drawn."""
+"""The plain token loop for any device and precision, and the drawing of one step's tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from qd.objectives.guidance import apply_guidance
 
 
 def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """Delayed tokens and log-probabilities ``(batch, codebooks, steps)``, entropies ``(batch,)`` summed over tokens."""
+    """Draws a batch with plain PyTorch operations.
+
+    Args:
+        lm: Language model.
+        condition: One row per sequence; with guidance, followed by one negative row per sequence.
+        mask: Delayed positions that hold a real token, ``(codebooks, steps)``.
+        draw: How tokens are drawn.
+
+    Returns:
+        Delayed tokens and log-probabilities ``(batch, codebooks, steps)``; entropies ``(batch,)``, summed over tokens.
+    """
     batch, device = len(condition) // (2 if draw.guided else 1), condition.states.device
     decoder = CachedDecoder(lm, condition, mask.shape[1])
     delayed = torch.full((batch, *mask.shape), lm.pad, device=device)
@@ -25,30 +35,34 @@ def draw_stepwise(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
     for step, real in enumerate(mask.T):
         hidden = guided_hidden(decoder.advance(both_halves(tokens, draw)), draw)
         uniforms = None if draw.uniforms is None else draw.uniforms(step)
-        drawn, scores, surprise = draw_from(decoder.heads(hidden), draw, uniforms)
+        drawn, scores, entropies = draw_from(decoder.heads(hidden), draw, uniforms)
         tokens = drawn.where(real, lm.pad)
         delayed[..., step] = tokens
         log_probs[..., step] = scores.where(real, 0.0)
-        entropy += surprise.where(real, 0.0)
+        entropy += entropies.where(real, 0.0)
     return delayed, log_probs, entropy.sum(dim=1)
 
 
 def both_halves(tokens: Tensor, draw: Draw) -> Tensor:
-    """The last tokens ``(batch, codebooks)`` for all rows: under guidance the negative ones hear the same."""
+    """Repeats the last tokens ``(batch, codebooks)`` for the negative rows if there is guidance."""
     return tokens.repeat(2, 1) if draw.guided else tokens
 
 
 def guided_hidden(hidden: Tensor, draw: Draw) -> Tensor:
-    """Hidden states of the sequences ``(batch, width)``, of those of all rows: conditional ones, then negative ones."""
+    """Returns the guided hidden states ``(batch, width)``; the conditional rows come before the negative rows."""
     return apply_guidance(*hidden.chunk(2), draw.guidance_scale) if draw.guided else hidden
 
 
 def draw_from(logits: Tensor, draw: Draw, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens of a step ``(batch, codebooks)``, their log-probabilities, and the entropies they were drawn with.
+    """Draws the tokens of one step.
 
     Args:
-        logits: ``(batch, codebooks, tokens)``, float32.
-        uniforms: ``(batch, codebooks)``; None if ``draw.greedy``.
+        logits: Float32 logits ``(batch, codebooks, tokens)``.
+        draw: How tokens are drawn.
+        uniforms: Uniforms ``(batch, codebooks)``; None if ``draw.greedy``.
+
+    Returns:
+        Tokens, their log-probabilities and the entropies of their distributions, each ``(batch, codebooks)``.
     """
     scores = truncate(logits * draw.inverse_temperature, draw.top_k, draw.top_p).log_softmax(dim=-1)
     probs = scores.exp()
@@ -59,9 +73,9 @@ def draw_from(logits: Tensor, draw: Draw, uniforms: Tensor | None) -> tuple[Tens
 
 
 def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The first token where the running sum of ``probs`` ``(..., tokens)`` reaches ``uniforms`` ``(...)`` of its total.
+    """Returns the first token at which the running sum of ``probs`` ``(..., tokens)`` reaches ``uniforms · total``.
 
-    Never a token of probability 0, even at a uniform of exactly 0.
+    It never returns a token of probability 0, even if a uniform ``(...)`` is exactly 0.
     """
     cdf = probs.cumsum(dim=-1)
     threshold = (uniforms * cdf[..., -1]).clamp_min(torch.finfo(cdf.dtype).tiny)
@@ -76,7 +90,7 @@ def truncate(logits: Tensor, top_k: int | None = None, top_p: float | None = Non
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         probs = ordered.softmax(dim=-1)
-        # A token goes if those before it already hold top_p: the likeliest one always stays.
-        gone = probs.cumsum(dim=-1) - probs >= top_p
-        logits = logits.masked_fill(gone.scatter(-1, order, gone), -math.inf)
+        # A token is removed if likelier tokens already reach top_p, so the likeliest token always stays.
+        removed = probs.cumsum(dim=-1) - probs >= top_p
+        logits = logits.masked_fill(removed.scatter(-1, order, removed), -math.inf)
     return logits

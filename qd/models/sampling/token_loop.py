@@ -1,7 +1,7 @@
-"""The token loop in C++: the weights laid out for it, its arguments, and when it runs.
+"""The token loop in C++: the layout of its weights, its arguments, and the condition for its use.
 
-``token_loop.cpp`` draws every token of a batch in one call; ``CachedDecoder`` and the loop of the sampler do the same
-one operation at a time. The structs below are those of the C++ file, in the same order.
+``token_loop.cpp`` draws all tokens of a batch in one call; ``stepwise_loop.py`` does the same with PyTorch operations.
+The structs below equal those of the C++ file, in the same order.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Draw:
     """How tokens are drawn from the logits of a step; see ``Sampler.sample``.
 
     Attributes:
-        inverse_temperature: ``(batch, 1, 1)`` or ``(1, 1, 1)``.
-        uniforms: None if ``greedy``.
-        guided: the condition holds the B conditional rows, then B negative ones.
+        inverse_temperature: 1 / temperature, ``(batch, 1, 1)`` or ``(1, 1, 1)``.
+        uniforms: Function from a delayed step to its uniforms; None if ``greedy``.
+        guided: Whether the condition holds B conditional rows, followed by B negative rows.
     """
 
     inverse_temperature: Tensor
@@ -71,10 +71,10 @@ class _Work(Structure):
 
 
 def runs_compiled(lm: LanguageModel) -> bool:
-    """Whether the loop in C++ draws from this model: float32 weights on a CPU, exact GELU, and a compiler.
+    """Returns whether the C++ loop supports this model: float32 weights on a CPU, exact GELU, and a C++ compiler.
 
-    It computes in float32 under autocast too: scores in bfloat16 differ from that by as much as from the plain loop in
-    bfloat16, which rounds otherwise than they do, and takes twice as long.
+    It computes in float32 even under autocast. Scores in bfloat16 differ from it by as much as they differ from the
+    plain loop in bfloat16, which rounds differently and takes twice as long.
     """
     weight = lm.decoder.lm_heads[0].weight
     plain = all(isinstance(layer.activation_fn, GELUActivation) for layer in lm.decoder.model.decoder.layers)
@@ -83,7 +83,7 @@ def runs_compiled(lm: LanguageModel) -> bool:
 
 
 def draw_compiled(lm: LanguageModel, condition: Condition, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-    """Delayed tokens and log-probabilities ``(batch, codebooks, steps)``, entropies ``(batch,)`` summed over tokens."""
+    """Draws the same as ``draw_stepwise``, with the C++ loop."""
     library = load_library()
     batch, steps = len(condition) // (2 if draw.guided else 1), mask.shape[1]
     with torch.autocast("cpu", enabled=False):
@@ -93,7 +93,7 @@ def draw_compiled(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
     uniforms = None if draw.greedy else torch.stack([draw.uniforms(step) for step in range(steps)]).float().contiguous()
     if uniforms is not None and uniforms.shape != (steps, batch, lm.codebooks):
         raise ValueError(
-            f"uniforms must give ({batch}, {lm.codebooks}) numbers a step, got {tuple(uniforms.shape[1:])}."
+            f"uniforms must give ({batch}, {lm.codebooks}) numbers per step, got {tuple(uniforms.shape[1:])}."
         )
     inverse_temperature = draw.inverse_temperature.flatten().expand(batch).contiguous()
     real = mask.to(torch.uint8).contiguous()
@@ -105,19 +105,19 @@ def draw_compiled(lm: LanguageModel, condition: Condition, mask: Tensor, draw: D
     )  # fmt: skip
     threads = c_int64(torch.get_num_threads())
     if not library.draw_tokens(ctypes.byref(weights.model), ctypes.byref(work), threads):
-        raise MemoryError(f"no memory for the keys and values of {len(condition)} rows of {steps} steps.")
+        raise MemoryError(f"not enough memory for the keys and values of {len(condition)} rows of {steps} steps.")
     return delayed, log_probs, entropy.float()
 
 
 class _Weights:
-    """A model's weights as they are now, and the text of a batch, in the layouts of the C++ file.
+    """The current weights of a model, and the text of a batch, in the layouts of the C++ file.
 
-    ``model`` holds addresses; the tensors behind them live as long as this object.
+    ``model`` holds addresses of tensors, which stay valid as long as this object exists.
     """
 
     def __init__(self, lm: LanguageModel, condition: Condition, steps: int, lanes: int):
         decoder, config = lm.decoder.model.decoder, lm.decoder.config
-        self.lanes, self.heads, self.kept = lanes, config.num_attention_heads, []
+        self.lanes, self.heads, self.tensors = lanes, config.num_attention_heads, []
         self.samples = shared_rows(condition)
         prompts = Condition(condition.states[:: self.samples], condition.mask[:: self.samples])
         states, visible = lm.project(prompts)
@@ -135,7 +135,7 @@ class _Weights:
 
     def _layer(self, layer: MusicgenDecoderLayer, states: Tensor) -> _Layer:
         attention, cross = layer.self_attn, layer.encoder_attn
-        scale = attention.head_dim**-0.5  # queries that are scaled beforehand make their products the scores
+        scale = attention.head_dim**-0.5  # with pre-scaled queries, their products with the keys are the scores
         norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
         own = torch.cat([attention.q_proj.weight * scale, attention.k_proj.weight, attention.v_proj.weight])
         weights = (
@@ -147,12 +147,12 @@ class _Weights:
         return _Layer(*map(self._norm, norms), *map(self._pack, weights), self._keep(keys), self._keep(values))
 
     def _split_heads(self, states: Tensor) -> Tensor:
-        """``(prompts, length / lanes, heads, lanes, head_size)`` of ``(prompts, length, width)``, filled with zeros."""
+        """Splits and pads ``(prompts, length, width)`` to ``(prompts, length / lanes, heads, lanes, head_size)``."""
         filled = F.pad(states, (0, 0, 0, -states.shape[1] % self.lanes))
         return filled.unflatten(2, (self.heads, -1)).unflatten(1, (-1, self.lanes)).transpose(2, 3)
 
     def _pack(self, weight: Tensor) -> int:
-        """``(outputs / lanes, inputs, lanes)`` of ``(outputs, inputs)``, the last panel filled with zeros."""
+        """Reorders ``(outputs, inputs)`` to ``(outputs / lanes, inputs, lanes)``; the last panel is zero-padded."""
         missing = -len(weight) % self.lanes
         filled = F.pad(weight, (0, 0, 0, missing)) if missing else weight
         return self._keep(filled.unflatten(0, (-1, self.lanes)).transpose(1, 2))
@@ -161,8 +161,8 @@ class _Weights:
         return _Norm(self._keep(norm.weight), self._keep(norm.bias))
 
     def _keep(self, tensor: Tensor) -> int:
-        self.kept.append(tensor.detach().float().contiguous())
-        return _address(self.kept[-1])
+        self.tensors.append(tensor.detach().float().contiguous())
+        return _address(self.tensors[-1])
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -1,9 +1,9 @@
-"""The kernels of ``gpu_kernels.py``, which tells what each does, and imports this at their first use.
+"""The Triton kernels of ``gpu_kernels.py``, which documents them and imports this module at their first use.
 
-Only PyTorch for a GPU brings Triton.
+Triton is only installed with PyTorch for a GPU.
 """
 
-# ruff: noqa: N803 (constants that a kernel is compiled for are in capitals)
+# ruff: noqa: N803 (compile-time constants of a kernel are in capitals)
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-# Each lets the next kernel start at once, and waits for the one before when it needs what that has written.
+# Each kernel lets the next one start immediately, and waits for the previous one before it reads its results.
 
 
 @triton.jit
@@ -20,21 +20,21 @@ def add_norm(
     PARTS: tl.constexpr, SIZE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0), tl.arange(0, SIZE)
-    inside, place = column < width, row * width + column
+    inside, offset = column < width, row * width + column
     gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
     if EARLY:
         gdc_launch_dependents()
         gdc_wait()
-    x = tl.load(hidden + place, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(hidden + offset, mask=inside, other=0.0).to(tl.float32)
     for part in tl.static_range(PARTS):
-        x += tl.load(delta + part * stride + place, mask=inside, other=0.0).to(tl.float32)
+        x += tl.load(delta + part * stride + offset, mask=inside, other=0.0).to(tl.float32)
     if PARTS:
-        tl.store(hidden + place, x, mask=inside)
+        tl.store(hidden + offset, x, mask=inside)
     mean = tl.sum(x) / width
     centred = tl.where(inside, x - mean, 0.0)
     scale = tl.rsqrt(tl.sum(centred * centred) / width + eps)
-    tl.store(normed + place, centred * scale * gain + shift, mask=inside)
+    tl.store(normed + offset, centred * scale * gain + shift, mask=inside)
 
 
 @triton.jit
@@ -61,20 +61,20 @@ def product(
         total = tl.dot(left, right, total)
     if GELU:
         total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
-    place = result + (part.to(tl.int64) * rows + m[:, None]) * outputs + n[None, :]
-    tl.store(place, total, mask=(m < rows)[:, None] & (n < outputs)[None, :])
+    target = result + (part.to(tl.int64) * rows + m[:, None]) * outputs + n[None, :]
+    tl.store(target, total, mask=(m < rows)[:, None] & (n < outputs)[None, :])
 
 
-# Attention: BLOCK softmaxes side by side, each over every BLOCK-th key, so that threads need not meet at each key.
-# `top` is the greatest score of each, `total` the sum of its weights, `mixed` that of the weighted values.
+# Attention: BLOCK parallel softmaxes, each over every BLOCK-th key, so that threads do not synchronise at each key.
+# `top` is the largest score of each, `total` the sum of its weights, `mixed` the sum of its weighted values.
 
 
 @triton.jit
-def attend(query, k, v, there, top, total, mixed):
-    scores = tl.where(there, tl.sum(k.to(tl.float32) * query[None, :], 1), -1e30)
+def attend(query, k, v, valid, top, total, mixed):
+    scores = tl.where(valid, tl.sum(k.to(tl.float32) * query[None, :], 1), -1e30)
     higher = tl.maximum(top, scores)
-    weights, kept = tl.where(there, tl.exp(scores - higher), 0.0), tl.exp(top - higher)
-    return higher, total * kept + weights, mixed * kept[:, None] + weights[:, None] * v.to(tl.float32)
+    weights, decay = tl.where(valid, tl.exp(scores - higher), 0.0), tl.exp(top - higher)
+    return higher, total * decay + weights, mixed * decay[:, None] + weights[:, None] * v.to(tl.float32)
 
 
 @triton.jit
@@ -88,12 +88,12 @@ def attend_cached(
     if EARLY:
         gdc_launch_dependents()
     position, first = tl.load(at), (row * heads + head).to(tl.int64) * steps * size
-    # The first two blocks of the cache, which earlier steps have written, while the step's own key is on its way.
-    place, near, far = first + lane[:, None] * size + d[None, :], lane < position, BLOCK + lane < position
-    k0 = tl.load(keys + place, mask=near[:, None] & inside[None, :], other=0.0)
-    v0 = tl.load(values + place, mask=near[:, None] & inside[None, :], other=0.0)
-    k1 = tl.load(keys + place + BLOCK * size, mask=far[:, None] & inside[None, :], other=0.0)
-    v1 = tl.load(values + place + BLOCK * size, mask=far[:, None] & inside[None, :], other=0.0)
+    # Earlier steps have written the first two blocks of the cache: they are read before this step's key is computed.
+    offset, near, far = first + lane[:, None] * size + d[None, :], lane < position, BLOCK + lane < position
+    k0 = tl.load(keys + offset, mask=near[:, None] & inside[None, :], other=0.0)
+    v0 = tl.load(values + offset, mask=near[:, None] & inside[None, :], other=0.0)
+    k1 = tl.load(keys + offset + BLOCK * size, mask=far[:, None] & inside[None, :], other=0.0)
+    v1 = tl.load(values + offset + BLOCK * size, mask=far[:, None] & inside[None, :], other=0.0)
     if EARLY:
         gdc_wait()
     own = qkv + row.to(tl.int64) * 3 * width + head * size + d
@@ -109,16 +109,16 @@ def attend_cached(
     top, total, mixed = attend(query, k0, v0, near, top, total, mixed)
     top, total, mixed = attend(query, k1, v1, far, top, total, mixed)
     for start in tl.range(2 * BLOCK, position, BLOCK, num_stages=STAGES):
-        there = start + lane < position
-        k = tl.load(keys + place + start * size, mask=there[:, None] & inside[None, :], other=0.0)
-        v = tl.load(values + place + start * size, mask=there[:, None] & inside[None, :], other=0.0)
-        top, total, mixed = attend(query, k, v, there, top, total, mixed)
+        valid = start + lane < position
+        k = tl.load(keys + offset + start * size, mask=valid[:, None] & inside[None, :], other=0.0)
+        v = tl.load(values + offset + start * size, mask=valid[:, None] & inside[None, :], other=0.0)
+        top, total, mixed = attend(query, k, v, valid, top, total, mixed)
     score = tl.sum(query * key)
     highest = tl.maximum(tl.max(top), score)
     shares, share = tl.exp(top - highest), tl.exp(score - highest)
-    heard = tl.sum(mixed * shares[:, None], 0) + share * value
+    weighted = tl.sum(mixed * shares[:, None], 0) + share * value
     total_weight = tl.sum(total * shares) + share
-    tl.store(result + row.to(tl.int64) * width + head * size + d, heard / total_weight, mask=inside)
+    tl.store(result + row.to(tl.int64) * width + head * size + d, weighted / total_weight, mask=inside)
 
 
 @triton.jit
@@ -128,13 +128,13 @@ def attend_text(
 ):  # fmt: skip
     row, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     prompt, d, lane = row // samples, tl.arange(0, SIZE), tl.arange(0, BLOCK)
-    inside, place = d < size, row * heads * size + head * size + d
+    inside, offset = d < size, row * heads * size + head * size + d
     if EARLY:
         gdc_launch_dependents()
         gdc_wait()
     q = tl.zeros([SIZE], tl.float32)
     for part in tl.static_range(PARTS):
-        q += tl.load(query + part * stride + place, mask=inside, other=0.0).to(tl.float32)
+        q += tl.load(query + part * stride + offset, mask=inside, other=0.0).to(tl.float32)
     q *= scale
     first = (prompt * heads + head) * length * size
     top, total = tl.full([BLOCK], -1e30, tl.float32), tl.zeros([BLOCK], tl.float32)
@@ -147,8 +147,8 @@ def attend_text(
         visible = tl.load(bias + prompt * length + token, mask=token < length, other=-1.0).to(tl.float32) == 0.0
         top, total, mixed = attend(q, k, v, visible, top, total, mixed)
     shares = tl.exp(top - tl.max(top))
-    heard = tl.sum(mixed * shares[:, None], 0) / tl.sum(total * shares)
-    tl.store(result + place, heard, mask=inside)
+    attended = tl.sum(mixed * shares[:, None], 0) / tl.sum(total * shares)
+    tl.store(result + offset, attended, mask=inside)
 
 
 @triton.jit
@@ -167,7 +167,7 @@ def draw_tokens(
     probs = tl.exp(x)
     possible = probs > 0.0
     tl.store(entropy + row, -tl.sum(tl.where(possible, probs * x, 0.0)))
-    # Sums that are made side by side need not rise from each token to the next: the first that is reached.
+    # A parallel cumulative sum may decrease slightly between tokens, so take the first one that reaches the uniform.
     cdf = tl.where(possible, tl.cumsum(probs, 0), 0.0)
     reached = possible & (cdf >= tl.load(uniforms + row) * tl.max(cdf))
     drawn = tl.minimum(tl.min(tl.where(reached, token, SIZE)), count - 1)

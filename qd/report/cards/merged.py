@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from qd import __version__
 from qd.models.checkpoints.fingerprint import stored_fingerprint
 from qd.models.checkpoints.safetensors_files import read_header
 from qd.models.merging.sources import RECIPE, Source
@@ -58,7 +59,7 @@ def write_recipe(folder: Path, name: str, sources: Sequence[Source], lam: float 
             }
             for source in sources
         ],
-        "versions": {package: version(package) for package in ("qd", "torch", "safetensors")},
+        "versions": {"qd": __version__, **{package: version(package) for package in ("torch", "safetensors")}},
     }
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     (folder / RECIPE).write_text(text, encoding="utf-8")

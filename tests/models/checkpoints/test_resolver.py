@@ -16,21 +16,21 @@ from qd.scorers.preference import PreferenceScorer
 
 
 @pytest.fixture
-def whole(encodec_checkpoint, tmp_path):
-    """A copy of the sharded whole-library checkpoint, to be broken."""
-    return shutil.copytree(encodec_checkpoint, tmp_path / "whole")
+def library(encodec_checkpoint, tmp_path):
+    """A copy of the sharded checkpoint in the library's layout, which a test may damage."""
+    return shutil.copytree(encodec_checkpoint, tmp_path / "library")
 
 
 @pytest.fixture
 def builtin(tiny_model, tmp_path):
-    """A copy of the built-in layout, to be broken."""
+    """A copy of the checkpoint in the built-in layout, which a test may damage."""
     return shutil.copytree(tiny_model, tmp_path / "builtin")
 
 
-def test_complete_folders_resolve_to_themselves(whole, builtin):
-    assert len(list(whole.glob("model-*.safetensors"))) > 2
-    assert checkpoint_problems(whole) == checkpoint_problems(builtin) == []
-    assert resolve_model(whole) == str(whole) and resolve_model(str(builtin)) == str(builtin)
+def test_complete_folders_resolve_to_themselves(library, builtin):
+    assert len(list(library.glob("model-*.safetensors"))) > 2
+    assert checkpoint_problems(library) == checkpoint_problems(builtin) == []
+    assert resolve_model(library) == str(library) and resolve_model(str(builtin)) == str(builtin)
 
 
 def test_runs_resolve_to_their_newest_step(builtin, tmp_path, monkeypatch):
@@ -43,13 +43,11 @@ def test_runs_resolve_to_their_newest_step(builtin, tmp_path, monkeypatch):
     assert resolve_model("runs/beta15") == "runs/beta15/step-001500"
     assert resolve_model("runs/beta15/step-000500") == "runs/beta15/step-000500"
     (run / "step-001500" / "decoder" / "model.safetensors").unlink()
-    with pytest.raises(
-        ValueError, match=r"runs/beta15/step-001500' is incomplete: decoder/model.safetensors is missing"
-    ):
+    with pytest.raises(ValueError, match=r"runs/beta15/step-001500'.*decoder/model.safetensors is missing"):
         resolve_model("runs/beta15")
 
 
-def test_hub_names_come_back_as_they_are(tmp_path, monkeypatch):
+def test_hub_names_are_returned_unchanged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("facebook/musicgen-small", "facebook/musicgen-small@refs/pr/1"):
         assert resolve_model(name) == name
@@ -58,13 +56,13 @@ def test_hub_names_come_back_as_they_are(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["bsae", "runs/none", "./nowhere", "/no/such/folder", "a/b/c", "", "runs/", "a/b@", "base@v1", "runs/x@v1"]
 )
-def test_names_that_are_nothing_are_refused(name, tmp_path, monkeypatch):
+def test_invalid_names_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="model '"):
         resolve_model(name)
 
 
-def test_a_typo_in_a_run_is_answered_with_the_nearest(tmp_path, monkeypatch):
+def test_a_misspelt_run_gets_the_nearest_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "beta15").mkdir(parents=True)
     with pytest.raises(ValueError, match="did you mean 'runs/beta15'"):
@@ -81,12 +79,12 @@ def test_base_is_the_shipped_folder(builtin, monkeypatch, tmp_path):
 
 def test_assets(builtin, monkeypatch, tmp_path):
     monkeypatch.setattr(resolver, "ASSETS", tmp_path / "assets")
-    with pytest.raises(ValueError, match="'judge' is unknown; expected one of embedder, embedder_heldout"):
-        resolve_asset("judge")
+    with pytest.raises(ValueError, match="'codec'.*expected one of embedder, embedder_heldout"):
+        resolve_asset("codec")
     shutil.copytree(builtin / "codec", tmp_path / "assets" / "embedder")
     assert resolve_asset("embedder") == str(tmp_path / "assets" / "embedder")
     (tmp_path / "assets" / "embedder" / "config.json").unlink()
-    with pytest.raises(ValueError, match="embedder' is incomplete: config.json is missing"):
+    with pytest.raises(ValueError, match="embedder'.*config.json is missing"):
         resolve_asset("embedder")
 
 
@@ -100,40 +98,40 @@ def test_assets(builtin, monkeypatch, tmp_path):
 )  # fmt: skip
 def test_missing_files_of_the_built_in_layout_are_named(file, builtin):
     (builtin / file).unlink()
-    with pytest.raises(ValueError, match=f"is incomplete: {file} is missing"):
+    with pytest.raises(ValueError, match=f"{file} is missing"):
         MusicGen.load(builtin)
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model-00002-of-*.safetensors"])
-def test_missing_files_of_the_whole_folder_are_named(file, whole):
-    (path,) = whole.glob(file)
+def test_missing_files_of_the_library_layout_are_named(file, library):
+    (path,) = library.glob(file)
     path.unlink()
-    with pytest.raises(ValueError, match=f"is incomplete: {path.name} is missing"):
-        MusicGen.load(whole)
+    with pytest.raises(ValueError, match=f"{path.name} is missing"):
+        MusicGen.load(library)
 
 
-def test_all_problems_are_named_at_once(whole):
-    shards = sorted(whole.glob("model-*.safetensors"))[:2]
-    for path in (*shards, whole / "tokenizer.json"):
+def test_all_problems_are_named_at_once(library):
+    shards = sorted(library.glob("model-*.safetensors"))[:2]
+    for path in (*shards, library / "tokenizer.json"):
         path.unlink()
     with pytest.raises(ValueError) as caught:
-        resolve_model(whole)
+        resolve_model(library)
     assert all(name in str(caught.value) for name in (shards[0].name, shards[1].name, "tokenizer.json"))
 
 
-def test_a_cut_file_is_named(whole, builtin):
-    for path in (sorted(whole.glob("model-*.safetensors"))[0], builtin / "codec" / "model.safetensors"):
+def test_a_truncated_file_is_named(library, builtin):
+    for path in (sorted(library.glob("model-*.safetensors"))[0], builtin / "codec" / "model.safetensors"):
         path.write_bytes(path.read_bytes()[:-10])
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):
-            MusicGen.load(whole if path.parent == whole else builtin)
+            MusicGen.load(library if path.parent == library else builtin)
 
 
 @pytest.mark.parametrize("text", ['{"model_type": ', "[]", "\xff"])
-def test_a_damaged_config_is_named(text, whole, builtin, tiny_clap, tiny_embedder, tmp_path):
+def test_a_damaged_config_is_named(text, library, builtin, tiny_clap, tiny_embedder, tmp_path):
     clap, embedder = (shutil.copytree(folder, tmp_path / folder.name) for folder in (tiny_clap, tiny_embedder))
     scorer = save_scorer(tmp_path / "scorer", PreferenceScorer.name, AudioViTConfig(), {}, half=False)
     for load, folder in (
-        (MusicGen.load, whole),
+        (MusicGen.load, library),
         (MusicGen.load, builtin / "decoder"),
         (MusicGen.load, builtin / "codec"),
         (load_embedder, embedder),
@@ -141,11 +139,11 @@ def test_a_damaged_config_is_named(text, whole, builtin, tiny_clap, tiny_embedde
         (lambda folder: read_config(folder, PreferenceScorer.name), scorer),
     ):
         path = folder / "config.json"
-        kept = path.read_bytes()
+        original = path.read_bytes()
         path.write_bytes(text.encode("latin-1"))
-        with pytest.raises(ValueError, match=f"'{path}' (is damaged|holds a list).*; expected a JSON object"):
+        with pytest.raises(ValueError, match=f"'{path}' (is damaged|holds a list).*JSON object"):
             load(builtin if folder.parent == builtin else folder)
-        path.write_bytes(kept)
+        path.write_bytes(original)
 
 
 def test_a_missing_weight_is_named_not_drawn_at_random(builtin):
@@ -153,18 +151,18 @@ def test_a_missing_weight_is_named_not_drawn_at_random(builtin):
     weights = load_file(path)
     weights.pop("lm_heads.1.weight")
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks 1 weights of this model, lm_heads.1.weight"):
+    with pytest.raises(ValueError, match="lacks 1 weights.*lm_heads.1.weight"):
         MusicGen.load(builtin)
 
 
-def test_another_kind_of_model_is_refused(whole):
-    config = json.loads((whole / "config.json").read_text())
-    (whole / "config.json").write_text(json.dumps(config | {"model_type": "musicgen_melody"}))
-    with pytest.raises(ValueError, match="model_type 'musicgen_melody', expected 'musicgen'"):
-        MusicGen.load(whole)
+def test_another_type_of_model_is_refused(library):
+    config = json.loads((library / "config.json").read_text())
+    (library / "config.json").write_text(json.dumps(config | {"model_type": "musicgen_melody"}))
+    with pytest.raises(ValueError, match="'musicgen_melody', expected 'musicgen'"):
+        MusicGen.load(library)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch, tmp_path):
+def test_an_unreachable_hub_gives_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="model 'nobody/nothing' cannot be loaded"):

@@ -48,7 +48,7 @@ def test_lengths(samples, frames):
     assert codec(audio).audio.shape == decoded.shape
 
 
-def test_forward_in_eval_mode_is_encode_then_decode_and_changes_nothing():
+def test_forward_in_eval_mode_equals_encode_and_decode_without_updates():
     codec = tiny_codec()
     before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     output = codec(noise())
@@ -84,7 +84,7 @@ def test_autocast_keeps_audio_and_codebooks_in_float32():
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_saved_codec_reloads_alone(tmp_path, half):
+def test_a_saved_codec_can_be_loaded(tmp_path, half):
     codec = tiny_codec()
     codec.save_pretrained(tmp_path / "codec", half=half)
     reloaded = FrameCodec.from_pretrained(tmp_path / "codec")
@@ -112,9 +112,9 @@ def test_bad_input_is_named():
         codec.encode(noise()[:, :0])
     with pytest.raises(ValueError, match=r"\(1, 3, 5\).*\(batch, 4, frames\)"):
         codec.decode(torch.zeros(1, 3, 5, dtype=torch.long))
-    with pytest.raises(ValueError, match="from 0 to 16: expected 0 to 15"):
+    with pytest.raises(ValueError, match="0 to 16.*0 to 15"):
         codec.decode(torch.tensor([0, 16, 1, 2])[None, :, None])
-    with pytest.raises(ValueError, match="n_fft=1000 is no multiple of hop_length=300"):
+    with pytest.raises(ValueError, match="n_fft=1000 .*multiple of hop_length=300"):
         FrameCodec(replace(TINY, n_fft=1000, hop_length=300))(noise())
 
 

@@ -19,7 +19,7 @@ def filled_quantizer() -> ResidualQuantizer:
     return quantizer
 
 
-def test_codes_are_those_of_a_naive_nearest_neighbour_loop():
+def test_codes_equal_a_naive_nearest_neighbour_loop():
     quantizer = filled_quantizer().eval()
     output = quantizer(features())
     latents = F.layer_norm(quantizer.project_in(features()), (6,)).detach()
@@ -42,7 +42,7 @@ def test_codes_are_those_of_a_naive_nearest_neighbour_loop():
     torch.testing.assert_close(quantizer.decode(codes), quantizer.project_out(vectors), rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_around_it_does_not_change_which_code_is_nearest():
+def test_autocast_does_not_change_the_nearest_code():
     quantizer = filled_quantizer().eval()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(quantizer.encode(features()), quantizer(features()).codes)
@@ -86,7 +86,7 @@ def test_moving_averages_follow_a_naive_loop():
     torch.testing.assert_close(quantizer.embeddings, sums / counts[..., None], rtol=1e-4, atol=1e-5)
 
 
-def test_dead_codes_move_onto_vectors_of_the_batch_and_live_ones_stay_near():
+def test_dead_codes_become_vectors_of_the_batch_and_live_ones_stay_near():
     quantizer = filled_quantizer()
     quantizer.counts.fill_(7.5)
     quantizer.sums.copy_(quantizer.embeddings * 7.5)
@@ -115,7 +115,7 @@ def test_first_batch_initialises_the_codebooks_once():
     assert torch.cdist(quantizer.embeddings[0], quantizer.embeddings[0]).add(torch.eye(8)).min() > 1e-3
 
 
-def test_every_code_comes_into_use():
+def test_every_code_is_used():
     quantizer = ResidualQuantizer(12, 6, codebooks=2, codebook_size=8, decay=0.9)
     for step in range(60):
         quantizer.train()(features(seed=step))

@@ -50,20 +50,20 @@ def test_embeddings_have_unit_norm_and_the_protocol_is_met():
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
-def test_rotation_is_that_of_complex_numbers():
+def test_rotation_equals_complex_multiplication():
     x, table = noise(1, 1, 7, 6), rotary_table(7, 6)
     pairs = torch.complex(x[..., :3], x[..., 3:])
     for position in range(7):
         for i in range(3):
             angle = torch.tensor(position * 10_000 ** (-2 * i / 6))
-            turned = pairs[0, 0, position, i] * torch.polar(torch.ones(()), angle)
+            expected = pairs[0, 0, position, i] * torch.polar(torch.ones(()), angle)
             result = rotate(x, table)[0, 0, position]
-            torch.testing.assert_close(torch.stack([result[i], result[i + 3]]), torch.view_as_real(turned))
+            torch.testing.assert_close(torch.stack([result[i], result[i + 3]]), torch.view_as_real(expected))
 
 
 @settings(max_examples=30, deadline=None)
 @given(m=st.integers(0, 40), n=st.integers(0, 40), shift=st.integers(0, 200), seed=st.integers(0, 99))
-def test_rotated_products_depend_on_the_distance_alone(m: int, n: int, shift: int, seed: int):
+def test_rotated_products_depend_only_on_the_distance(m: int, n: int, shift: int, seed: int):
     query, key = noise(2, 8, seed=seed)
     table = rotary_table(256, 8)
 
@@ -109,11 +109,11 @@ def test_paper_config_has_the_papers_size():
     assert AudioViTConfig(hop_length=256, sample_rate=24_000).frames == 376
 
 
-def test_an_overlay_has_the_papers_376_frames_and_differs_in_nothing_else():
+def test_an_overlay_has_the_papers_376_frames_and_no_other_difference():
     paper, long = (load_config(EmbedderTrainConfig, "embedder", name) for name in ("paper", "frames376"))
     assert (paper.model.frames, long.model.frames) == (1 + 4 * 16_000 // 256, 376)
     assert replace(long, model=replace(long.model, clip_seconds=paper.model.clip_seconds)) == paper
-    assert long.train_samples <= 8 * 16_000  # two fit into a built-in piece of 16 s
+    assert long.train_samples <= 8 * 16_000  # two clips fit into a built-in piece of 16 s
 
 
 def test_the_papers_mel_equals_librosas():
@@ -145,11 +145,11 @@ def test_silence_has_a_finite_embedding_and_gradient(log_mel: bool):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_short_clips_are_followed_by_zeros_and_long_ones_averaged_over_windows():
+def test_short_clips_are_padded_and_long_ones_averaged_over_windows():
     model, audio = tiny_model(), noise(2, 1000)
     padded = torch.cat([audio[:, :300], torch.zeros(2, 100)], dim=1)
     torch.testing.assert_close(model(audio[:, :300]), model(padded))
-    # 1,000 samples need 3 windows of 400, which start at 0, 300 and 600.
+    # 1,000 samples need 3 windows of 400, with starts at 0, 300 and 600.
     mean = sum(model(audio[:, start : start + 400]) for start in (0, 300, 600)) / 3
     torch.testing.assert_close(model(audio), mean / mean.norm(dim=1, keepdim=True))
 
@@ -170,7 +170,7 @@ def test_saved_equals_loaded(tmp_path):
     model, audio = tiny_model(), noise(2, 400)
     model.save_pretrained(tmp_path / "full")
     torch.testing.assert_close(load_embedder(tmp_path / "full")(audio), model(audio), rtol=0, atol=0)
-    # As a run folder has it, in half precision: near, and float32 again.
+    # In half precision, in a run folder: the values are close, and float32 after loading.
     model.save_pretrained(tmp_path / "run" / "embedder", half=True)
     loaded = load_embedder(tmp_path / "run")
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
@@ -189,8 +189,8 @@ def test_broken_folders_are_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"width": 14}))
     with pytest.raises(ValueError, match="weights do not fit"):
         AudioViT.from_pretrained(tmp_path)
-    whole = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="weights do not fit"):
         AudioViT.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"depth": 3}))

@@ -25,8 +25,11 @@ def noise(seconds: float, seed: int = 0) -> torch.Tensor:
 
 
 def naive_patches(signal: np.ndarray) -> np.ndarray:
-    """The documented front end, frame by frame and band by band: 25 ms periodic Hann windows every 10 ms, magnitudes of
-    an FFT of 512, 64 triangles between 125 and 7,500 Hz on HTK's mel scale, log(· + 0.01), patches of 96 frames."""
+    """The documented front end, computed frame by frame and band by band.
+
+    Periodic Hann windows of 25 ms every 10 ms, magnitudes of an FFT of 512, 64 triangles between 125 and 7,500 Hz on
+    HTK's mel scale, log(· + 0.01), patches of 96 frames.
+    """
     window = [0.5 - 0.5 * math.cos(2 * math.pi * i / 400) for i in range(400)]
 
     def mel(hertz: float) -> float:
@@ -52,7 +55,7 @@ def test_patches_equal_the_documented_front_end(vggish):
 
 
 def test_embeddings_equal_layers_applied_by_hand(vggish):
-    """Weights of ``torchvggish`` by their names, in the order of its layers; the last ReLU is left out."""
+    """Uses the weight names and the layer order of ``torchvggish``, without the last ReLU."""
     audio, weights = noise(1.0), vggish.state_dict()
     x = vggish.patches(audio).flatten(0, 1)[:, None]
     for layer, pools in {0: True, 3: True, 6: False, 8: True, 11: False, 13: True}.items():
@@ -79,23 +82,23 @@ def test_is_an_embedder(vggish):
         vggish(audio[0])
 
 
-def test_short_audio_is_followed_by_silence_and_a_rest_is_left_out(vggish):
+def test_short_audio_is_padded_and_an_incomplete_patch_is_dropped(vggish):
     assert vggish.patches(noise(0.1)).shape[1] == 1
     assert vggish.patches(torch.zeros(1, PATCH_SAMPLES)).shape[1] == 1
     one_less, two = (vggish.patches(torch.zeros(1, PATCH_SAMPLES + 96 * 160 - less)).shape[1] for less in (1, 0))
     assert (one_less, two) == (1, 2)
 
 
-@pytest.mark.slow  # 290 MB to the disk and back
-def test_weights_come_from_a_file(vggish, tmp_path):
+@pytest.mark.slow  # writes and reads 290 MB
+def test_weights_are_loaded_from_a_file(vggish, tmp_path):
     torch.save(vggish.state_dict(), tmp_path / "a.pth")
     loaded = VGGish.from_file(tmp_path / "a.pth")
     assert torch.equal(loaded.embed_windows(noise(1.0)), vggish.embed_windows(noise(1.0)))
     assert not any(weight.requires_grad for weight in loaded.parameters())
 
 
-def test_what_holds_no_weights_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="not there; get them"):
+def test_files_without_these_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="gone.pth' do not exist.*https"):
         VGGish.from_file(tmp_path / "gone.pth")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="does not hold the weights of torchvggish"):

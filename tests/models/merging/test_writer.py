@@ -25,15 +25,15 @@ def small_pieces(monkeypatch):
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """Puts vectors into a file, and gives them back as they lie there."""
+    """Function that writes vectors to a file and returns them as stored tensors."""
     file = tmp_path_factory.mktemp("stored") / "x"
 
     def store(*vectors, dtypes=None):
         kinds = dtypes or [torch.float32] * len(vectors)
         tensors = {str(i): torch.tensor(v, dtype=kind) for i, (v, kind) in enumerate(zip(vectors, kinds, strict=True))}
         save_file(tensors, file)
-        found = read_header(file).tensors
-        return [found[name] for name in tensors]
+        header = read_header(file)
+        return [header.tensors[name] for name in tensors]
 
     return store
 
@@ -51,7 +51,7 @@ def test_equals_a_loop_over_the_numbers(vectors, data, stored):
 
 
 @given(a=VALUES, b=VALUES, lam=st.floats(0, 1))
-def test_reads_the_same_from_either_end(a, b, lam, stored):
+def test_is_symmetric(a, b, lam, stored):
     first, second = stored(a, b)
     forth = [weight for _, weight in interpolation("a", "b", lam)]
     back = [weight for _, weight in interpolation("b", "a", 1 - lam)]
@@ -69,7 +69,7 @@ def test_stays_between_the_ends(a, b, lam, stored):
 
 @given(a=VALUES, b=VALUES, first=st.floats(0, 1), second=st.floats(0, 1), share=st.floats(0, 1))
 def test_is_linear_in_lambda(a, b, first, second, share, stored):
-    """A merge of two merges lies where its λ does."""
+    """A merge of two merges equals the merge at the mean λ."""
     tensors = stored(a, b)
     ends = [summed(tensors, [1 - lam, lam]).tolist() for lam in (first, second)]
     lam = (1 - share) * first + share * second
@@ -102,7 +102,7 @@ def test_float64_is_summed_in_float64(stored):
         ([torch.bool, torch.bool], torch.bool),
     ],
 )
-def test_the_finest_type_is_kept_and_what_is_equal_is_copied_from_it(kinds, expected, stored):
+def test_the_finest_type_is_used_and_equal_tensors_are_copied_from_it(kinds, expected, stored):
     values = [float(i % 2) for i in range(LENGTH)]
     tensors = stored(*[values] * len(kinds), dtypes=kinds)
     assert merged_dtype(tensors) == expected

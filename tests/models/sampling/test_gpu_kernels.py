@@ -1,4 +1,4 @@
-"""The kernels of a decoding step against plain operations, on a GPU or by Triton's interpreter:
+"""The kernels of a decoding step, compared with plain operations, on a GPU or with Triton's interpreter:
 
 TRITON_INTERPRET=1 make test ARGS=tests/models/sampling/test_gpu_kernels.py
 """
@@ -25,18 +25,18 @@ from qd.models.sampling.gpu_kernels import (
     product_gelu,
     product_parts,
 )
-from qd.models.sampling.graphed_loop import PlacedDecoder
+from qd.models.sampling.graphed_loop import DevicePositionDecoder
 from qd.models.sampling.packed_linear import PackedLinear
 from qd.models.sampling.stepwise_loop import draw_from
 from qd.models.sampling.token_loop import Draw
 
 PROCESSORS = 132
-"""Of the GPU, by whose number products are cut."""
+"""Number of multiprocessors, which determines how products are split."""
 
 
 @pytest.fixture
 def device(monkeypatch):
-    """Where the kernels run: on a GPU, or by Triton's interpreter on the CPU."""
+    """Device of the kernels: a GPU, or the CPU with Triton's interpreter."""
     if torch.cuda.is_available():
         stages = gpu_kernels._limits(torch.device("cuda"))[1]
         monkeypatch.setattr(gpu_kernels, "_limits", lambda device: (PROCESSORS, stages))
@@ -51,7 +51,7 @@ def forced_kernels():
     return patch.object(gpu_kernels, "_plain", lambda x: False)
 
 
-PLACES = (0, 1, 16, 32, 33, 140)
+POSITIONS = (0, 1, 16, 32, 33, 140)
 
 
 @pytest.mark.parametrize(("heads", "size"), [(4, 64), (2, 24)])
@@ -71,21 +71,21 @@ def test_attention_and_norm_equal_plain_operations_in_float32(device, heads, siz
     )
     last = torch.tensor([2, 40, 69])[:, None, None, None]
     bias = torch.zeros(3, 1, 1, 70).masked_fill(torch.arange(70) > last, -torch.inf)
-    found = []
+    outputs = []
     for plain in (True, False):
-        place = {"device": "cpu", "dtype": torch.float32} if plain else {"device": device, "dtype": dtype}
+        options = {"device": "cpu", "dtype": torch.float32} if plain else {"device": device, "dtype": dtype}
         with nullcontext() if plain else forced_kernels():
-            x = hidden.float().to(place["device"], copy=True)
-            keys, values = (one.to(**place, copy=True) for one in caches)
-            normed = add_norm(x, delta.to(**place), norm.to(place["device"]), place["dtype"])
+            x = hidden.float().to(options["device"], copy=True)
+            keys, values = (cache.to(**options, copy=True) for cache in caches)
+            normed = add_norm(x, delta.to(**options), norm.to(options["device"]), options["dtype"])
             results = [x, normed, add_norm(x, None, norm, torch.float32)]
-            for position in PLACES:
-                at = torch.tensor([position], device=place["device"])
-                results.append(attend_cached(qkv.to(**place), keys, values, at))
+            for position in POSITIONS:
+                at = torch.tensor([position], device=options["device"])
+                results.append(attend_cached(qkv.to(**options), keys, values, at))
             results += [keys, values]
-            results.append(attend_text(query.to(**place), *(one.to(**place) for one in text), bias.to(**place)))
-        found.append([result.detach().float().cpu() for result in results])
-    for plain, fused in zip(*found, strict=True):
+            results.append(attend_text(query.to(**options), *(x.to(**options) for x in text), bias.to(**options)))
+        outputs.append([result.detach().float().cpu() for result in results])
+    for plain, fused in zip(*outputs, strict=True):
         torch.testing.assert_close(fused, plain, atol=error, rtol=error)
 
 
@@ -95,7 +95,7 @@ def test_attention_and_norm_equal_plain_operations_in_float32(device, heads, siz
 )
 def test_products_equal_plain_operations_in_float32(device, rows, inputs, outputs, count):
     generator = torch.Generator().manual_seed(0)
-    half = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter multiplies no bfloat16
+    half = torch.bfloat16 if device == "cuda" else torch.float16  # the interpreter cannot multiply bfloat16
     x, weight = (torch.randn(n, inputs, generator=generator).to(half) for n in (rows, outputs))
     weight /= inputs**0.5
     linear = PackedLinear(weight.to(device), rows)
@@ -109,27 +109,27 @@ def test_products_equal_plain_operations_in_float32(device, rows, inputs, output
 
 
 @torch.no_grad()
-def test_steps_of_a_model_in_float16_are_those_of_the_plain_one_in_float32(device, make_lm, make_condition):
-    """All kernels after one another, with products in two parts, a text for two samples, and float16 weights alone."""
+def test_steps_in_float16_are_close_to_plain_steps_in_float32(device, make_lm, make_condition):
+    """All kernels in sequence, with products in two parts, one text for two samples, and float16 weights."""
     lm = make_lm(hidden_size=512, ffn_dim=600, num_attention_heads=8)
     for weight in lm.parameters():
-        weight.mul_(0.3)  # else attention is so sharp that it enlarges the rounding
+        weight.mul_(0.3)  # sharper attention would amplify rounding errors
     condition = make_condition(3, 40, 512).repeat_interleave(2)
     tokens = torch.randint(17, (4, 6, lm.codebooks), generator=torch.Generator().manual_seed(0))
     plain = CachedDecoder(lm, condition, 4)
     expected = [plain.advance(step) for step in tokens]
     with forced_kernels(), patch.object(gpu_kernels, "_product", wraps=gpu_kernels._product) as product:
-        placed = PlacedDecoder(copy.deepcopy(lm).half().to(device), condition.to(device), 4)
-        found = [
-            placed.advance_at(step.to(device), torch.tensor([at], device=device)) for at, step in enumerate(tokens)
+        decoder = DevicePositionDecoder(copy.deepcopy(lm).half().to(device), condition.to(device), 4)
+        hidden = [
+            decoder.advance_at(step.to(device), torch.tensor([at], device=device)) for at, step in enumerate(tokens)
         ]
     assert product.call_count == 4 * 2 * 6
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == torch.float16
-        torch.testing.assert_close(one.float().cpu(), other, atol=1e-2, rtol=1e-2)
+    for actual, reference in zip(hidden, expected, strict=True):
+        assert actual.dtype == torch.float16
+        torch.testing.assert_close(actual.float().cpu(), reference, atol=1e-2, rtol=1e-2)
 
 
-def at(scales):
+def draw_settings(scales):
     return Draw(scales, None, False, 1.0, None, None, False)
 
 
@@ -137,16 +137,19 @@ def at(scales):
 def test_drawing_equals_plain_operations(device, tokens, dtype):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40, 3, tokens, generator=generator).to(dtype)
-    logits[0, 0, 1:] = -torch.inf  # one is sure
+    logits[0, 0, 1:] = -torch.inf  # only one token is possible
     scales, uniforms = torch.linspace(0.5, 2, 40)[:, None, None], torch.rand(40, 3, generator=generator)
-    logits[2, 0, :7] = -torch.inf  # none of these is drawn, even at 0
+    logits[2, 0, :7] = -torch.inf  # these are never drawn, even at a uniform of 0
     uniforms[:3, 0] = torch.tensor([0.0, 1.0, 0.0])
-    expected = draw_from(logits.float(), at(scales), uniforms)
-    found = [one.cpu() for one in draw_tokens(logits.to(device), scales.to(device), uniforms.to(device))]
-    assert (found[0] == expected[0]).float().mean() > 0.98  # a rounded sum may pass a uniform
-    assert found[0][0, 0] == 0 and found[0][2, 0] >= 7
+    expected = draw_from(logits.float(), draw_settings(scales), uniforms)
+    drawn, log_probs, entropy = (
+        output.cpu() for output in draw_tokens(logits.to(device), scales.to(device), uniforms.to(device))
+    )
+    assert (drawn == expected[0]).float().mean() > 0.98  # a rounded sum may pass a uniform
+    assert drawn[0, 0] == 0 and drawn[2, 0] >= 7
     scores = (logits.float() * scales).log_softmax(dim=-1)
-    torch.testing.assert_close(found[1], scores.gather(-1, found[0][..., None])[..., 0], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found[2], expected[2], atol=1e-3, rtol=1e-4)
-    one = draw_tokens(logits.to(device), scales[:1].to(device), uniforms.to(device))[2]
-    torch.testing.assert_close(one.cpu(), draw_from(logits.float(), at(scales[:1]), uniforms)[2], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(log_probs, scores.gather(-1, drawn[..., None])[..., 0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(entropy, expected[2], atol=1e-3, rtol=1e-4)
+    shared = draw_tokens(logits.to(device), scales[:1].to(device), uniforms.to(device))[2]
+    expected = draw_from(logits.float(), draw_settings(scales[:1]), uniforms)
+    torch.testing.assert_close(shared.cpu(), expected[2], atol=1e-3, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The step that a GPU captures, run plainly on a CPU; and the captured one, where there is a GPU."""
+"""The step that a GPU captures, run normally on a CPU, and the captured step on a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from qd.models.delay import delay_mask
 from qd.models.sampling import graphed_loop
-from qd.models.sampling.graphed_loop import PlacedLoop, draw_graphed
+from qd.models.sampling.graphed_loop import DevicePositionLoop, draw_graphed
 from qd.models.sampling.sampler import counter_uniforms
 from qd.models.sampling.stepwise_loop import draw_stepwise
 from qd.models.sampling.token_loop import Draw
@@ -33,12 +33,12 @@ def lm(make_lm):
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"top_k": 5, "top_p": 0.9}, {"greedy": True, "uniforms": None}])
 @pytest.mark.parametrize("guided", [False, True])
-def test_a_step_at_a_place_by_value_equals_the_plain_loop(lm, make_condition, guided, options):
+def test_a_step_with_its_position_on_the_device_equals_the_plain_loop(lm, make_condition, guided, options):
     lm, condition, mask = lm.double(), make_condition(6, 5, 32), delay_mask(lm.codebooks, FRAMES)
-    condition = replace(condition, states=condition.states.double())  # rounding draws no other token
+    condition = replace(condition, states=condition.states.double())  # rounding must not change a token
     settings = draw(lm, 3 if guided else 6, guided, **options)
     codes, log_probs, entropy = draw_stepwise(lm, condition, mask, settings)
-    loop, steps = PlacedLoop(lm, condition, mask, settings), mask.shape[1]
+    loop, steps = DevicePositionLoop(lm, condition, mask, settings), mask.shape[1]
     for step in range(steps):
         if settings.uniforms:
             loop.uniforms.copy_(settings.uniforms(step))
@@ -50,7 +50,7 @@ def test_a_step_at_a_place_by_value_equals_the_plain_loop(lm, make_condition, gu
 
 @torch.no_grad()
 def test_the_loop_and_the_models_own_device_wait_for_each_other(lm, make_condition, monkeypatch):
-    """On `cuda:1` too, while another GPU is the current one."""
+    """This must hold for any device, even if another GPU is the current device."""
     condition, mask, waits = make_condition(6, 5, 32), delay_mask(lm.codebooks, FRAMES), []
 
     class Stream:
@@ -75,13 +75,13 @@ def test_the_loop_and_the_models_own_device_wait_for_each_other(lm, make_conditi
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"top_k": 5, "top_p": 0.9}, {"greedy": True, "uniforms": None}])
 @pytest.mark.parametrize("guided", [False, True])
-def test_replayed_graphs_draw_what_the_plain_loop_draws(lm, make_condition, guided, options):
+def test_replayed_graphs_draw_the_same_as_the_plain_loop(lm, make_condition, guided, options):
     condition, mask = make_condition(6, 5, 32).to("cuda"), delay_mask(lm.codebooks, FRAMES, device="cuda")
     settings = draw(lm, 3 if guided else 6, guided, **options)
     uniforms = settings.uniforms and (lambda step, drawn=settings.uniforms: drawn(step).cuda())
     settings = replace(settings, inverse_temperature=settings.inverse_temperature.cuda(), uniforms=uniforms)
     expected = draw_stepwise(lm.cuda(), condition, mask, settings)
-    for _ in range(2):  # nothing is left of the first call
+    for _ in range(2):  # the second call must not depend on the first one
         codes, log_probs, entropy = draw_graphed(lm, condition, mask, settings)
         assert (
             codes == expected[0]

@@ -12,9 +12,10 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("rows", "given"), [(4, 4), (4, 1), (1, 7)])
-def test_products_equal_the_plain_ones(rows, given, dtype):
-    weight, x, residual = draw(12, 20, dtype=dtype), draw(given, 20, dtype=dtype), draw(given, 12, dtype=dtype)
+@pytest.mark.parametrize(("rows", "actual_rows"), [(4, 4), (4, 1), (1, 7)])
+def test_products_equal_the_plain_ones(rows, actual_rows, dtype):
+    weight, x = draw(12, 20, dtype=dtype), draw(actual_rows, 20, dtype=dtype)
+    residual = draw(actual_rows, 12, dtype=dtype)
     linear, plain = PackedLinear(weight, rows), F.linear(x, weight)
     torch.testing.assert_close(linear(x), plain, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(linear.gelu(x), F.gelu(plain), atol=1e-5, rtol=1e-5)
@@ -22,7 +23,7 @@ def test_products_equal_the_plain_ones(rows, given, dtype):
 
 
 @pytest.mark.parametrize("packable", [True, False])
-def test_products_are_made_in_the_weights_precision_and_added_in_the_residuals(packable, monkeypatch):
+def test_products_have_the_weights_precision_and_sums_the_residuals(packable, monkeypatch):
     if not packable:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     weight, x, residual = draw(12, 20).bfloat16(), draw(4, 20), draw(4, 12)

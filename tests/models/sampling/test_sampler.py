@@ -1,23 +1,21 @@
+"""The sampler, compared with the library: greedy codes, log-probabilities, and independence of rows."""
+
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from qd.models.condition import Condition
-from qd.models.delay import delay, delay_mask, undelay
+from qd.models.delay import delay
 from qd.models.language_model import LanguageModel
 from qd.models.sampling import sampler
 from qd.models.sampling.cached_decoder import CachedDecoder, shared_rows
 from qd.models.sampling.compiled import load_library
 from qd.models.sampling.sampler import Sampler, counter_uniforms
-from qd.models.sampling.stepwise_loop import inverse_cdf, truncate
+from tests.models.sampling.reference import guided_logits, naive_greedy, naive_logits
 
 CONFIGS = [
     {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_codebooks": 4},
@@ -28,31 +26,6 @@ CONFIGS = [
     {"hidden_size": 16, "num_attention_heads": 2, "num_codebooks": 4, "audio_channels": 2},
     {"hidden_size": 16, "num_attention_heads": 2, "num_codebooks": 4, "max_position_embeddings": 5},
 ]
-
-
-def naive_logits(lm, delayed, condition):
-    """A full forward of the library's own model, over the pad and all steps but the last."""
-    inputs = torch.cat([torch.full_like(delayed[..., :1], lm.pad), delayed[..., :-1]], dim=-1)
-    states = lm.projection(condition.states) * condition.mask[..., None]
-    outputs = lm.decoder(
-        inputs.flatten(0, 1), encoder_hidden_states=states, encoder_attention_mask=condition.mask.long()
-    )
-    return outputs.logits.reshape(*delayed.shape, -1)
-
-
-def guided_logits(lm, delayed, condition, scale, negative):
-    if scale == 1:
-        return naive_logits(lm, delayed, condition)
-    return scale * naive_logits(lm, delayed, condition) + (1 - scale) * naive_logits(lm, delayed, negative)
-
-
-def naive_greedy(lm, condition, frames, scale, negative):
-    mask = delay_mask(lm.codebooks, frames, lm.channels)
-    delayed = torch.full((len(condition), lm.codebooks, mask.shape[1]), lm.pad)
-    for step in range(mask.shape[1]):
-        best = guided_logits(lm, delayed, condition, scale, negative)[:, :, step].argmax(dim=-1)
-        delayed[..., step] = best.where(mask[:, step], lm.pad)
-    return undelay(delayed, frames, lm.channels)
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
@@ -70,7 +43,8 @@ def test_greedy_codes_equal_a_naive_loop_over_the_library(index, scale, make_lm,
 
 
 def random_config(seed: int) -> tuple[dict[str, object], int, int, int, int]:
-    """Sizes of a decoder; prompts, samples a prompt, text length and frames. Each fifth is none for the loop in C++."""
+    """Sizes of a decoder; prompts, samples per prompt, text length and frames. The C++ loop does not support every
+    fifth configuration."""
     rng = random.Random(seed)
     heads, channels = rng.choice([1, 2, 4, 5]), rng.choice([1, 2])
     sizes = {
@@ -97,10 +71,10 @@ def test_the_random_configurations_are_mono_and_stereo_for_either_loop():
 def test_greedy_codes_and_logits_equal_the_librarys_in_random_configurations(
     seed, make_lm, make_condition, monkeypatch
 ):
-    """Several samples of a prompt, which share its text keys; every step's logits along the codes that were drawn."""
-    ran = []
+    """Several samples of a prompt share its text keys; the logits of every step are compared along the drawn codes."""
+    used = []
     for loop in (sampler.draw_compiled, sampler.draw_stepwise):
-        monkeypatch.setattr(sampler, loop.__name__, lambda *given, loop=loop: ran.append(loop.__name__) or loop(*given))
+        monkeypatch.setattr(sampler, loop.__name__, lambda *args, loop=loop: used.append(loop.__name__) or loop(*args))
     sizes, prompts, samples, length, frames = random_config(seed)
     lm = make_lm(seed=seed, **sizes)
     condition = make_condition(prompts, length, sizes["hidden_size"], seed=seed).repeat_interleave(samples)
@@ -108,7 +82,7 @@ def test_greedy_codes_and_logits_equal_the_librarys_in_random_configurations(
     scale = 1.0 if seed % 2 else 3.0
     sampled = Sampler(lm).sample(condition, frames, greedy=True, guidance_scale=scale, negative=negative)
     compiled = sizes["activation_function"] == "gelu" and load_library() is not None
-    assert ran == ["draw_compiled" if compiled else "draw_stepwise"]
+    assert used == ["draw_compiled" if compiled else "draw_stepwise"]
     assert torch.equal(sampled.codes, naive_greedy(lm, condition, frames, scale, negative))
     delayed, mask = delay(sampled.codes, lm.pad, lm.channels)
     scores = guided_logits(lm, delayed, condition, scale, negative).log_softmax(dim=-1)
@@ -141,7 +115,7 @@ def test_each_row_has_its_own_temperature(make_lm, make_condition):
         alone = Sampler(lm).sample(condition, 12, temperature=temperature, uniforms=lambda step: uniforms[..., step])
         assert torch.equal(together.codes[row], alone.codes[row])
         torch.testing.assert_close(together.log_probs[row], alone.log_probs[row])
-    with pytest.raises(ValueError, match="one number or one for each of 3 rows, got 2"):
+    with pytest.raises(ValueError, match="temperature .*3 rows, got 2"):
         Sampler(lm).sample(condition, 12, temperature=temperatures[:2], greedy=True)
 
 
@@ -149,7 +123,7 @@ def test_each_row_has_its_own_temperature(make_lm, make_condition):
 @pytest.mark.parametrize("channels", [1, 2])
 @torch.no_grad()
 def test_greedy_codes_equal_the_librarys_generate(channels, scale, make_library_model, monkeypatch):
-    """``generate`` returns audio only: its codes are taken where it hands them to the codec."""
+    """``generate`` only returns audio, so the test intercepts the codes that it passes to the codec."""
     model, decoded = make_library_model(channels), []
     decode = model.audio_encoder.decode
 
@@ -193,7 +167,7 @@ def test_sampled_log_probs_and_entropy_equal_rescored_ones(
         negative = negative.repeat_interleave(3)
     scores = (guided_logits(lm, delayed, condition, scale, negative) / temperature).log_softmax(dim=-1)
     picked = scores.gather(-1, delayed.clamp_max(lm.pad - 1)[..., None])[..., 0] * mask
-    rounding = 1e-4 * (2 * scale - 1)  # γ·conditional − (γ−1)·negative enlarges that of the logits as much
+    rounding = 1e-4 * (2 * scale - 1)  # guidance multiplies the rounding errors by γ and γ − 1
     torch.testing.assert_close(sampled.log_probs, picked, atol=rounding, rtol=0)
     entropy = -(scores.exp() * scores).sum(dim=-1)[:, mask].mean(dim=-1)
     torch.testing.assert_close(sampled.entropy, entropy, atol=rounding, rtol=0)
@@ -213,11 +187,11 @@ def test_under_autocast_the_plain_loop_is_the_policy_that_is_scored(make_lm, mak
     def log_probs(logits):
         return logits.log_softmax(dim=-1).gather(-1, delayed.clamp_max(lm.pad - 1)[..., None])[..., 0] * mask
 
-    # bfloat16 keeps 8 bits: the logits are rounded by some 2^-8 of their size, in sampling as in scoring.
+    # bfloat16 has 8 bits: sampling and scoring both round the logits by about 2^-8 of their size.
     tolerance = 2**-5 * float(exact.abs().max())
     torch.testing.assert_close(sampled.log_probs, log_probs(rounded), atol=tolerance, rtol=0)
     torch.testing.assert_close(sampled.log_probs, log_probs(exact), atol=tolerance, rtol=0)
-    assert (sampled.log_probs - log_probs(exact)).abs().max() > 1e-3  # it was in bfloat16
+    assert (sampled.log_probs - log_probs(exact)).abs().max() > 1e-3  # sampling did use bfloat16
 
 
 @torch.no_grad()
@@ -232,7 +206,7 @@ def test_a_row_does_not_depend_on_the_batch(make_lm, make_condition):
 
 
 @torch.no_grad()
-def test_weights_are_read_anew_at_every_call(make_lm, make_condition):
+def test_weights_are_read_at_every_call(make_lm, make_condition):
     lm = make_lm(seed=0)
     condition, sampler = make_condition(2, 3, 32), Sampler(lm)
     before = sampler.sample(condition, 6, greedy=True).codes
@@ -240,96 +214,3 @@ def test_weights_are_read_anew_at_every_call(make_lm, make_condition):
     after = sampler.sample(condition, 6, greedy=True).codes
     assert not torch.equal(before, after)
     assert torch.equal(after, Sampler(lm).sample(condition, 6, greedy=True).codes)
-
-
-@torch.no_grad()
-def test_first_tokens_follow_the_models_distribution(make_lm, make_condition):
-    """Pearson's chi-square of 4,000 first tokens against the library's probabilities, 15 degrees of freedom."""
-    lm, rows = make_lm(seed=4, num_codebooks=1), 4_000
-    condition = make_condition(1, 3, 32).repeat_interleave(rows)
-    uniforms = counter_uniforms(1, 0, range(rows), 1, 1)
-    codes = Sampler(lm).sample(condition, 1, temperature=2.0, uniforms=lambda step: uniforms[:, :, step]).codes
-    start = torch.full((1, 1, 1), lm.pad)
-    probs = (naive_logits(lm, start, make_condition(1, 3, 32))[0, 0, 0] / 2).softmax(dim=-1).double()
-    counts = codes.flatten().bincount(minlength=16).double()
-    assert ((counts - rows * probs) ** 2 / (rows * probs)).sum() < 37.7  # quantile 0.999
-    assert probs.max() < 0.9
-
-
-def test_inverse_cdf_boundaries():
-    probs = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).repeat(5, 1)
-    uniforms = torch.tensor([0.0, 0.2, 0.2500001, 0.5, 1 - 2**-24])
-    assert inverse_cdf(probs, uniforms).tolist() == [1, 1, 3, 3, 3]
-
-
-@settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 1_000), top_k=st.integers(1, 9), top_p=st.floats(0.05, 0.99))
-def test_truncation_equals_the_librarys_warpers(seed, top_k, top_p):
-    logits = 2 * torch.randn(3, 8, generator=torch.Generator().manual_seed(seed))
-    expected = TopPLogitsWarper(top_p)(None, TopKLogitsWarper(top_k)(None, logits))
-    torch.testing.assert_close(truncate(logits, top_k, top_p), expected)
-
-
-@torch.no_grad()
-def test_truncated_samples_stay_inside(make_lm, make_condition):
-    lm, condition = make_lm(seed=3), make_condition(8, 3, 32)
-    uniforms = counter_uniforms(5, 0, range(8), 4, 20)
-    best = Sampler(lm).sample(condition, 10, greedy=True)
-    one = Sampler(lm).sample(condition, 10, uniforms=lambda step: uniforms[:, :, step], top_k=1)
-    nucleus = Sampler(lm).sample(condition, 10, uniforms=lambda step: uniforms[:, :, step], top_p=1e-6)
-    assert torch.equal(one.codes, best.codes) and torch.equal(nucleus.codes, best.codes)
-    assert one.log_probs.abs().max() == 0 and one.entropy.abs().max() == 0
-
-
-def test_counter_uniforms_do_not_depend_on_the_split():
-    whole = counter_uniforms(7, 3, range(10, 18), 4, 13)
-    parts = [counter_uniforms(7, 3, rows, 4, 13) for rows in (range(10, 11), torch.arange(11, 15), [15, 16, 17])]
-    assert torch.equal(whole, torch.cat(parts))
-
-
-@pytest.mark.parametrize("other", [(8, 3, 10), (7, 4, 10), (7, 3, 11), (10, 3, 7), (3, 7, 10)])
-def test_counter_uniforms_differ_by_seed_step_and_row(other):
-    base, changed = counter_uniforms(7, 3, [10], 4, 50), counter_uniforms(other[0], other[1], [other[2]], 4, 50)
-    assert (base == changed).float().mean() < 0.01
-
-
-def test_counter_uniforms_are_uniform_and_uncorrelated():
-    draws = counter_uniforms(0, 0, range(200), 4, 100)
-    assert draws.dtype == torch.float32 and draws.min() >= 0 and draws.max() < 1
-    counts = torch.histc(draws, bins=64, min=0, max=1)
-    expected = draws.numel() / 64
-    assert ((counts - expected) ** 2 / expected).sum() < 103.4  # chi-square, 63 degrees of freedom, quantile 0.999
-    centred = draws.flatten(1) - 0.5
-    correlation = (centred[1:] * centred[:-1]).mean() * 12
-    assert abs(correlation) < 4 / math.sqrt(centred[1:].numel())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"temperature": 0.0}, "temperature must be finite and above 0, got 0.0"),
-        ({"temperature": math.nan}, "temperature"),
-        ({"guidance_scale": math.inf}, "guidance_scale must be finite and 0 or more, got inf"),
-        ({"guidance_scale": -1.0}, "guidance_scale must be finite and 0 or more, got -1.0; 1 is no guidance"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
-        ({"greedy": False}, "uniforms are needed"),
-        ({"frames": 0}, "frames must be at least 1, got 0"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message, make_lm, make_condition):
-    arguments = {"greedy": True, "frames": 3} | arguments
-    with pytest.raises(ValueError, match=message):
-        Sampler(make_lm()).sample(make_condition(2, 3, 32), **arguments)
-
-
-def test_negative_of_other_rows_is_refused(make_lm, make_condition):
-    with pytest.raises(ValueError, match="negative must have 1 row or 2 .* got 3"):
-        Sampler(make_lm()).sample(
-            make_condition(2, 3, 32), 3, greedy=True, guidance_scale=2.0, negative=make_condition(3, 2, 32)
-        )
-
-
-def test_negative_counters_are_refused():
-    with pytest.raises(ValueError, match="rows=\\[-1\\]"):
-        counter_uniforms(0, 0, [-1], 1, 1)

@@ -1,4 +1,4 @@
-"""The loop in C++ beside the plain one, and its compilation."""
+"""The C++ loop, compared with the plain loop, and its compilation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES = [
 
 @pytest.fixture
 def plainly(monkeypatch):
-    """Runs a function with the plain loop."""
+    """Function that runs another function with the plain loop."""
 
     def run(function):
         with monkeypatch.context() as patch:
@@ -42,12 +42,12 @@ def plainly(monkeypatch):
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("index", range(len(SHAPES)))
 @torch.no_grad()
-def test_draws_what_the_plain_loop_draws(index, scale, options, make_lm, make_condition, plainly):
-    """More rows than a block of the products holds, a prompt for each two of them, a temperature for each row."""
+def test_draws_the_same_as_the_plain_loop(index, scale, options, make_lm, make_condition, plainly):
+    """More rows than a block of a product, two rows per prompt, and a temperature per row."""
     lm = make_lm(seed=index, **SHAPES[index])
     condition = make_condition(11, 17, SHAPES[index]["hidden_size"], seed=index).repeat_interleave(2)
     uniforms = counter_uniforms(index, 0, range(22), lm.codebooks, 40)
-    temperatures = torch.linspace(3.0, 9.0, 22)  # the random weights' logits reach tens
+    temperatures = torch.linspace(3.0, 9.0, 22)  # the logits of random weights are large
 
     def sample():
         return Sampler(lm).sample(
@@ -57,10 +57,10 @@ def test_draws_what_the_plain_loop_draws(index, scale, options, make_lm, make_co
 
     assert token_loop.runs_compiled(lm)
     ours, expected = sample(), plainly(sample)
-    # A uniform within rounding of a boundary of the distribution may pick the neighbour, and its row goes on otherwise.
+    # A uniform near a boundary of the distribution may select the neighbour, and then the rest of the row differs.
     same = (ours.codes == expected.codes).flatten(1).all(dim=1)
     assert same.float().mean() > 0.85
-    atol = 1e-4 * (2 * scale - 1)  # guidance weighs the two rows' rounding by γ and by γ − 1
+    atol = 1e-4 * (2 * scale - 1)  # guidance multiplies the rounding errors by γ and γ − 1
     torch.testing.assert_close(ours.log_probs[same], expected.log_probs[same], atol=atol, rtol=0)
     torch.testing.assert_close(ours.entropy[same], expected.entropy[same], atol=atol, rtol=0)
     assert len(ours.codes.unique()) > 3
@@ -68,8 +68,8 @@ def test_draws_what_the_plain_loop_draws(index, scale, options, make_lm, make_co
 
 @needs_compiler
 @torch.no_grad()
-def test_a_row_is_the_same_to_the_bit_in_any_batch_and_on_any_threads(make_lm, make_condition):
-    """45 sequences are more than a thread draws at once."""
+def test_a_row_is_equal_to_the_bit_for_any_batch_and_number_of_threads(make_lm, make_condition):
+    """45 sequences are more than a thread draws at a time."""
     lm, condition = make_lm(seed=2), make_condition(45, 5, 32)
     uniforms = counter_uniforms(3, 7, range(45), 4, 60)
 
@@ -84,18 +84,18 @@ def test_a_row_is_the_same_to_the_bit_in_any_batch_and_on_any_threads(make_lm, m
         finally:
             torch.set_num_threads(before)
 
-    whole = sample(slice(0, 45), 1)
+    reference = sample(slice(0, 45), 1)
     for rows, threads in [(slice(0, 45), 3), (slice(0, 45), 1), (slice(4, 5), 1), (slice(3, 14), 2)]:
         again = sample(rows, threads)
-        assert torch.equal(again.codes, whole.codes[rows])
-        assert torch.equal(again.log_probs, whole.log_probs[rows])
-        assert torch.equal(again.entropy, whole.entropy[rows])
+        assert torch.equal(again.codes, reference.codes[rows])
+        assert torch.equal(again.log_probs, reference.log_probs[rows])
+        assert torch.equal(again.entropy, reference.entropy[rows])
 
 
 @needs_compiler
 @torch.no_grad()
-def test_every_token_is_reached_and_none_of_probability_zero(make_lm, make_condition):
-    """Uniforms at both ends: the first token that may be drawn, and the last."""
+def test_extreme_uniforms_never_draw_a_token_of_probability_zero(make_lm, make_condition):
+    """Uniforms at both ends select the first and the last possible token."""
     lm, condition = make_lm(seed=1), make_condition(4, 3, 32)
     for value in (0.0, 1 - 2**-24):
         drawn = Sampler(lm).sample(condition, 9, uniforms=lambda step, v=value: torch.full((4, 4), v), top_k=2)
@@ -108,8 +108,8 @@ def test_every_token_is_reached_and_none_of_probability_zero(make_lm, make_condi
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.8}, {"top_k": 3}, {"greedy": True}])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @torch.no_grad()
-def test_logits_that_are_no_numbers_give_tokens_that_are(value, options, make_lm, make_condition, plainly):
-    """As after an update that diverged: tokens stay in the codebooks, and log p says NaN, which stops the training."""
+def test_infinite_or_nan_logits_give_valid_tokens(value, options, make_lm, make_condition, plainly):
+    """As after a diverged update: tokens are valid, and log p is NaN, which stops the training."""
     lm, condition = make_lm(seed=1, vocab_size=40), make_condition(3, 5, 32)
     lm.decoder.lm_heads[1].weight[-1] = value
 
@@ -126,7 +126,7 @@ def test_logits_that_are_no_numbers_give_tokens_that_are(value, options, make_lm
 
 @needs_compiler
 @torch.no_grad()
-def test_what_it_does_not_know_takes_the_plain_loop(make_lm):
+def test_unsupported_models_use_the_plain_loop(make_lm):
     lm = make_lm()
     assert token_loop.runs_compiled(lm)
     assert not token_loop.runs_compiled(make_lm(activation_function="relu"))
@@ -147,7 +147,7 @@ def test_under_autocast_it_draws_the_same(make_lm, make_condition):
 @needs_compiler
 @torch.no_grad()
 def test_uniforms_of_another_shape_are_refused(make_lm, make_condition):
-    with pytest.raises(ValueError, match=r"uniforms must give \(2, 4\) numbers a step, got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 4\) .*got \(2, 3\)"):
         Sampler(make_lm()).sample(make_condition(2, 3, 32), 3, uniforms=lambda step: torch.zeros(2, 3))
 
 
@@ -162,7 +162,7 @@ def test_too_little_memory_is_an_error(make_lm, make_condition, monkeypatch):
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """As on the first use of a process, with a cache of its own."""
+    """Folder of an empty cache, with no library loaded in this process."""
     monkeypatch.delenv("QD_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     load_library.cache_clear()
@@ -174,35 +174,35 @@ def fresh(monkeypatch, tmp_path):
     ("compiler", "message"), [("no-such-compiler", "no C++ compiler"), ("false", "could not be compiled")]
 )
 @torch.no_grad()
-def test_without_a_compiler_the_plain_loop_runs_and_says_so_once(
+def test_without_a_compiler_the_plain_loop_runs_with_one_warning(
     compiler, message, fresh, monkeypatch, make_lm, make_condition, recwarn
 ):
     monkeypatch.setenv("CXX", compiler)
     for _ in range(2):
         Sampler(make_lm()).sample(make_condition(2, 3, 32), 3, greedy=True)
-    told = [str(warning.message) for warning in recwarn if "plain path" in str(warning.message)]
-    assert len(told) == 1
-    assert message in told[0]
+    warned = [str(warning.message) for warning in recwarn if "plain loop" in str(warning.message)]
+    assert len(warned) == 1
+    assert message in warned[0]
 
 
 @needs_compiler
-def test_processes_that_compile_at_once_share_one_library(fresh, capfd):
+def test_concurrent_processes_share_one_library(fresh, capfd):
     code = "from qd.models.sampling.compiled import load_library; print(load_library().lanes())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    several = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
     ]
-    lanes = {process.communicate()[0] for process in several}
+    lanes = {process.communicate()[0] for process in processes}
     assert len(lanes) == 1 and int(lanes.pop()) in (4, 8, 16)
     assert [file.suffix for file in fresh.iterdir()] == [".so"]
     capfd.readouterr()
     assert load_library() is not None
-    assert capfd.readouterr().err == ""  # already there: nothing is compiled
+    assert capfd.readouterr().err == ""  # the library exists: nothing is compiled
 
 
 @needs_compiler
-def test_another_source_compiles_anew(fresh, monkeypatch, tmp_path):
+def test_a_changed_source_is_compiled_again(fresh, monkeypatch, tmp_path):
     first = compiled.compiled(find_compiler(), compiled.library_folder())
     other = tmp_path / SOURCE.name
     other.write_text(SOURCE.read_text() + "\n// changed\n")

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qd.models.condition import Condition
 from qd.models.language_model import LanguageModel
 from qd.models.sampling import graphed_loop
-from qd.models.sampling.graphed_loop import PlacedDecoder
+from qd.models.sampling.graphed_loop import DevicePositionDecoder
 from qd.modules.budget.size import RunSize
 from qd.modules.budget.step_time import (
     LAUNCHES_A_LAYER,
@@ -96,7 +96,7 @@ def test_a_layer_launches_the_kernels_of_the_formula(monkeypatch):
         lm, _ = build(layers)
         launched.clear()
         with torch.no_grad():
-            decoder = PlacedDecoder(lm, Condition.null(ROWS, WIDTH), STEPS)
+            decoder = DevicePositionDecoder(lm, Condition.null(ROWS, WIDTH), STEPS)
             decoder.advance_at(torch.zeros(ROWS, BOOKS, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         counts.append(len(launched))
     assert (counts[1] - counts[0]) / 2 == LAUNCHES_A_LAYER
