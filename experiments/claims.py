@@ -1,22 +1,42 @@
-"""What the paper claims, held against what was measured of each plan: the table of `docs/reproduction.md`.
+"""The paper's claims, each with its verdict and the numbers behind it, for the results of one or more plans.
 
-python experiments/claims.py default shipped
+python experiments/claims.py gpu shipped --csv docs/reproduction-gpu/claims.csv
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from qd.config.loading import ConfigError, load_config
-from qd.report.reproduction.claims import claims_table, judge
+from qd.report.reproduction.claims import Row, claims_table, judge
 from qd.report.reproduction.measured import Measured
 from qd.report.reproduction.plan import ReproductionConfig
+
+COLUMNS = ("plan", "claim", "statement", "mean", "lo", "hi", "note", "rule", "verdict")
+
+
+def write_csv(path: Path, attempts: Mapping[str, Sequence[Row]]) -> None:
+    """Writes one line for each statement of each claim; a number is a mean with its 95 % interval."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for name, rows in attempts.items():
+            for row in rows:
+                for part in row.parts:
+                    interval = (part.interval.mean, part.interval.lo, part.interval.hi) if part.interval else ()
+                    numbers = [f"{number:.3f}" for number in interval] or ["", "", ""]
+                    verdict = part.verdict.value if part.verdict else ""
+                    writer.writerow([name, row.claim.split(".")[0], part.text, *numbers, part.note, part.rule, verdict])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plans", nargs="+", help="of configs/reproduction/, or paths; the first configuration's first")
+    parser.add_argument("--csv", type=Path, help="also write the numbers behind the verdicts into this file")
     options = parser.parse_args()
     try:
         plans = {name: load_config(ReproductionConfig, "reproduction", name) for name in options.plans}
@@ -24,6 +44,8 @@ def main() -> int:
     except (ConfigError, ValueError) as error:
         print(f"claims: {error}", file=sys.stderr)
         return 2
+    if options.csv:
+        write_csv(options.csv, attempts)
     print(claims_table(attempts))
     return 0
 

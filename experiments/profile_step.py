@@ -63,7 +63,7 @@ def main() -> None:
         module.training_step(batch, 0).backward()
 
     step()
-    module.forget()
+    module.reset_records()
     on_gpu = module.device.type == "cuda"
     with torch.profiler.profile() as profile:  # of the GPU too, where there is one
         for _ in range(options.steps):

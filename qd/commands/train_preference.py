@@ -19,10 +19,9 @@ from qd.metrics.bootstrap import Interval
 from qd.metrics.preference import agreement, pairwise_accuracy
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.loading import Embedder, load_embedder
-from qd.modules.preference import Fitted, HeadFit, fit_head, log_loss, logits
+from qd.modules.preference import FitResult, HeadFit, fit_head, log_loss, logits
 from qd.report.cards.preference import CHANCE_LOG_LOSS, Learned, write_card
 from qd.runs.devices import resolve_device
-from qd.runs.quiet import quieten_libraries
 from qd.scorers.affine import affine
 from qd.scorers.preference import PreferenceScorer
 
@@ -64,7 +63,6 @@ def train_preference(
     folder = Path(out) if out else _default_folder(embedder)
     if problems := _problems(fit, folder, validation_share, head_width, device):
         raise ConfigError(problems)
-    quieten_libraries()
     ratings = read_ratings(data)
     split = split_recordings(ratings, validation_share, seed)
     hearing = load_embedder(embedder).to(resolve_device(device))
@@ -112,7 +110,7 @@ def _learn(scorer: PreferenceScorer, embeddings: Tensor, ratings: Ratings, split
     """Fits the scorer's head, gives the rated recordings mean 0 and standard deviation 1, and measures."""
     known, held_out = comparisons(ratings, ~split.held_out), comparisons(ratings, split.held_out)
     everything = comparisons(ratings)
-    fitted: Fitted = fit_head(scorer.head, embeddings, known, held_out, fit)
+    fitted: FitResult = fit_head(scorer.head, embeddings, known, held_out, fit)
     heard = logits(scorer.head, embeddings)
     scorer.config.scale, scorer.config.offset = affine(heard, 1.0)
     decided = everything.decided

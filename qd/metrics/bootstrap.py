@@ -1,7 +1,7 @@
-"""Percentile bootstrap over prompts: how sure a mean over prompts is.
+"""Percentile bootstrap over prompts: confidence intervals of a mean over prompts.
 
-Prompts are what is resampled, not samples: the samples of one prompt are alike, and a new experiment would draw new
-prompts.
+The bootstrap resamples prompts, not samples: the samples of one prompt are correlated, and a new experiment would draw
+new prompts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike
 
 
 class Interval(NamedTuple):
-    """A mean with the ends of its confidence interval."""
+    """A mean with its confidence interval.
+
+    Attributes:
+        mean: Mean of the values.
+        lo: Lower end of the interval.
+        hi: Upper end of the interval.
+    """
 
     mean: float
     lo: float
@@ -21,16 +27,22 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:
-    """The mean over prompts, and the interval that holds ``level`` of the means of ``n`` resamples of the prompts.
+    """Returns the mean over prompts with its percentile bootstrap interval.
+
+    The interval goes from the ``(1 − level) / 2`` to the ``(1 + level) / 2`` quantile of the means of ``n`` resamples
+    of the prompts, drawn with replacement.
 
     Args:
-        per_prompt: ``(prompts,)``, one finite value for each prompt.
-        level: confidence level, between 0 and 1.
-        n: number of resamples.
-        seed: of the resampling; one seed and one length give one set of resamples.
+        per_prompt: Finite values, one for each prompt, ``(prompts,)``, prompts ≥ 2.
+        level: Confidence level, between 0 and 1.
+        n: Number of resamples.
+        seed: Seed for the resamples. The resamples depend on the seed and the number of prompts alone.
+
+    Returns:
+        Mean and interval, in the unit of the values.
 
     Raises:
-        ValueError: for fewer than two values, values not finite, or a level or number out of range.
+        ValueError: If there are fewer than two values, a value is not finite, or ``level`` or ``n`` is out of range.
 
     Example:
         >>> interval = bootstrap_interval([0.2, 0.4, 0.3, 0.5])
@@ -39,7 +51,7 @@ def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000
     """
     values = np.asarray(per_prompt, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"per_prompt is of shape {values.shape}: expected (prompts,) with 2 prompts or more.")
+        raise ValueError(f"per_prompt has shape {values.shape}: expected (prompts,) with 2 prompts or more.")
     if not np.isfinite(values).all():
         raise ValueError(f"per_prompt is not finite at prompts {np.flatnonzero(~np.isfinite(values)).tolist()}.")
     if not 0 < level < 1:
@@ -52,12 +64,20 @@ def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:
-    """``bootstrap_interval`` of a − b, where both hold the same prompts in the same order.
+    """Returns :func:`bootstrap_interval` of the differences a − b, prompt by prompt.
 
-    Pairing takes out what makes one prompt harder than another, for both alike.
+    Pairing removes the difficulty of each prompt, which both share, so that the interval is narrower than without
+    pairing.
+
+    Args:
+        a: Values, one for each prompt, ``(prompts,)``.
+        b: Values of the same prompts in the same order, ``(prompts,)``.
+        level: Confidence level, between 0 and 1.
+        n: Number of resamples.
+        seed: Seed for the resamples.
 
     Raises:
-        ValueError: if the shapes differ, and as ``bootstrap_interval`` does.
+        ValueError: If the shapes differ, or for the reasons of :func:`bootstrap_interval`.
 
     Example:
         >>> paired_difference([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])
@@ -66,6 +86,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, n: int = 
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(
-            f"a is of shape {first.shape} and b of {second.shape}: expected one value for each of the same prompts."
+            f"a has shape {first.shape} and b {second.shape}: expected one value for each of the same prompts in both."
         )
     return bootstrap_interval(first - second, level, n, seed)

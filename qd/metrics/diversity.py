@@ -1,4 +1,4 @@
-"""Diversity of the samples of one prompt (paper, Eq. 7), and its bound across prompts (Figure 2)."""
+"""Diversity of the samples of a prompt (paper, Eq. 7) and its upper bound across prompts (paper, Figure 2)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from qd.objectives.diversity import diversity_reward, pairwise_dissimilarity
 
 
 def diversity(embeddings: Tensor) -> Tensor:
-    """Mean of 1 − cosine similarity over the ordered pairs i ≠ j of each prompt's samples, ``(prompts,)``.
+    """Returns the mean of 1 − cosine similarity over the ordered pairs i ≠ j of each prompt's samples (paper, Eq. 7).
 
     Args:
-        embeddings: ``(prompts, samples, width)``, samples ≥ 2.
+        embeddings: Embeddings of any length, ``(prompts, samples, width)``, samples ≥ 2.
+
+    Returns:
+        One value in [0, 2] for each prompt, ``(prompts,)``. 0: all samples have the same direction.
 
     Raises:
-        ValueError: for other shapes or a single sample.
+        ValueError: If the shape is not three-dimensional, or there is a single sample.
 
     Example:
         >>> import torch
@@ -26,15 +29,19 @@ def diversity(embeddings: Tensor) -> Tensor:
 
 
 def cross_prompt_diversity(embeddings: Tensor) -> Tensor:
-    """Mean of 1 − cosine similarity between samples of *different* prompts, a scalar: the upper bound of Figure 2.
+    """Returns the mean of 1 − cosine similarity between samples of *different* prompts.
 
-    Sample j of a prompt meets sample j of every other prompt.
+    This is the "upper bound" of the paper's Figure 2. Sample j of a prompt is compared with sample j of every other
+    prompt.
 
     Args:
-        embeddings: ``(prompts, samples, width)``, prompts ≥ 2.
+        embeddings: Embeddings of any length, ``(prompts, samples, width)``, prompts ≥ 2.
+
+    Returns:
+        A scalar in [0, 2].
 
     Raises:
-        ValueError: for other shapes or a single prompt.
+        ValueError: If the shape is not three-dimensional, or there is a single prompt.
 
     Example:
         >>> import torch
@@ -42,10 +49,10 @@ def cross_prompt_diversity(embeddings: Tensor) -> Tensor:
         tensor(0.5000)
     """
     if embeddings.ndim != 3:
-        raise ValueError(f"embeddings are {tuple(embeddings.shape)}: expected (prompts, samples, width).")
+        raise ValueError(f"embeddings have shape {tuple(embeddings.shape)}: expected (prompts, samples, width).")
     if (prompts := len(embeddings)) < 2:
-        raise ValueError("1 prompt: the diversity across prompts needs 2 or more. Embed samples of more prompts.")
+        raise ValueError("1 prompt: diversity across prompts needs 2 or more. Embed the samples of more prompts.")
     units = F.normalize(embeddings, dim=-1)
-    # Σ_{i≠k} u_i·u_k = |Σ u|² − Σ |u|²: the P² products are never listed, for P may be a whole file of prompts.
+    # Σ_{i≠k} u_i·u_k = |Σ u|² − Σ |u|² needs no P × P matrix, which is too large where P is a whole file of prompts.
     products = units.sum(dim=0).square().sum(dim=-1) - units.square().sum(dim=(0, 2))
     return 1 - products.mean() / (prompts * (prompts - 1))

@@ -1,4 +1,4 @@
-"""Tables and numbers of reports, cards and pages, as Markdown."""
+"""Markdown tables and formatted numbers for reports, cards and pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qd.metrics.bootstrap import Interval
 
 
 def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Lines without a last line break.
+    """Returns a Markdown table without a final line break.
 
     Example:
         >>> print(markdown_table(["a", "b"], [["1", "2"]]))
@@ -21,12 +21,12 @@ def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str
 
 
 def markdown_interval(interval: Interval, digits: int = 3) -> str:
-    """``0.320 [0.290, 0.350]``."""
+    """Returns text such as ``0.320 [0.290, 0.350]``."""
     return f"{interval.mean:.{digits}f} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
 
 
 def format_duration(seconds: float) -> str:
-    """``45 s``, ``12 min`` or ``3 h 05 min``."""
+    """Returns text such as ``45 s``, ``12 min`` or ``3 h 05 min``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Fréchet audio distance (Kilgour et al. 2019), and its extrapolation to infinitely many samples (Gui et al. 2024)."""
+"""Fréchet audio distance (Kilgour et al. 2019) and its extrapolation to infinite sample size (Gui et al. 2024)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 LEAST = 10
-"""Samples from which a line can be drawn at all."""
-POINTS = 25
-SMALLEST = 500
-"""Of the sample sizes that the line goes through, where there are enough samples (Gui et al. 2024)."""
+"""Smallest number of samples to fit the line to."""
+SUBSETS = 25
+"""Number of subsets."""
+SMALLEST_SUBSET = 500
+"""Size of the smallest subset, where there are at least twice as many samples (Gui et al. 2024)."""
 
 
 class Gaussian(NamedTuple):
-    """What the distance looks at: mean ``(width,)`` and covariance ``(width, width)``, float64."""
+    """The two moments that the distance compares, in float64.
+
+    Attributes:
+        mean: Mean, ``(width,)``.
+        covariance: Covariance, ``(width, width)``.
+    """
 
     mean: Tensor
     covariance: Tensor
 
 
 class Extrapolation(NamedTuple):
-    """The line distance = intercept + slope / n.
+    """A fitted line, distance = intercept + slope / n.
 
     Attributes:
-        intercept: FAD∞, the distance of infinitely many samples.
-        slope: how fast the bias falls.
-        r2: share of the variance of the distances that the line explains; where it is low, no line is there to go on.
+        intercept: FAD∞, the distance extrapolated to infinitely many samples.
+        slope: Bias of the distance for n samples, times n.
+        r2: Share of the variance of the distances that the line explains. Where it is low, do not trust the intercept.
     """
 
     intercept: float
@@ -39,25 +45,37 @@ class Extrapolation(NamedTuple):
 
 
 def gaussian(embeddings: Tensor) -> Gaussian:
-    """Mean and unbiased covariance of embeddings ``(samples, width)``.
+    """Returns the mean and the unbiased covariance of embeddings.
+
+    Args:
+        embeddings: Embeddings, ``(samples, width)``, samples ≥ 2.
 
     Raises:
-        ValueError: for other shapes or fewer than 2 samples.
+        ValueError: If the shape is not two-dimensional, or there are fewer than 2 samples.
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
-        raise ValueError(f"embeddings are {tuple(embeddings.shape)}: expected (samples, width) with 2 samples or more.")
+        shape = tuple(embeddings.shape)
+        raise ValueError(f"embeddings have shape {shape}: expected (samples, width) with 2 samples or more.")
     embeddings = embeddings.double()
     return Gaussian(embeddings.mean(dim=0), torch.cov(embeddings.T).reshape(embeddings.shape[1], -1))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> Tensor:
-    """|μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), a scalar ≥ 0.
+    """Returns the Fréchet distance of two Gaussians, ``|μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)``.
 
-    The trace of the root is the sum of the singular values of Σ_a^½ Σ_b^½. Unlike a root of the product, which is not
-    symmetric, they are real and stable where a covariance is singular, as it is of fewer samples than dimensions.
+    The trace of the root is the sum of the singular values of ``Σ_a^½ Σ_b^½``. Unlike the eigenvalues of ``Σ_a Σ_b``,
+    which is not symmetric, they are real and numerically stable where a covariance is singular: that is the case
+    where there are fewer samples than dimensions.
+
+    Args:
+        a: Moments of the first set.
+        b: Moments of the second set, of the same width.
+
+    Returns:
+        A scalar ≥ 0, in float64.
 
     Raises:
-        ValueError: the widths differ.
+        ValueError: If the widths differ.
 
     Example:
         >>> import torch
@@ -66,44 +84,47 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> Tensor:
         tensor(4., dtype=torch.float64)
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"embeddings of width {len(a.mean)} and {len(b.mean)} do not compare: use one embedder.")
+        raise ValueError(f"embeddings of width {len(a.mean)} and {len(b.mean)} cannot be compared: use one embedder.")
     return _distance(a, b, _root(b.covariance))
 
 
-def extrapolate(samples: Tensor, reference: Gaussian, points: int = POINTS, seed: int = 0) -> Extrapolation:
-    """FAD∞: the distance of the first n of the samples is biased upwards by about a constant over n, so that the line
-    through distances of subsets, over 1/n, meets 1/n = 0 at the distance without that bias.
+def extrapolate(samples: Tensor, reference: Gaussian, subsets: int = SUBSETS, seed: int = 0) -> Extrapolation:
+    """Returns FAD∞, the distance without the bias of a finite number of samples (Gui et al. 2024).
 
-    Subsets are drawn without replacement: each is then a sample of its size from what made the samples. The published
-    code draws with replacement, which leaves the bias of the whole set in. That of the reference remains in both.
+    The distance of n samples is biased upwards by about a constant over n. So the function fits a line to the distances
+    of subsets against 1/n; its value at 1/n = 0 has no such bias. The bias of the reference remains.
+
+    Subsets are drawn without replacement, so that each is a sample from the distribution of the samples. The code that
+    Gui et al. published draws with replacement, which keeps the bias of the whole set.
 
     Args:
-        samples: embeddings ``(samples, width)``, 10 or more; many more than the width, or the bias is no line.
-        reference: what they are compared with.
-        points: subsets, of sizes from half of the samples (500 at most) to all.
-        seed: of the subsets.
+        samples: Embeddings, ``(samples, width)``, samples ≥ 10. The bias is linear in 1/n only if there are many more
+            samples than dimensions.
+        reference: Moments of the set that the samples are compared with.
+        subsets: Number of subsets. Their sizes go from half of the samples, at most 500, to all samples.
+        seed: Seed for the subsets.
 
     Raises:
-        ValueError: there are too few samples.
+        ValueError: If there are fewer than 10 samples.
     """
     count = len(samples)
     if count < LEAST:
         raise ValueError(f"{count} samples: expected {LEAST} or more to extrapolate from.")
     root, rng = _root(reference.covariance), np.random.default_rng(seed)
-    sizes = np.linspace(min(SMALLEST, count // 2), count, points).round().astype(int)
-    subsets = (torch.from_numpy(rng.choice(count, size, replace=False)) for size in sizes)
-    distances = np.array([float(_distance(gaussian(samples[rows]), reference, root)) for rows in subsets])
+    sizes = np.linspace(min(SMALLEST_SUBSET, count // 2), count, subsets).round().astype(int)
+    chosen = (torch.from_numpy(rng.choice(count, size, replace=False)) for size in sizes)
+    distances = np.array([float(_distance(gaussian(samples[rows]), reference, root)) for rows in chosen])
     slope, intercept = np.polyfit(1 / sizes, distances, 1)
-    spread = np.square(distances - distances.mean()).sum()
+    total = np.square(distances - distances.mean()).sum()
     unexplained = np.square(distances - intercept - slope / sizes).sum()
-    return Extrapolation(float(intercept), float(slope), float(1 - unexplained / spread) if spread > 0 else 0.0)
+    return Extrapolation(float(intercept), float(slope), float(1 - unexplained / total) if total > 0 else 0.0)
 
 
 class FrechetAudioDistance(Metric):
-    """``fad`` and ``fad_inf`` of generated against reference embeddings, over all batches and ranks.
+    """Computes ``fad`` and ``fad_inf`` of generated and reference embeddings over all batches and ranks.
 
     Args:
-        seed: of the extrapolation's subsets.
+        seed: Seed for the subsets of the extrapolation.
     """
 
     full_state_update = False
@@ -118,14 +139,22 @@ class FrechetAudioDistance(Metric):
         self.add_state("reference", default=[], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, real: bool) -> None:
-        """Adds embeddings ``(samples, width)``, of the reference if ``real``."""
+        """Adds a batch of embeddings.
+
+        Args:
+            embeddings: Embeddings, ``(samples, width)``.
+            real: Whether they belong to the reference.
+        """
         (self.reference if real else self.generated).append(embeddings)
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars: ``fad``, ``fad_inf``, and the line's ``slope`` and ``r2``.
+        """Returns the distances as float64 scalars.
+
+        Returns:
+            ``fad``, see :func:`frechet_distance`; ``fad_inf``, ``slope`` and ``r2``, see :func:`extrapolate`.
 
         Raises:
-            ValueError: there are fewer than 10 generated or 2 reference samples, or their widths differ.
+            ValueError: If there are fewer than 10 generated or 2 reference samples, or their widths differ.
         """
         generated, reference = (dim_zero_cat(s).cpu() if len(s) else torch.empty(0, 1) for s in self._samples())
         real = gaussian(reference)
@@ -135,7 +164,7 @@ class FrechetAudioDistance(Metric):
         return {"fad": distance, **{name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}}
 
     def _samples(self) -> tuple[list[Tensor] | Tensor, list[Tensor] | Tensor]:
-        # Gathered over ranks, they are tensors.
+        # torchmetrics replaces the lists by tensors when it gathers them over ranks.
         return self.generated, self.reference
 
 
@@ -143,10 +172,10 @@ def _distance(a: Gaussian, b: Gaussian, root_b: Tensor) -> Tensor:
     a, b = (Gaussian(*(t.double() for t in g)) for g in (a, b))
     cross = torch.linalg.svdvals(_root(a.covariance) @ root_b).sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
-    return distance.clamp_min(0.0)  # rounding
+    return distance.clamp_min(0.0)  # rounding may give a small negative value
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of a covariance, float64."""
+    """Returns the symmetric square root of a covariance, in float64."""
     values, vectors = torch.linalg.eigh(covariance.double())
     return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T

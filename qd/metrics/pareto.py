@@ -1,8 +1,8 @@
-"""Fronts in the quality–diversity plane: who is dominated, how much a front covers, and how sure one is of that.
+"""Pareto fronts in the quality–diversity plane, their hypervolume, and a bootstrap comparison of two strategies.
 
-A point is (quality, diversity), both to be maximised, of one model sampled in one way; a strategy is a set of points,
-such as the λ of an interpolation or the γ of guidance. Point p dominates q if it is at least as good in both and better
-in one: of equal points none dominates the other.
+A point is a pair (quality, diversity) of one model sampled in one way. Both are to be maximised. A strategy is a set of
+points, such as an interpolation at several λ or guidance at several γ. Point p dominates point q if p is at least as
+good in both coordinates and better in one. So equal points do not dominate each other.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 from qd.metrics.bootstrap import Interval
 
 LEVEL = 0.95
-"""Of the bootstrap intervals."""
+"""Confidence level of the bootstrap intervals."""
 DEGREE = 3
-"""Of the polynomials that stand for a line of models."""
+"""Degree of the polynomials in :func:`smooth_line`."""
 
 
 class Strategy(NamedTuple):
-    """The points of a strategy, prompt by prompt; a point is a mean over the prompts.
+    """Values of the points of a strategy for each prompt. A point is the mean over prompts.
 
     Attributes:
-        quality, diversity: ``(points, prompts)``.
+        quality: Quality, ``(points, prompts)``.
+        diversity: Diversity, ``(points, prompts)``.
     """
 
     quality: ArrayLike
@@ -33,13 +34,13 @@ class Strategy(NamedTuple):
 
 
 class Dominance(NamedTuple):
-    """How strategy A compares with strategy B.
+    """Comparison of strategy A with strategy B.
 
     Attributes:
-        probability: share of the resamples in which A's front has the larger hypervolume; equal ones count half.
-        difference: hypervolume of A minus that of B, and the interval of it.
-        coverage: share of B's points that A dominates, and the interval of it.
-        covered: share of A's points that B dominates, and the interval of it.
+        probability: Share of resamples in which the front of A has the larger hypervolume. Equal ones count ½.
+        difference: Hypervolume of A minus that of B, with its interval.
+        coverage: Share of the points of B that A dominates, with its interval.
+        covered: Share of the points of A that B dominates, with its interval.
     """
 
     probability: float
@@ -49,7 +50,14 @@ class Dominance(NamedTuple):
 
 
 def dominates(p: ArrayLike, q: ArrayLike) -> NDArray[np.bool_]:
-    """Which points p dominate which points q: ``(…, 2)`` against ``(…, 2)``, by broadcasting.
+    """Returns whether points p dominate points q, by broadcasting.
+
+    Args:
+        p: Points, ``(…, 2)``.
+        q: Points, ``(…, 2)``.
+
+    Returns:
+        Boolean array of the broadcast shape without the last dimension.
 
     Example:
         >>> dominates([[1.0, 0.5], [0.2, 0.9]], [0.2, 0.5])
@@ -60,57 +68,65 @@ def dominates(p: ArrayLike, q: ArrayLike) -> NDArray[np.bool_]:
 
 
 def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
-    """Which of the points no other one dominates.
+    """Returns which points are on the Pareto front: those that no other point dominates.
 
-    Of equal points none dominates the other, so that all of them are on the front or none. A point that ties in one
-    coordinate and loses in the other is dominated.
+    Equal points do not dominate each other, so all of them are on the front, or none. A point that is equal in one
+    coordinate and worse in the other is dominated.
 
     Args:
-        points: ``(points, 2)``.
+        points: Points, ``(points, 2)``, points ≥ 1.
 
     Returns:
-        ``(points,)``.
+        Boolean array, ``(points,)``.
 
     Raises:
-        ValueError: no points, not of that shape, or not finite.
+        ValueError: If there are no points, the shape is wrong, or a value is not finite.
 
     Example:
         >>> non_dominated([[1.0, 0.2], [0.5, 0.5], [0.5, 0.4], [0.5, 0.5]])
         array([ True,  True, False,  True])
     """
     plane = _plane(points)
-    order = np.lexsort((-plane[:, 1], -plane[:, 0]))  # by quality, the best first; where equal, by diversity
+    order = np.lexsort((-plane[:, 1], -plane[:, 0]))  # by falling quality, then by falling diversity
     ranked = plane[order]
     highest = np.maximum.accumulate(ranked[:, 1])
-    # On the front is what is higher than all of better quality, and what equals such a point.
+    # A point is on the front if its diversity exceeds that of all points before it, or if it equals such a point.
     rises = np.concatenate([[True], ranked[1:, 1] > highest[:-1]])
     leader = np.maximum.accumulate(np.where(rises, np.arange(len(ranked)), 0))
-    kept = np.empty(len(plane), dtype=bool)
-    kept[order] = (ranked == ranked[leader]).all(1)
-    return kept
+    on_front = np.empty(len(plane), dtype=bool)
+    on_front[order] = (ranked == ranked[leader]).all(1)
+    return on_front
 
 
 def front(points: ArrayLike) -> NDArray[np.float64]:
-    """The distinct non-dominated points ``(front, 2)``, quality rising and so diversity falling.
+    """Returns the distinct points of the Pareto front, by rising quality and so by falling diversity.
+
+    Args:
+        points: Points, ``(points, 2)``, points ≥ 1.
+
+    Returns:
+        Points, ``(front, 2)``.
 
     Raises:
-        ValueError: as :func:`non_dominated`.
+        ValueError: For the reasons of :func:`non_dominated`.
     """
     plane = _plane(points)
     return np.unique(plane[non_dominated(plane)], axis=0)
 
 
 def smooth_line(at: NDArray, line: NDArray) -> NDArray[np.float64]:
-    """A line of models without the noise of each: cubics in λ, fitted by least squares.
+    """Returns a smooth line through noisy models: cubic polynomials in λ, fitted by least squares.
 
-    The best of many noisy points is better than any of them really is, so a line that were its non-dominated points
-    would beat its own models, the more so the more points it has.
+    The maximum over noisy points exceeds the true values of all of them. So the non-dominated points of a line would
+    beat the models on it, and more so the more points there are. The fit averages the noise out instead.
 
     Args:
-        at: ``(points,)``, λ, rising. line: ``(points, 2)``, quality and diversity there.
+        at: λ of each point, rising, ``(points,)``.
+        line: Quality and diversity of each point, ``(points, 2)``.
 
     Returns:
-        ``(101, 2)``, evenly spaced; the line itself where four points or fewer would be met exactly.
+        Evenly spaced points on the fit, ``(101, 2)``. With four points or fewer, which a cubic fits exactly, the
+        unchanged ``line``.
     """
     if len(at) <= DEGREE + 1:
         return line
@@ -119,17 +135,20 @@ def smooth_line(at: NDArray, line: NDArray) -> NDArray[np.float64]:
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """Area of what the points dominate and what dominates the reference: of the union of the rectangles between them.
+    """Returns the area that the points dominate above the reference: that of the union of their rectangles.
 
-    It means something only beside the reference it was taken with. A point that is not better than the reference in
-    both coordinates adds nothing.
+    The rectangle of a point has the point and the reference as opposite corners. A point that is not better than the
+    reference in both coordinates adds nothing. Only hypervolumes over the same reference can be compared.
 
     Args:
-        points: ``(points, 2)``, in any order; dominated ones and duplicates add nothing.
-        reference: ``(2,)``, the quality and the diversity that count as nothing.
+        points: Points, ``(points, 2)``, in any order. Dominated points and duplicates add nothing.
+        reference: Lowest quality and diversity that count, ``(2,)``.
+
+    Returns:
+        Area, in units of quality times diversity.
 
     Raises:
-        ValueError: as :func:`non_dominated`; or the reference is no pair of finite numbers.
+        ValueError: For the reasons of :func:`non_dominated`, or if the reference is not a pair of finite numbers.
 
     Example:
         >>> hypervolume([[1.0, 0.2], [0.5, 0.5]], reference=[0.0, 0.0])
@@ -139,39 +158,43 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 
 def common_reference(*strategies: ArrayLike) -> NDArray[np.float64]:
-    """A reference point for strategies that are compared: the worst quality and the worst diversity of all points.
+    """Returns a reference point to compare strategies: the lowest quality and the lowest diversity of all points.
 
     Args:
-        strategies: ``(points, 2)`` each.
+        *strategies: Points of each strategy, ``(points, 2)``.
+
+    Returns:
+        Reference for :func:`hypervolume`, ``(2,)``.
 
     Raises:
-        ValueError: no strategy; and as :func:`non_dominated`.
+        ValueError: If there is no strategy, or for the reasons of :func:`non_dominated`.
     """
     if not strategies:
-        raise ValueError("no strategy is given; a reference point needs the points that are compared.")
+        raise ValueError("no strategy to take a reference point from: pass the points of one strategy or more.")
     return np.min([_plane(points).min(0) for points in strategies], axis=0)
 
 
 def dominance(a: Strategy, b: Strategy, reference: ArrayLike, n: int = 2000, seed: int = 0) -> Dominance:
-    """Whether strategy A is better than strategy B, and how far the choice of the prompts could have made it seem so.
+    """Compares two strategies by their fronts, with a bootstrap over prompts.
 
-    Each of ``n`` resamples draws as many prompts as there are, with replacement, the same for every point of both
-    strategies (they were measured on the same prompts, and a hard prompt is hard for all). Every point is its mean over
-    those prompts; the fronts, their hypervolumes over the reference, which stays, and the coverage are taken anew. The
-    probability is P(hypervolume of A > that of B) + ½ P(they are equal) over the resamples.
+    Each of the ``n`` resamples draws as many prompts as there are, with replacement. All points of both strategies use
+    the same draw, because they were measured on the same prompts. In each resample every point is its mean over the
+    drawn prompts, and fronts, hypervolumes and coverage are computed from these means. The reference stays fixed. The
+    probability is P(hypervolume of A > that of B) + ½ P(both are equal) over the resamples.
 
-    What this does not see: the noise of sampling and of the training run, and that a strategy of more points has more
-    chances to reach farther out. Compare strategies of about as many points.
+    The intervals do not include the noise of sampling and of training. A strategy with more points has more chances to
+    reach far out, so compare strategies with similar numbers of points.
 
     Args:
-        a, b: the strategies, with the same prompts in the same order.
-        reference: ``(2,)``, see :func:`hypervolume` and :func:`common_reference`.
-        n: number of resamples.
-        seed: of the resampling; one seed and one number of prompts give one set of resamples.
+        a: First strategy.
+        b: Second strategy, with the same prompts in the same order.
+        reference: Reference point of the hypervolumes, ``(2,)``; see :func:`common_reference`.
+        n: Number of resamples.
+        seed: Seed for the resamples. The resamples depend on the seed and the number of prompts alone.
 
     Raises:
-        ValueError: a strategy has no points or fewer than two prompts, its arrays differ in shape, the strategies
-            differ in prompts, a value is not finite, or ``n`` is below 1.
+        ValueError: If a strategy has no points or fewer than two prompts, its arrays differ in shape, the strategies
+            differ in their number of prompts, a value is not finite, or ``n`` is below 1.
     """
     first, second, origin = _strategy(a, "a"), _strategy(b, "b"), _reference(reference)
     prompts = first.shape[-1]
@@ -179,8 +202,8 @@ def dominance(a: Strategy, b: Strategy, reference: ArrayLike, n: int = 2000, see
         raise ValueError(f"a has {prompts} prompts and b {second.shape[-1]}: expected the same prompts in both.")
     if n < 1:
         raise ValueError(f"n is {n}: expected 1 resample or more, such as 2000.")
-    drawn = np.random.default_rng(seed).integers(prompts, size=(n, prompts))
-    shares = np.stack([np.bincount(row, minlength=prompts) for row in drawn]) / prompts
+    draws = np.random.default_rng(seed).integers(prompts, size=(n, prompts))
+    shares = np.stack([np.bincount(row, minlength=prompts) for row in draws]) / prompts
     whole = np.full((1, prompts), 1 / prompts)
     measured, resampled = (_compare(first, second, weights, origin) for weights in (whole, shares))
     gain = resampled[0]
@@ -192,9 +215,13 @@ def dominance(a: Strategy, b: Strategy, reference: ArrayLike, n: int = 2000, see
 
 
 def _compare(a: NDArray, b: NDArray, shares: NDArray, reference: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Difference of the hypervolumes, share of b that a dominates, share of a that b dominates, for each resample.
+    """Returns, for each resample, the difference of the hypervolumes, the coverage of b by a, and that of a by b.
 
-    ``a``, ``b`` are ``(2, points, prompts)``, ``shares`` ``(resamples, prompts)``: of each prompt in a resample.
+    Args:
+        a: Quality and diversity, ``(2, points, prompts)``.
+        b: The same of the other strategy.
+        shares: Weight of each prompt in each resample, ``(resamples, prompts)``.
+        reference: Reference point, ``(2,)``.
     """
     first, second = (np.einsum("cpq,rq->rpc", values, shares) for values in (a, b))  # (resamples, points, 2)
     gain = _areas(first, reference) - _areas(second, reference)
@@ -202,14 +229,15 @@ def _compare(a: NDArray, b: NDArray, shares: NDArray, reference: NDArray) -> tup
 
 
 def _coverage(a: NDArray, b: NDArray) -> NDArray:
-    """Share of the points of b that a point of a dominates: ``(resamples, points, 2)`` each to ``(resamples,)``."""
+    """Returns the share of points of b that a point of a dominates: ``(resamples, points, 2)`` → ``(resamples,)``."""
     return np.mean([dominates(a, b[:, point, None]).any(1) for point in range(b.shape[1])], axis=0)
 
 
 def _areas(points: NDArray, reference: NDArray) -> NDArray:
-    """Hypervolume of each set of points: ``(…, points, 2)`` to ``(…)``.
+    """Returns the hypervolume of each set of points: ``(…, points, 2)`` → ``(…)``.
 
-    From the best quality down, a point adds a strip: as wide as its quality, as high as it rises above all before it.
+    The sum goes from the highest quality down. Each point adds a strip, as wide as its quality and as high as its
+    diversity exceeds that of all points before it.
     """
     above = np.maximum(points - reference, 0.0)
     order = np.argsort(-above[..., 0], axis=-1, kind="stable")
@@ -222,7 +250,7 @@ def _areas(points: NDArray, reference: NDArray) -> NDArray:
 def _plane(points: ArrayLike) -> NDArray[np.float64]:
     plane = np.asarray(points, dtype=np.float64)
     if plane.ndim != 2 or plane.shape[1] != 2 or len(plane) == 0:
-        raise ValueError(f"points are of shape {plane.shape}: expected (points, 2), 1 point or more.")
+        raise ValueError(f"points have shape {plane.shape}: expected (points, 2) with 1 point or more.")
     if not np.isfinite(plane).all():
         raise ValueError(f"points are not finite at {np.flatnonzero(~np.isfinite(plane).all(1)).tolist()}.")
     return plane
@@ -236,14 +264,14 @@ def _reference(reference: ArrayLike) -> NDArray[np.float64]:
 
 
 def _strategy(strategy: Strategy, name: str) -> NDArray[np.float64]:
-    """``(2, points, prompts)``."""
+    """Returns a checked strategy as one array, ``(2, points, prompts)``."""
     quality, diversity = (np.asarray(values, dtype=np.float64) for values in strategy)
     if quality.shape != diversity.shape:
-        shapes = f"quality is of shape {quality.shape} and diversity of {diversity.shape}"
+        shapes = f"quality has shape {quality.shape} and diversity {diversity.shape}"
         raise ValueError(f"{name}: {shapes}: expected (points, prompts) for both.")
     if quality.ndim != 2 or quality.shape[0] < 1 or quality.shape[1] < 2:
         raise ValueError(
-            f"{name} is of shape {quality.shape}: expected (points, prompts), 1 point and 2 prompts or more."
+            f"{name} has shape {quality.shape}: expected (points, prompts) with 1 point and 2 prompts or more."
         )
     values = np.stack([quality, diversity])
     if not np.isfinite(values).all():

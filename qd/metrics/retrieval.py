@@ -1,4 +1,4 @@
-"""Does an embedding tell whether two clips are of the same recording?"""
+"""How well embeddings tell whether two clips come from the same recording."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 def recall_at(similarity: Tensor, k: int) -> Tensor:
-    """Share of queries whose own partner is among the ``k`` most similar candidates.
+    """Returns recall@k: the share of queries whose partner is among the ``k`` most similar candidates.
 
-    A candidate as similar as the partner counts as ahead of it, so that equal embeddings do not score.
+    A candidate that is as similar as the partner ranks before it, so that equal embeddings have recall 0.
 
     Args:
-        similarity: ``(queries, candidates)``, square; the partner of query i is candidate i.
-        k: how many candidates are looked at.
+        similarity: Similarities, ``(queries, candidates)``, square. The partner of query i is candidate i.
+        k: Number of candidates to consider.
 
     Returns:
         A scalar in [0, 1].
@@ -27,22 +27,27 @@ def recall_at(similarity: Tensor, k: int) -> Tensor:
 
 
 def same_different_auc(similarity: Tensor) -> Tensor:
-    """Area under the ROC curve of "same recording" against "different", by similarity.
+    """Returns the area under the ROC curve of "same recording" against "different recordings", by similarity.
 
-    The probability that a pair of one recording is more alike than a pair of two; ties count one half.
+    It is the probability that a pair of one recording is more similar than a pair of two recordings. Ties count ½.
 
     Args:
-        similarity: ``(n, n)``; the diagonal holds the pairs of one recording, all the rest are of two.
+        similarity: Similarities in [−1, 1], ``(n, n)``. Pairs of one recording are on the diagonal, pairs of two
+            recordings off the diagonal.
+
+    Returns:
+        A scalar in [0, 1].
     """
     same = torch.eye(len(similarity), dtype=torch.long, device=similarity.device)
-    # Without thresholds torchmetrics squeezes scores outside [0, 1] by a sigmoid, which rounds: hand it [0, 1].
+    # torchmetrics applies a sigmoid to scores outside [0, 1], and that rounds; so pass scores in [0, 1].
     return binary_auroc(((similarity + 1) / 2).clamp(0, 1).flatten(), same.flatten())
 
 
 class PairRetrieval(Metric):
-    """Retrieval among pairs of clips: recall@1, recall@5 and the ROC-AUC of same against different.
+    """Computes recall@1, recall@5 and the ROC-AUC of same against different recordings.
 
-    Each recording's first clip looks for its second among all second clips, over all batches and ranks.
+    The first clip of each recording is the query for its second clip, among the second clips of all recordings over
+    all batches and ranks.
     """
 
     full_state_update = False
@@ -55,12 +60,16 @@ class PairRetrieval(Metric):
         self.add_state("second", default=[], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor) -> None:
-        """Adds unit-norm embeddings ``(pairs, 2, width)``."""
+        """Adds a batch of pairs of clips.
+
+        Args:
+            embeddings: Unit-norm embeddings, ``(pairs, 2, width)``.
+        """
         self.first.append(embeddings[:, 0])
         self.second.append(embeddings[:, 1])
 
     def compute(self) -> dict[str, Tensor]:
-        """``recall@1``, ``recall@5`` and ``auc``."""
+        """Returns the scalars ``recall@1``, ``recall@5`` and ``auc``."""
         similarity = dim_zero_cat(self.first) @ dim_zero_cat(self.second).T
         return {
             "recall@1": recall_at(similarity, 1),

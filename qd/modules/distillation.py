@@ -1,8 +1,8 @@
 """Diversity-rewarded distillation of classifier-free guidance: Section 2 of the paper as one training step.
 
-Left out of textbook policy gradients, and why: no importance ratios and no clipping, because every rollout is used
-once, by the weights that sampled it; no KL penalty to the initial model, because distilling the guided one is the
-objective.
+Two parts of common policy-gradient algorithms are missing on purpose. There are no importance ratios and no clipping of
+them, because each rollout is used once, by the weights that sampled it. There is no KL penalty to the initial model,
+because the distillation loss already is a KL divergence to its guided version.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qd.modules.partial_checkpoint import PartialCheckpointModule
 from qd.modules.rollout import Rollout, RolloutStats
 from qd.modules.schedules import scheduled, warmup
 from qd.objectives.baselines import Baseline
-from qd.objectives.distillation import distillation_loss, score_tokens
+from qd.objectives.distillation import StatesAndHeads, distillation_loss, score_tokens
 from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.guidance import apply_guidance
 from qd.objectives.policy_gradient import policy_gradient_objective, sample_rewards, shuffle_advantages
@@ -37,26 +37,26 @@ from qd.runs.devices import resolve_device
 from qd.runs.step_record import StepRecord, timed
 
 DIAGNOSTICS_EVERY = 50
-"""Optimiser steps between two measurements of the policy gradient's signal and noise."""
+"""Optimiser steps between two measurements of the signal and the noise of the policy gradient."""
 
 
 class DiversityDistillation(PartialCheckpointModule):
-    """Trains a MusicGen to sound like its guided self (KL) while the samples of a prompt differ (β · policy gradient).
+    """Trains a MusicGen to match its own guided predictions (KL) and to give diverse samples (β · policy gradient).
 
-    The loss is −QD = KL − β·J, both terms summed over a sequence's tokens and divided by their number: β keeps its
-    meaning at one clip length, and the learning rate does not depend on the length. Across lengths β is not comparable,
-    because the summed KL grows with the clip and the reward does not.
+    The loss is −QD(θ) of Eq. 5: KL − β·J, two sums over a sequence's tokens, divided by the number of tokens. So the
+    learning rate does not depend on the clip length. β does, because the summed KL grows with the length and the reward
+    does not.
 
     Args:
-        music: the model; its language model is trained in place, and frozen as it is now it is the teacher.
-        embedder: judges how alike two samples sound.
-        baseline: what is subtracted from the rewards.
-        config: of the run.
+        music: The model. Its language model is trained in place; a frozen copy of its initial state is the teacher.
+        embedder: Embeds audio for the diversity reward.
+        baseline: Baseline that is subtracted from the rewards.
+        config: The configuration of the run.
 
     Attributes:
-        beta: diversity coefficient of this step, set by ``BetaSchedule``.
-        metrics: numbers of the last optimiser step.
-        latest: judgement of the last micro-batch.
+        beta: Diversity coefficient β of this step, set by ``BetaSchedule``.
+        metrics: Numbers of the last optimiser step, by name.
+        latest: KL and rewards of the last micro-batch.
     """
 
     TRAINED = ("music.lm.", "baseline.")
@@ -75,11 +75,11 @@ class DiversityDistillation(PartialCheckpointModule):
         self.metrics: dict[str, float] = {}
         self.latest: RolloutStats | None = None
         self.record = StepRecord()
-        self._judged: list[RolloutStats] = []
-        self._encoded_negative: Condition | None = None
+        self._rollout_stats: list[RolloutStats] = []
+        self._negative_condition: Condition | None = None
 
     def configure_model(self) -> None:
-        """Under FSDP each rank keeps its share of student, teacher and value head; what else is frozen stays whole."""
+        """Under FSDP shards student, teacher and value head over the ranks. Other frozen parts stay whole."""
         if self.device_mesh is None:
             return
         mesh = self.device_mesh["data_parallel"]
@@ -89,40 +89,43 @@ class DiversityDistillation(PartialCheckpointModule):
             fully_shard(layer, mesh=mesh)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
-        """One micro-batch: B = P·N sequences of Q codebooks and T frames, S = T+Q−1 delayed steps, V tokens."""
+        """Returns the loss of one micro-batch, KL − β · policy gradient (−QD(θ) of Eq. 5, per token).
+
+        Shapes: P prompts with N samples each are B = P·N sequences of Q codebooks and T frames. They have S = T+Q−1
+        delayed decoding steps and a vocabulary of V tokens. D is the width of the decoder.
+        """
         objective, temperature = self.config.objective, self.config.rollout.temperature
-        rollout = self.rollout(batch)  # codes (B, Q, T), no gradient
-        student = self.student_states(rollout), self.music.lm.heads  # (B, S, D), from states to logits (B, Q, S, V)
-        teacher = self.teacher_states(rollout), self.teacher.heads  # guided (Eq. 1), no gradient
+        rollout = self.rollout(batch)  # codes (B, Q, T), without gradient
 
+        # codes → logits of the student and of the guided teacher → KL
+        student = self.student_states(rollout), self.music.lm.heads  # states (B, S, D), heads to logits (B, Q, S, V)
+        teacher = self.teacher_states(rollout), self.teacher.heads  # guided states (Eq. 1), without gradient
         kl, log_probs = score_tokens(student, teacher, rollout.delayed, rollout.mask, temperature)  # (B, Q, S) each
-        loss = distillation_loss(kl, log_probs, rollout.mask, objective.exact_kl_gradient)  # Eq. 2
+        loss = distillation_loss(kl, log_probs, rollout.mask, objective.exact_kl_gradient)  # −Q(θ), Eq. 2
 
+        # codes → audio → embeddings → diversity reward → advantages
         audio = self.decode(rollout)  # (B, samples)
         embeddings = self.embed(audio).unflatten(0, (len(rollout.prompts), -1))  # (P, N, embedding width)
         rewards = sample_rewards(pairwise_dissimilarity(embeddings), objective.estimator)  # (P, N)
         baseline = self.baseline(rewards, rollout.prompts, rollout.features, gather_rows)  # (P, N)
-        advantages = rewards - baseline.detach()
-        if objective.shuffle_advantages:
-            advantages = shuffle_advantages(advantages)
+        advantages = self.advantages(rewards, baseline)  # (P, N)
+
+        # KL − β · policy gradient
         if self.config.beta > 0:
             sequence_log_probs = log_probs.sum(dim=(1, 2)).view_as(rewards)  # log p(y), (P, N)
-            loss = (
-                loss - self.beta * policy_gradient_objective(sequence_log_probs, advantages) / rollout.tokens
-            )  # Eq. 4
-        loss = loss + self.baseline.loss(rewards, rollout.features)
+            policy_gradient = policy_gradient_objective(sequence_log_probs, advantages)  # Eq. 4
+            loss = loss - self.beta * policy_gradient / rollout.tokens  # Eq. 5
+        loss = loss + self.baseline.loss(rewards, rollout.features)  # 0 without a value head
 
-        self._note(rollout, loss, kl, rewards, baseline, advantages)
+        self._record_statistics(rollout, loss, kl, rewards, baseline, advantages)
         if self.global_step % DIAGNOSTICS_EVERY == 0:
-            with self.record.stage("diagnostics", self.device):
-                compared = (self.music.lm, student[0], rollout, teacher, advantages, temperature, self.beta)
-                self.record.add(**compare_gradients(*compared))
+            self._record_gradients(rollout, student[0], teacher, advantages)
         return loss
 
     @timed("rollout")
     @torch.no_grad()
     def rollout(self, batch: PromptBatch) -> Rollout:
-        """N sequences a prompt by the student as it is now; the tokens are a function of (seed, step, global row)."""
+        """Samples N sequences for each prompt from the student. Tokens are a function of (seed, step, global row)."""
         lm, settings = self.music.lm, self.config.rollout
         n, frames = settings.samples_per_prompt, self.music.frames(settings.seconds)
         encoded = self.music.condition(batch.prompts)
@@ -131,25 +134,27 @@ class DiversityDistillation(PartialCheckpointModule):
         steps = delayed_steps(lm.codebooks, frames, lm.channels)
         uniforms = counter_uniforms(self.config.seed, self.global_step, rows, lm.codebooks, steps)
         uniforms = uniforms.to(self.device, non_blocking=True)
-        drawn = self.sampler.sample(
+        sampled = self.sampler.sample(
             condition, frames, temperature=settings.temperature, uniforms=lambda step: uniforms[..., step]
         )
-        delayed, mask = delay(drawn.codes, lm.pad, lm.channels)
+        delayed, mask = delay(sampled.codes, lm.pad, lm.channels)
         lengths = encoded.mask.sum(dim=1, keepdim=True).clamp_min(1)
         features = (encoded.states * encoded.mask[..., None]).sum(dim=1) / lengths
-        return Rollout(batch.prompts, features, condition, drawn.codes, delayed, mask, drawn.log_probs, drawn.entropy)
+        return Rollout(
+            batch.prompts, features, condition, sampled.codes, delayed, mask, sampled.log_probs, sampled.entropy
+        )
 
     @timed("student")
     def student_states(self, rollout: Rollout) -> Tensor:
-        """Hidden states (B, S, D) of the sampled sequences, with gradient, without guidance."""
+        """Returns the student's hidden states (B, S, D) of the sampled sequences, with gradient, without guidance."""
         return self.music.lm.hidden_states(rollout.delayed, rollout.condition)
 
     @timed("teacher")
     @torch.no_grad()
     def teacher_states(self, rollout: Rollout) -> Tensor:
-        """Guided hidden states (B, S, D) of the frozen initial model, from one pass over conditional and negative rows.
+        """Returns guided hidden states (B, S, D) of the frozen initial model.
 
-        The heads are linear without bias, so guiding the hidden states guides the logits at half the cost.
+        One pass scores conditional and negative rows. The heads are linear, so guided states give guided logits.
         """
         scale = self.config.guidance.scale
         if scale == 1:
@@ -160,48 +165,58 @@ class DiversityDistillation(PartialCheckpointModule):
     @timed("decode")
     @torch.no_grad()
     def decode(self, rollout: Rollout) -> Tensor:
-        """Audio (B, samples), in float32 whatever the precision of training: the codec ends in an inverse transform."""
+        """Returns audio (B, samples), in float32 even in mixed precision: the codec ends in an inverse transform."""
         with torch.autocast(self.device.type, enabled=False):
             return self.music.decode(rollout.codes)
 
     @timed("embed")
     @torch.no_grad()
     def embed(self, audio: Tensor) -> Tensor:
-        """Unit-norm embeddings (B, embedding width)."""
+        """Returns unit-norm embeddings (B, embedding width)."""
         with torch.autocast(self.device.type, enabled=False):
             return self.embedder(resample(audio, self.music.sample_rate, self.embedder.sample_rate))
+
+    def advantages(self, rewards: Tensor, baseline: Tensor) -> Tensor:
+        """Returns rewards minus baseline (P, N), in the control experiment those of another prompt."""
+        advantages = rewards - baseline.detach()
+        return shuffle_advantages(advantages) if self.config.objective.shuffle_advantages else advantages
 
     def _negative(self, batch: int) -> Condition:
         prompt = self.config.guidance.negative_prompt
         if prompt is None:
             return self.music.null_condition(batch)
-        if self._encoded_negative is None:  # once: the text encoder is frozen
-            self._encoded_negative = self.music.condition([prompt])
-        return self._encoded_negative.to(self.device).repeat_interleave(batch)
+        if self._negative_condition is None:  # encoded once, because the text encoder is frozen
+            self._negative_condition = self.music.condition([prompt])
+        return self._negative_condition.to(self.device).repeat_interleave(batch)
 
-    def _note(
+    def _record_statistics(
         self, rollout: Rollout, loss: Tensor, kl: Tensor, rewards: Tensor, baseline: Tensor, advantages: Tensor
     ) -> None:
-        summed = kl.detach().sum(dim=(1, 2)).view_as(rewards)
-        self.latest = RolloutStats(rollout.prompts, summed, rewards)
-        self._judged.append(self.latest)
+        sequence_kl = kl.detach().sum(dim=(1, 2)).view_as(rewards)
+        self.latest = RolloutStats(rollout.prompts, sequence_kl, rewards)
+        self._rollout_stats.append(self.latest)
         self.record.add(
             loss=loss,
-            kl=summed.mean(),
-            kl_per_token=summed.mean() / rollout.tokens,
+            kl=sequence_kl.mean(),
+            kl_per_token=sequence_kl.mean() / rollout.tokens,
             reward=rewards.mean(),
             baseline=baseline.mean(),
             advantage_std=advantages.std(),
             entropy=rollout.entropy.mean(),
         )
 
-    def forget(self) -> None:
-        """Drops what the micro-batches of an unfinished step have left."""
-        self._judged.clear()
+    def _record_gradients(self, rollout: Rollout, hidden: Tensor, teacher: StatesAndHeads, advantages: Tensor) -> None:
+        lm, temperature = self.music.lm, self.config.rollout.temperature
+        with self.record.stage("diagnostics", self.device):
+            self.record.add(**compare_gradients(lm, hidden, rollout, teacher, advantages, temperature, self.beta))
+
+    def reset_records(self) -> None:
+        """Discards the records of the micro-batches of the current step."""
+        self._rollout_stats.clear()
         self.record = StepRecord()
 
     def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
-        self.record.timing = self._logged
+        self.record.timing = self._logs_this_step
 
     def on_before_backward(self, loss: Tensor) -> None:
         self._backward_start = self.record.now(self.device)
@@ -210,31 +225,31 @@ class DiversityDistillation(PartialCheckpointModule):
         self.record.took("backward", self._backward_start, self.device)
 
     @property
-    def _logged(self) -> bool:
-        """Whether the numbers of this optimiser step go to the loggers."""
-        done = self.global_step + 1  # with this one
+    def _logs_this_step(self) -> bool:
+        """Whether the loggers get the numbers of this optimiser step."""
+        done = self.global_step + 1  # steps done after this one
         return self.global_step % DIAGNOSTICS_EVERY == 0 or done % self.config.trainer.log_every == 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """All micro-batches of the step are in: the baseline learns their rewards, the step's numbers are logged."""
-        rewards = torch.cat([judged.rewards for judged in self._judged])
-        prompts = [prompt for judged in self._judged for prompt in judged.prompts]
+        """Updates the baseline with the rewards of all micro-batches, and logs the numbers of the step."""
+        rewards = torch.cat([stats.rewards for stats in self._rollout_stats])
+        prompts = [prompt for stats in self._rollout_stats for prompt in stats.prompts]
         self.baseline.update(rewards, prompts, gather_rows)
         self.record.add(grad_norm=gradient_norm(self.music.lm.parameters()))
         self.metrics = self.record.summary() | {"beta": self.beta}
-        self.forget()
-        for logger in self.loggers if self._logged else []:
+        self.reset_records()
+        for logger in self.loggers if self._logs_this_step else []:
             logger.log_metrics({f"train/{k}": v for k, v in self.metrics.items()}, self.global_step + 1)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips the policy's gradient alone: how wrong a value head is must not change how far the policy moves."""
+        """Clips the gradient of the language model alone, so that the value head's error does not change its step."""
         if gradient_clip_val:
             clip_grad_norm_(self.music.lm.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW on the decoder, its projection and the baseline's parameters; a linear warm-up if one is asked for."""
+        """Returns AdamW over decoder, projection and baseline, with a linear warm-up if the config has one."""
         settings = self.config.optimizer
         trained = [p for p in (*self.music.lm.parameters(), *self.baseline.parameters()) if p.requires_grad]
         betas = (settings.beta1, settings.beta2)

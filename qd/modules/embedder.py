@@ -1,8 +1,7 @@
-"""Trains an embedder to tell recordings apart (Appendix D.1): semi-hard triplets over pairs of clips.
+"""Trains an embedder to tell recordings apart (paper, Appendix D.1): semi-hard triplets over pairs of clips.
 
-One step, top to bottom: a seeded half of the clips passes through the codec, the sound is changed, the audio
-transformer embeds all clips, the ranks share their embeddings, and the triplet loss draws clips of one recording
-together.
+One step: a random share of the clips passes through the codec, all clips are augmented, the audio transformer embeds
+them, the ranks gather their embeddings, and the triplet loss moves clips of one recording closer together.
 """
 
 from __future__ import annotations
@@ -31,24 +30,29 @@ from qd.runs.collective import gather_rows, gather_rows_with_gradient
 COLLAPSE_COSINE = 0.999
 COLLAPSE_STEPS = 50
 STEP = "step"
-"""Lightning logs the other metrics at this one. Its own count is one lower, and what a resumed run hides of a killed
-one goes by the steps that are done (:func:`qd.runs.loggers.build_loggers`)."""
+"""Name of the metric that Lightning uses as the step of the others. Lightning's own count is one lower. A resumed run
+hides the logs of a killed run by the number of steps done (:func:`qd.runs.loggers.build_loggers`)."""
 
 
 class CollapseError(RuntimeError):
-    """All embeddings have become equal: training cannot recover."""
+    """All embeddings have become equal, so training cannot recover."""
 
 
 class CodecRoundTrip:
-    """Audio as a policy would utter it: ``decode(encode(audio))``, of the same shape. No module, so that the frozen
-    codec does not enter the checkpoint."""
+    """Passes audio through a codec, ``decode(encode(audio))``, so that it sounds like the audio of a policy.
+
+    It is no ``nn.Module``, so that the frozen codec is not in the checkpoint.
+
+    Args:
+        codec: The codec. It is frozen.
+    """
 
     def __init__(self, codec: torch.nn.Module) -> None:
         self.codec = codec.eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, audio: Tensor) -> Tensor:
-        """``(batch, samples)`` → the same shape, float32."""
+        """Maps ``(batch, samples)`` to the same shape, in float32."""
         if len(audio) == 0:
             return audio
         self.codec.to(audio.device)
@@ -57,12 +61,12 @@ class CodecRoundTrip:
 
 
 class EmbedderModule(pl.LightningModule):
-    """Wires model, codec round trip, augmentation, loss and retrieval metrics.
+    """Connects the model with codec round trip, augmentation, loss and retrieval metrics.
 
     Args:
-        model: what is trained.
-        config: the run's.
-        round_trip: makes codec audio of raw audio; None trains and validates on raw audio alone.
+        model: The model to train.
+        config: The configuration of the run.
+        round_trip: Passes raw audio through the codec. None trains and validates on raw audio alone.
     """
 
     def __init__(
@@ -74,18 +78,18 @@ class EmbedderModule(pl.LightningModule):
         self.retrieval = torch.nn.ModuleDict({"raw": PairRetrieval()})
         if round_trip is not None:
             self.retrieval["codec"] = PairRetrieval()
-        # A buffer, so that a resumed run goes on counting.
+        # A buffer, so that a resumed run continues the count.
         self.register_buffer("collapsed_steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, audio: Tensor) -> Tensor:
-        """``(batch, samples)`` → unit-norm ``(batch, embedding_width)``."""
+        """Maps audio ``(batch, samples)`` to unit-norm embeddings ``(batch, embedding_width)``."""
         return self.model(audio)
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
-        """Loss of one batch: of all ranks' clips, or of this rank's."""
+        """Returns the loss of one batch, over the clips of all ranks with ``objective.gather``, else of this rank."""
         objective, generator = self.config.objective, self._generator()
         audio = self._through_codec(batch.audio.flatten(0, 1), generator)
-        audio = self._augment(audio, generator)  # once, so that both passes of cached gradients hear the same
+        audio = self._augment(audio, generator)  # before both passes of cached gradients, which need the same clips
         own = embed_with_cached_gradients(self.model, audio, objective.chunk_clips)
         embeddings, labels = own, batch.labels.repeat_interleave(2)
         if objective.gather:
@@ -102,7 +106,7 @@ class EmbedderModule(pl.LightningModule):
         return result.loss
 
     def validation_step(self, batch: PairBatch, batch_index: int) -> dict[str, Tensor]:
-        """Embeddings ``(pairs, 2, embedding_width)`` of held-out pairs, raw and after the codec."""
+        """Returns embeddings ``(pairs, 2, embedding_width)`` of held-out pairs, for raw audio and after the codec."""
         pairs, clips, _ = batch.audio.shape
         embeddings = {}
         for variant, metric in self.retrieval.items():
@@ -113,7 +117,7 @@ class EmbedderModule(pl.LightningModule):
         return embeddings
 
     def on_validation_epoch_end(self) -> None:
-        """Logs each variant's metrics, and the mean recall@1 over the variants by which the best step is chosen."""
+        """Logs the metrics for raw and codec audio, and the mean recall@1 that selects the best step."""
         recalls = []
         if self.trainer.state.fn == TrainerFn.FITTING:
             self.log(STEP, float(self.global_step), sync_dist=True)
@@ -125,7 +129,7 @@ class EmbedderModule(pl.LightningModule):
         self.log("validation/recall@1", torch.stack(recalls).mean(), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW under :func:`qd.modules.schedules.warmup_cosine`."""
+        """Returns AdamW with the schedule :func:`qd.modules.schedules.warmup_cosine`."""
         settings, max_steps = self.config.optimizer, self.config.trainer.max_steps
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -133,12 +137,12 @@ class EmbedderModule(pl.LightningModule):
         return scheduled(optimizer, lambda step: warmup_cosine(step, settings.warmup_steps, max_steps))
 
     def _generator(self) -> torch.Generator:
-        """The step's random numbers: a function of (seed, step, rank), so that a resumed run draws the same."""
+        """Returns a generator seeded with (seed, step, rank), so that a resumed run draws the same numbers."""
         words = np.random.SeedSequence([self.config.seed, self.global_step, self.global_rank])
         return torch.Generator(self.device).manual_seed(int(words.generate_state(1, np.uint64)[0]))
 
     def _through_codec(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """Replaces a random share of the clips by what the codec makes of them."""
+        """Passes a random share of the clips through the codec."""
         if self.round_trip is None:
             return audio
         count = round(self.config.codec.share * len(audio))
@@ -146,43 +150,47 @@ class EmbedderModule(pl.LightningModule):
         return audio.index_copy(0, chosen, self._codec_audio(audio[chosen]))
 
     def _codec_audio(self, audio: Tensor) -> Tensor:
-        """In float32 whatever the precision of training: the codec ends in an inverse transform."""
+        """Passes clips through the codec, in float32 even in mixed precision: it ends in an inverse transform."""
         with torch.autocast(audio.device.type, enabled=False):
             return self._in_chunks(self.round_trip, audio)
 
     def _augment(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """Training clips, which are longer, → clips of the model's length."""
+        """Augments training clips, which are longer than the model's clips, and returns clips of the model's length."""
         with torch.autocast(audio.device.type, enabled=False):
             return self.augmentation(audio, self.config.model.clip_samples, generator)
 
     def _in_chunks(self, function: Callable[[Tensor], Tensor], audio: Tensor) -> Tensor:
-        """What does not fit into memory with gradients may not fit without, either."""
+        """Applies a function without gradient in chunks too, because the whole batch may not fit into memory."""
         return map_chunks(function, audio, self.config.objective.chunk_clips)
 
     def _guard(self, loss: Tensor, embeddings: Tensor) -> None:
-        """Stops a run that has nothing left to learn from.
+        """Stops a run that can no longer learn.
 
         Raises:
-            FloatingPointError: the loss is not finite.
-            CollapseError: the mean cosine of different clips stayed above 0.999 for 50 steps.
+            FloatingPointError: If the loss is not finite.
+            CollapseError: If the mean cosine similarity of different clips was above 0.999 for 50 steps.
         """
-        if not torch.isfinite(gather_rows(loss.detach()[None])).all():  # all ranks stop, or none
+        if not torch.isfinite(gather_rows(loss.detach()[None])).all():  # gathered, so that all ranks stop together
             raise FloatingPointError(
                 f"loss is {loss.item()} at step {self.global_step}: lower optimizer.learning_rate, or use "
-                "trainer.precision=32-true; the last checkpoint is good"
+                "trainer.precision=32-true. The last checkpoint is still finite."
             )
         cosine = mean_pairwise_cosine(embeddings)
         self.log("train/mean_cosine", cosine)
         self.collapsed_steps = torch.where(cosine > COLLAPSE_COSINE, self.collapsed_steps + 1, 0)
         if self.collapsed_steps >= COLLAPSE_STEPS:
             raise CollapseError(
-                f"all embeddings are equal (mean pairwise cosine {cosine.item():.4f} > {COLLAPSE_COSINE} for "
-                f"{COLLAPSE_STEPS} steps, now step {self.global_step}): lower optimizer.learning_rate, or set "
-                "objective.fallback=none"
+                f"all embeddings are equal: their mean pairwise cosine was above {COLLAPSE_COSINE} for "
+                f"{COLLAPSE_STEPS} steps and is {cosine.item():.4f} at step {self.global_step}. Lower "
+                "optimizer.learning_rate, or set objective.fallback=none."
             )
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> Tensor:
-    """Mean of e_i · e_j over i ≠ j of unit vectors ``(n, width)``, by (‖Σ e‖² − n) / (n (n − 1))."""
+    """Returns the mean of e_i · e_j over i ≠ j, as (‖Σ e‖² − n) / (n (n − 1)).
+
+    Args:
+        embeddings: Unit-norm embeddings e, ``(n, width)``.
+    """
     n = len(embeddings)
     return (embeddings.sum(dim=0).square().sum() - n) / (n * (n - 1))

@@ -1,6 +1,7 @@
-"""How much of the policy gradient is signal, and how large it is beside the gradient of the KL.
+"""Signal and noise of the policy gradient, and its length relative to the gradient of the KL.
 
-Both are measured on the decoder's output heads alone: their gradient needs no backward pass through the transformer.
+Both gradients are measured on the output heads of the decoder alone, which needs no backward pass through the
+transformer.
 """
 
 from __future__ import annotations
@@ -12,28 +13,32 @@ from torch import Tensor
 
 from qd.models.language_model import LanguageModel
 from qd.modules.rollout import Rollout
-from qd.objectives.distillation import LOGITS_AT_ONCE, reverse_kl, rows_at_once, token_log_probs
+from qd.objectives.distillation import LOGITS_AT_ONCE, StatesAndHeads, reverse_kl, rows_at_once, token_log_probs
 from qd.objectives.policy_gradient import policy_gradient_objective
 
 
 def signal_and_noise(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased squared length of a mean gradient, and variance of that mean, from its independent terms.
+    """Estimates the squared length of an expected gradient and the variance of its mean, both without bias.
 
-    With terms g_1 … g_P (one a prompt) of mean ḡ, and expectation μ:
-    signal = Σ_{i≠j} g_i·g_j / (P(P−1)), of expectation |μ|² (cross products only: a term's noise never meets itself);
-    noise = Σ_i |g_i − ḡ|² / (P(P−1)), of expectation E|ḡ − μ|².
-    One measurement of the signal is itself noisy and may be negative: average both over steps before dividing them.
-    Terms that share a baseline taken from each other's rewards are not quite independent; this is neglected.
+    For independent terms g_1 … g_P, one for each prompt, with mean ḡ and expectation μ:
+    signal = Σ_{i≠j} g_i·g_j / (P(P−1)), with expectation |μ|²: in cross products the noise of the terms averages out;
+    noise = Σ_i |g_i − ḡ|² / (P(P−1)), with expectation E|ḡ − μ|².
+
+    A single signal is noisy and may be negative, so average signal and noise over steps before you divide them. Terms
+    with a baseline from each other's rewards are slightly dependent, which the estimate neglects.
 
     Args:
-        gradients: ``(prompts, parameters)``.
+        gradients: Terms g, ``(prompts, parameters)``, prompts ≥ 2.
+
+    Returns:
+        Signal and noise, two scalars.
 
     Raises:
-        ValueError: fewer than 2 prompts.
+        ValueError: If there are fewer than 2 prompts.
     """
     prompts = len(gradients)
     if prompts < 2:
-        raise ValueError(f"signal and noise need the gradients of at least 2 prompts, got {prompts}")
+        raise ValueError(f"signal and noise need the gradients of 2 prompts or more, got {prompts}.")
     pairs = prompts * (prompts - 1)
     squares, total = gradients.square().sum(), gradients.sum(dim=0).square().sum()
     return (total - squares) / pairs, (squares - total / prompts) / pairs
@@ -46,20 +51,21 @@ def head_gradients(
     n: int,
     at_once: int = LOGITS_AT_ONCE,
 ) -> Tensor:
-    """Gradient on the heads of each prompt's loss, from chunks of its rows, as ``score_tokens`` makes them.
+    """Returns the gradient on the heads of each prompt's loss, computed in chunks of rows as in ``score_tokens``.
 
     Args:
-        lm: whose heads.
-        hidden: ``(batch, steps, width)``, prompt-major with ``n`` rows a prompt.
-        loss: from the logits of some rows of a prompt, and the slice that says which rows they are, to a scalar; the
-            prompt's loss is the sum over its chunks.
-        at_once: logits held at once; at least those of one sequence are.
+        lm: The language model with the heads.
+        hidden: Hidden states, ``(batch, steps, width)``, prompt-major with ``n`` rows for each prompt.
+        loss: Maps the logits of some rows of a prompt, and the slice of these rows, to a scalar. The prompt's loss is
+            the sum over its chunks.
+        n: Rows of a prompt.
+        at_once: Logits in memory at once. A chunk has at least one sequence.
 
     Returns:
-        ``(prompts, parameters of the heads)``.
+        Gradients, ``(prompts, parameters of the heads)``.
     """
     weights: Sequence[Tensor] = list(lm.decoder.lm_heads.parameters())
-    frozen = [weight for weight in weights if not weight.requires_grad]  # where adapters are trained
+    frozen = [weight for weight in weights if not weight.requires_grad]  # those of a model with LoRA
     chunk = rows_at_once(hidden.shape[1] * lm.codebooks * lm.codebook_size, at_once)
     gradients = weights[0].new_zeros(len(hidden) // n, sum(weight.numel() for weight in weights))
     for weight in frozen:
@@ -80,28 +86,28 @@ def compare_gradients(
     lm: LanguageModel,
     hidden: Tensor,
     rollout: Rollout,
-    teacher: tuple[Tensor, Callable[[Tensor], Tensor]],
+    teacher: StatesAndHeads,
     advantages: Tensor,
     temperature: float,
     beta: float,
     at_once: int = LOGITS_AT_ONCE,
 ) -> dict[str, Tensor]:
-    """The policy gradient on the heads: its signal, its noise, and its length beside that of the KL's gradient.
+    """Measures the policy gradient on the heads: signal, noise, and length relative to the gradient of the KL.
 
     Args:
-        lm: the student.
-        hidden: of the student, ``(batch, steps, width)``.
-        rollout: the micro-batch.
-        teacher: guided hidden states ``(batch, steps, width)``, and the teacher's heads.
-        advantages: ``(prompts, samples)``.
-        temperature: T.
-        beta: β of this step.
-        at_once: logits held at once; at least those of one sequence are.
+        lm: The student.
+        hidden: Hidden states of the student, ``(batch, steps, width)``.
+        rollout: The micro-batch.
+        teacher: Guided hidden states and heads of the teacher.
+        advantages: Reward minus baseline, ``(prompts, samples)``.
+        temperature: Sampling temperature T.
+        beta: Diversity coefficient β of this step.
+        at_once: Logits in memory at once. A chunk has at least one sequence.
 
     Returns:
-        ``policy_gradient_signal`` and ``policy_gradient_noise`` of this micro-batch, see :func:`signal_and_noise`;
-        their ratio ``policy_gradient_snr``; and ``policy_gradient_to_kl`` = β·|∇J| / |∇KL|, what β really means.
-        Empty where the micro-batch has one prompt.
+        ``policy_gradient_signal`` and ``policy_gradient_noise``, see :func:`signal_and_noise`; their ratio
+        ``policy_gradient_snr``; and ``policy_gradient_to_kl`` = β·|∇J| / |∇KL|, the actual weight of the reward. Empty
+        if the micro-batch has one prompt.
     """
     prompts, n = advantages.shape
     if prompts < 2:
@@ -109,7 +115,7 @@ def compare_gradients(
 
     def policy(logits: Tensor, rows: slice) -> Tensor:
         log_probs = token_log_probs(logits, rollout.delayed[rows], rollout.mask, temperature).sum(dim=(1, 2))
-        share = len(log_probs) / n  # of the mean over the prompt's samples
+        share = len(log_probs) / n  # weight of these rows in the mean over the prompt's samples
         return share * policy_gradient_objective(log_probs, advantages.flatten()[rows]) / rollout.tokens
 
     def kl(logits: Tensor, rows: slice) -> Tensor:
@@ -119,7 +125,7 @@ def compare_gradients(
         return reverse_kl(logits, teacher_logits, rollout.mask, temperature).sum() / (len(hidden) * rollout.tokens)
 
     policy_gradients = head_gradients(lm, hidden, policy, n, at_once)
-    (kl_gradient,) = head_gradients(lm, hidden, kl, len(hidden), at_once)  # of all prompts together
+    (kl_gradient,) = head_gradients(lm, hidden, kl, len(hidden), at_once)  # all prompts as one
     signal, noise = signal_and_noise(policy_gradients)
     tiny = torch.finfo(noise.dtype).tiny
     return {

@@ -1,4 +1,4 @@
-"""The model that a run trains, as its config describes it."""
+"""The model that a run trains, built from its config."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 def load_policy(config: ModelConfig, seed: int = 0) -> MusicGen:
-    """The checkpoint, with its adapters where there are any. What is trained is float32, the text encoder ``dtype``.
+    """Loads the model to train, with adapters if the config has any.
+
+    Trained weights are in float32, the text encoder in ``config.dtype``.
 
     Args:
-        config: which model, and how.
-        seed: of the adapters.
+        config: Which model to load, and how.
+        seed: Seed for the initial weights of the adapters.
 
     Raises:
-        ValueError: it cannot be had, or cannot be adapted so.
+        ValueError: If the model cannot be loaded, or does not support the requested adapters.
     """
     music = MusicGen.load(config.name, revision=config.revision, offline=config.offline)
     music.text_encoder.to(getattr(torch, config.dtype))

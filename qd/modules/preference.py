@@ -1,4 +1,4 @@
-"""Fitting a preference head to comparisons of recordings whose embeddings are known."""
+"""Fits a preference head to comparisons of recordings with known embeddings."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from qd.modules.schedules import warmup_cosine
 from qd.objectives.bradley_terry import bradley_terry_loss
 
 CHECKS = 40
-"""How often the held-out log loss is looked at."""
+"""Number of times that the held-out log loss is computed during a fit."""
 
 
 @dataclass(frozen=True)
 class HeadFit:
-    """How a head is fitted.
+    """Settings of a fit.
 
     Attributes:
-        max_steps: optimiser steps at most; the step of the lowest held-out log loss is kept.
-        batch_size: comparisons a step.
-        learning_rate: of AdamW, after a short warm-up, falling to 0.
-        weight_decay: of AdamW.
-        seed: of the initial weights and of the batches.
+        max_steps: Largest number of optimiser steps. The step with the lowest held-out log loss is used.
+        batch_size: Comparisons in a step.
+        learning_rate: Peak learning rate of AdamW, after a short warm-up; it falls to 0.
+        weight_decay: Weight decay of AdamW.
+        seed: Seed for the batches.
     """
 
     max_steps: int = 500
@@ -40,7 +40,7 @@ class HeadFit:
     seed: int = 0
 
     def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
+        """Returns one sentence for each invalid value."""
         return [
             *bounded("max_steps", self.max_steps, 1),
             *bounded("batch_size", self.batch_size, 1),
@@ -51,56 +51,62 @@ class HeadFit:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What the fit ended with: the step whose weights were kept, and the held-out log loss there."""
+class FitResult:
+    """Result of a fit.
+
+    Attributes:
+        step: Step whose weights are used.
+        log_loss: Held-out log loss of that step.
+    """
 
     step: int
     log_loss: float
 
 
-def fit_head(head: nn.Module, embeddings: Tensor, learned: Comparisons, held_out: Comparisons, fit: HeadFit) -> Fitted:
-    """Trains the head in place by the Bradley–Terry loss, and leaves it at the step of the lowest held-out log loss.
+def fit_head(
+    head: nn.Module, embeddings: Tensor, training: Comparisons, held_out: Comparisons, fit: HeadFit
+) -> FitResult:
+    """Trains a head in place with the Bradley–Terry loss, and keeps the step with the lowest held-out log loss.
 
-    The embedder is frozen and each recording was heard once, so that a step costs next to nothing, and a plain loop
-    over the embeddings is all there is to it.
+    The embeddings are computed once, so a step is cheap and a plain loop is enough.
 
     Args:
-        head: embedding ``(batch, width)`` → logit ``(batch, 1)``; on the CPU.
-        embeddings: of all recordings, ``(recordings, width)``.
-        learned: comparisons to learn from.
-        held_out: comparisons of other recordings.
-        fit: how.
+        head: Maps embeddings ``(batch, width)`` to logits ``(batch, 1)``; on the CPU.
+        embeddings: Embeddings of all recordings, ``(recordings, width)``.
+        training: Comparisons to train on.
+        held_out: Comparisons of other recordings.
+        fit: Settings.
     """
     rng = np.random.default_rng(fit.seed)
     optimizer = torch.optim.AdamW(head.parameters(), fit.learning_rate, weight_decay=fit.weight_decay)
     schedule = partial(warmup_cosine, warmup_steps=max(1, fit.max_steps // 20), max_steps=fit.max_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
     every = max(1, fit.max_steps // CHECKS)
-    best, weights = Fitted(0, log_loss(logits(head, embeddings), held_out)), copy.deepcopy(head.state_dict())
+    best, weights = FitResult(0, log_loss(logits(head, embeddings), held_out)), copy.deepcopy(head.state_dict())
     steps = range(1, fit.max_steps + 1)
     for step in track(steps, "fitting the head", console=Console(stderr=True), transient=True):
-        rows = rng.choice(len(learned), min(fit.batch_size, len(learned)), replace=False)
-        loss = _loss(head, embeddings, learned, rows)
+        rows = rng.choice(len(training), min(fit.batch_size, len(training)), replace=False)
+        loss = _loss(head, embeddings, training, rows)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
         if step % every == 0 or step == fit.max_steps:
-            found = log_loss(logits(head, embeddings), held_out)
-            if found < best.log_loss:
-                best, weights = Fitted(step, found), copy.deepcopy(head.state_dict())
+            held_out_loss = log_loss(logits(head, embeddings), held_out)
+            if held_out_loss < best.log_loss:
+                best, weights = FitResult(step, held_out_loss), copy.deepcopy(head.state_dict())
     head.load_state_dict(weights)
     return best
 
 
 @torch.no_grad()
 def logits(head: nn.Module, embeddings: Tensor) -> Tensor:
-    """Logits ``(recordings,)`` of embeddings ``(recordings, width)``."""
+    """Maps embeddings ``(recordings, width)`` to logits ``(recordings,)``."""
     return head(embeddings).squeeze(-1)
 
 
 def log_loss(logits: Tensor, compared: Comparisons) -> float:
-    """Bradley–Terry loss a comparison, each counted once; log 2 is chance."""
+    """Returns the mean Bradley–Terry loss of comparisons, each counted once. Chance has log 2."""
     first, second = logits[compared.first], logits[compared.second]
     return float(bradley_terry_loss(first, second, torch.from_numpy(compared.preferred)))
 

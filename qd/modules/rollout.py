@@ -1,4 +1,4 @@
-"""What one micro-batch of training passes from the sampler to the objectives."""
+"""Records of one micro-batch: what the sampler hands to the objectives, and what the guards check."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from qd.models.condition import Condition
 
 @dataclass(frozen=True)
 class Rollout:
-    """Sequences that the student sampled, N for each of P prompts, prompt-major (rows i·N … i·N+N−1 are prompt i's).
+    """Sequences sampled from the student, N for each of P prompts: rows i·N … i·N+N−1 belong to prompt i.
 
     Attributes:
-        prompts: the P texts.
-        features: ``(prompts, text_width)``, mean text-encoder state of each prompt: what a value head sees.
-        condition: one row for each of the B = P·N sequences.
-        codes: ``(batch, codebooks, frames)``, the sampled tokens.
-        delayed: ``(batch, codebooks, steps)``, the same in the order in which they were decoded.
-        mask: ``(codebooks, steps)``, True where ``delayed`` holds a real token.
-        log_probs: ``(batch, codebooks, steps)``, of the sampled tokens under the policy that sampled them.
-        entropy: ``(batch,)``, of that policy, mean over the tokens, in nats.
+        prompts: Texts of the P prompts.
+        features: Mean text-encoder state of each prompt, for a value head, ``(prompts, text_width)``.
+        condition: Text condition of each of the B = P·N sequences.
+        codes: Sampled tokens, ``(batch, codebooks, frames)``.
+        delayed: Sampled tokens in decoding order, ``(batch, codebooks, steps)``.
+        mask: True where ``delayed`` has a real token, ``(codebooks, steps)``.
+        log_probs: Log-probabilities of the tokens under the policy that sampled them, ``(batch, codebooks, steps)``.
+        entropy: Entropy of that policy in nats, mean over the tokens, ``(batch,)``.
     """
 
     prompts: list[str]
@@ -35,18 +35,18 @@ class Rollout:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one sequence, Q·T."""
+        """Number of tokens of a sequence, Q·T."""
         return self.codes.shape[1] * self.codes.shape[2]
 
 
 @dataclass(frozen=True)
 class RolloutStats:
-    """How the sequences of one micro-batch were judged; kept for the guards, all detached.
+    """KL and rewards of the sequences of one micro-batch, without gradient.
 
     Attributes:
-        prompts: the P texts.
-        kl: ``(prompts, samples)``, KL(student ‖ guided teacher) summed over a sequence's tokens, in nats.
-        rewards: ``(prompts, samples)``.
+        prompts: Texts of the P prompts.
+        kl: KL(student ‖ guided teacher) in nats, summed over a sequence's tokens, ``(prompts, samples)``.
+        rewards: Diversity rewards, ``(prompts, samples)``.
     """
 
     prompts: list[str]

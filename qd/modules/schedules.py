@@ -11,12 +11,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup(step: int, warmup_steps: int) -> float:
-    """Share of the learning rate at ``step``: up linearly over the warm-up, then 1."""
+    """Returns the share of the learning rate at ``step``: linear up to 1 over the warm-up, then 1."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
 
 def warmup_cosine(step: int, warmup_steps: int, max_steps: int) -> float:
-    """Share of the peak learning rate at ``step``: :func:`warmup`, then down a half cosine to 0 at ``max_steps``."""
+    """Returns the share of the peak learning rate at ``step``: :func:`warmup`, then half a cosine down to 0.
+
+    Args:
+        step: Optimiser step.
+        warmup_steps: Steps of the warm-up.
+        max_steps: Step at which the learning rate reaches 0.
+    """
     if step < warmup_steps:
         return warmup(step, warmup_steps)
     progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)
@@ -24,5 +30,5 @@ def warmup_cosine(step: int, warmup_steps: int, max_steps: int) -> float:
 
 
 def scheduled(optimizer: Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
-    """What ``configure_optimizers`` returns where the learning rate is multiplied by ``factor(step)`` at each step."""
+    """Returns the value for ``configure_optimizers`` that multiplies the learning rate by ``factor(step)``."""
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

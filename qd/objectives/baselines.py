@@ -1,8 +1,8 @@
-"""Baselines for REINFORCE: what a prompt's reward was expected to be.
+"""Baselines for REINFORCE: estimates of a prompt's expected reward.
 
-A baseline leaves the gradient unbiased only if it does not depend on the samples whose log-probability it weighs.
-The mean over the N samples of *one* prompt does (with the shared reward it even equals it), so every baseline here
-comes from elsewhere: other prompts, earlier steps, or the prompt's text.
+A baseline keeps the gradient unbiased only if it does not depend on the samples whose log-probabilities it multiplies.
+The mean over the N samples of the same prompt does depend on them; with the shared reward it even equals the reward. So
+every baseline here uses other data: other prompts, earlier steps, or the text of the prompt.
 """
 
 from __future__ import annotations
@@ -17,50 +17,64 @@ from torch import Tensor, nn
 BASELINES = ("none", "other_prompts", "moving_average", "prompt_moving_average", "value_head")
 
 Gather = Callable[[Tensor], Tensor]
-"""Concatenates a tensor over all ranks, along its first dimension."""
+"""Concatenates a tensor over all ranks along its first dimension."""
 
 
 def this_rank(values: Tensor) -> Tensor:
-    """The ``Gather`` of a single process."""
+    """Returns the values of a single process: the ``Gather`` of a run without other ranks."""
     return values
 
 
 class Baseline(nn.Module):
-    """No baseline, and the interface of the others.
+    """The interface of all baselines, and the baseline 0.
 
-    In a training step: ``forward``, then the policy gradient with ``rewards − baseline``, then ``update``.
-    All rewards are ``(prompts, samples)`` and constants.
+    A training step calls ``forward``, computes the policy gradient with ``rewards − baseline``, then calls ``update``.
+    All rewards have the shape ``(prompts, samples)`` and carry no gradient.
     """
 
     def forward(
         self, rewards: Tensor, prompts: Sequence[str], features: Tensor | None = None, gather: Gather = this_rank
     ) -> Tensor:
-        """The baseline of each sample, ``(prompts, samples)``, which no reward of this step's own samples has entered.
+        """Returns the baseline of each sample, independent of the rewards of the sample's own prompt in this step.
 
         Args:
-            rewards: ``(prompts, samples)`` of this step.
-            prompts: their texts.
-            features: ``(prompts, width)`` of the prompts' encoding; only the value head reads it.
-            gather: concatenation over ranks.
+            rewards: Rewards of this step, ``(prompts, samples)``.
+            prompts: Texts of the prompts.
+            features: Features of the prompts, ``(prompts, width)``. Only the value head reads them.
+            gather: Concatenation over ranks.
+
+        Returns:
+            Baselines, ``(prompts, samples)``, equal for all samples of a prompt.
         """
         return torch.zeros_like(rewards)
 
     @torch.no_grad()
     def update(self, rewards: Tensor, prompts: Sequence[str], gather: Gather = this_rank) -> None:
-        """Learn from this step's rewards, alike on every rank. Only the moving averages do."""
+        """Learns from the rewards of this step, with the same result on every rank. Only moving averages do so.
+
+        Args:
+            rewards: Rewards of this step, ``(prompts, samples)``.
+            prompts: Texts of the prompts.
+            gather: Concatenation over ranks.
+        """
 
     def loss(self, rewards: Tensor, features: Tensor | None = None) -> Tensor:
-        """What to add to the training loss: a scalar, 0 for all but the value head."""
+        """Returns a scalar to add to the training loss. It is 0 for all baselines but the value head.
+
+        Args:
+            rewards: Rewards of this step, ``(prompts, samples)``.
+            features: Features of the prompts, ``(prompts, width)``.
+        """
         return rewards.new_zeros(())
 
 
 class OtherPrompts(Baseline):
-    """The mean reward of all other prompts of the micro-batch, on all ranks: unbiased, and without a state."""
+    """The mean reward of all other prompts in the micro-batches of all ranks: unbiased and without state."""
 
     def forward(
         self, rewards: Tensor, prompts: Sequence[str], features: Tensor | None = None, gather: Gather = this_rank
     ) -> Tensor:
-        """As the base class says; raises ``ValueError`` if there is no other prompt."""
+        """See the base class. Raises ``ValueError`` if there is no other prompt."""
         own = rewards.mean(1, keepdim=True)
         everyone = gather(own)
         if len(everyone) < 2:
@@ -72,10 +86,15 @@ class OtherPrompts(Baseline):
 
 
 class MovingAverage(Baseline):
-    """An exponential moving average of the mean reward of the earlier steps, without start-up bias; 0 at the first.
+    """An exponential moving average of the mean reward of earlier steps, without start-up bias. It is 0 at first.
+
+    With decay d the average after t steps is ``Σ_k d^(t−k) r_k / Σ_k d^(t−k)``.
+
+    Args:
+        decay: Decay d of each step, in [0, 1).
 
     Raises:
-        ValueError: if ``decay`` is not in [0, 1).
+        ValueError: If ``decay`` is not in [0, 1).
     """
 
     def __init__(self, decay: float) -> None:
@@ -88,7 +107,7 @@ class MovingAverage(Baseline):
 
     @property
     def average(self) -> Tensor:
-        """The average so far, a scalar."""
+        """Average of the steps so far, a scalar."""
         return _ratio(self.total, self.weight)
 
     def forward(
@@ -103,15 +122,19 @@ class MovingAverage(Baseline):
 
 
 class PromptMovingAverage(MovingAverage):
-    """The moving average of all rewards, plus one of each prompt's own distance from it.
+    """The moving average over all prompts plus a moving average of each prompt's difference from it.
 
-    Distances, not rewards: when the reward of all prompts drifts in training, a prompt last met long ago has a stale
-    reward, but still the right distance. A prompt never met has the average of all. Prompts share a table of fixed
-    size by a hash of their text, so that the state stays small on an endless stream; two that meet in one slot
-    blur each other's value and leave the gradient unbiased.
+    It averages differences, not rewards: the reward of all prompts drifts during training, so the reward of a prompt
+    that last occurred long ago is out of date, while its difference still holds. A new prompt has the difference 0.
+
+    The prompts share a table of fixed size, indexed by a hash of their text, so that the state stays small on an
+    endless stream. Two prompts in one slot share a value; the gradient stays unbiased.
+
+    Args:
+        decay: Decay of each step, in [0, 1).
 
     Raises:
-        ValueError: if ``decay`` is not in [0, 1).
+        ValueError: If ``decay`` is not in [0, 1).
     """
 
     SLOTS = 1 << 16
@@ -125,18 +148,18 @@ class PromptMovingAverage(MovingAverage):
         self, rewards: Tensor, prompts: Sequence[str], features: Tensor | None = None, gather: Gather = this_rank
     ) -> Tensor:
         slots = self._slots(prompts)
-        distance = _ratio(self.prompt_total[slots], self.prompt_weight[slots])
-        return (self.average + distance).to(rewards.dtype)[:, None].expand_as(rewards)
+        difference = _ratio(self.prompt_total[slots], self.prompt_weight[slots])
+        return (self.average + difference).to(rewards.dtype)[:, None].expand_as(rewards)
 
     @torch.no_grad()
     def update(self, rewards: Tensor, prompts: Sequence[str], gather: Gather = this_rank) -> None:
         super().update(rewards, prompts, gather)
-        distance = gather(rewards.mean(1)).to(self.total.dtype) - self.average
+        difference = gather(rewards.mean(1)).to(self.total.dtype) - self.average
         slots = gather(self._slots(prompts))
-        # Over the whole table, of which nearly all stays: to list the few others a GPU would have to be waited for.
-        met = torch.zeros_like(self.prompt_weight).index_add_(0, slots, torch.ones_like(distance))
-        mean = _ratio(torch.zeros_like(self.prompt_total).index_add_(0, slots, distance), met)
-        share = (1 - self.decay) * (met > 0)
+        # Updates the whole table, though few slots change: to list these, the program would have to wait for the GPU.
+        count = torch.zeros_like(self.prompt_weight).index_add_(0, slots, torch.ones_like(difference))
+        mean = _ratio(torch.zeros_like(self.prompt_total).index_add_(0, slots, difference), count)
+        share = (1 - self.decay) * (count > 0)
         self.prompt_total.lerp_(mean, share)
         self.prompt_weight.lerp_(torch.ones_like(mean), share)
 
@@ -146,7 +169,11 @@ class PromptMovingAverage(MovingAverage):
 
 
 class ValueHead(Baseline):
-    """A linear function of the prompt's features, learned from the rewards of the earlier steps; 0 at the first."""
+    """A linear function of the prompt's features, learned from the rewards of earlier steps. It is 0 at first.
+
+    Args:
+        feature_width: Width of the features.
+    """
 
     def __init__(self, feature_width: int) -> None:
         super().__init__()
@@ -160,26 +187,26 @@ class ValueHead(Baseline):
         return self._value(features).detach().to(rewards.dtype)[:, None].expand_as(rewards)
 
     def loss(self, rewards: Tensor, features: Tensor | None = None) -> Tensor:
-        """Mean squared error against each prompt's mean reward; its gradient reaches the head alone."""
+        """Returns the mean squared error against each prompt's mean reward. Its gradient reaches the head alone."""
         value = self._value(features)
         return F.mse_loss(value, rewards.detach().mean(1).to(value.dtype))
 
     def _value(self, features: Tensor | None) -> Tensor:
         if features is None:
-            raise ValueError("the baseline 'value_head' got no features: expected (prompts, width). Pass them.")
+            raise ValueError("the baseline 'value_head' needs features: expected (prompts, width), got None.")
         return self.head(features.detach())[:, 0]
 
 
 def build_baseline(name: str, *, decay: float, feature_width: int) -> Baseline:
-    """The baseline of that name.
+    """Returns the baseline with the given name.
 
     Args:
-        name: one of ``BASELINES``.
-        decay: of the two moving averages, in [0, 1).
-        feature_width: of the prompt features that the value head reads.
+        name: One of ``BASELINES``.
+        decay: Decay of the two moving averages, in [0, 1).
+        feature_width: Width of the prompt features that the value head reads.
 
     Raises:
-        ValueError: if the name is unknown or the decay out of range.
+        ValueError: If the name is unknown, or the decay out of range.
     """
     builders: dict[str, Callable[[], Baseline]] = {
         "none": Baseline,
@@ -194,5 +221,5 @@ def build_baseline(name: str, *, decay: float, feature_width: int) -> Baseline:
 
 
 def _ratio(total: Tensor, weight: Tensor) -> Tensor:
-    """total / weight, 0 where nothing has been weighed yet."""
+    """Returns total / weight, or 0 where the weight is 0."""
     return total / weight.masked_fill(weight == 0, 1.0)

@@ -1,4 +1,4 @@
-"""Bradley–Terry: what a listener's comparisons say of the logits of the things compared."""
+"""Bradley–Terry loss: fits logits to the comparisons of listeners."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from torch import Tensor
 
 
 def bradley_terry_loss(first: Tensor, second: Tensor, preferred: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood a comparison of P(first ≻ second) = σ(first − second), the mean over comparisons.
+    """Returns the mean negative log-likelihood of comparisons under P(first ≻ second) = σ(first − second).
 
-    Σ w · [−p · log σ(d) − (1 − p) · log σ(−d)] / Σ w, with d = first − second. A tie, p = ½, counts as half a win for
-    each. To know nothing, d = 0, costs log 2.
+    ``Σ w · [−p · log σ(d) − (1 − p) · log σ(−d)] / Σ w`` with d = first − second, in nats. A tie, p = ½, counts as half
+    a win for each side. Without knowledge, at d = 0, the loss is log 2.
 
     Args:
-        first, second: logits of the two clips, ``(comparisons,)``.
-        preferred: p, 1 or True where the first was preferred, 0 where the second was, ½ for a tie, ``(comparisons,)``.
-        weight: w ≥ 0, how many comparisons each counts for, ``(comparisons,)``; 1 if None.
+        first: Logits of the first clips, ``(comparisons,)``.
+        second: Logits of the second clips, ``(comparisons,)``.
+        preferred: p, 1 or True where the first clip was preferred, 0 where the second, ½ for a tie, ``(comparisons,)``.
+        weight: w ≥ 0, the number of times that each comparison counts, ``(comparisons,)``. None: 1 for all.
+
+    Returns:
+        A scalar ≥ 0.
 
     Raises:
-        ValueError: the shapes differ, there is no comparison, or all weights are 0.
+        ValueError: If the shapes differ, there is no comparison, or all weights are 0.
 
     Example:
         >>> import torch
@@ -32,5 +36,5 @@ def bradley_terry_loss(first: Tensor, second: Tensor, preferred: Tensor, weight:
     if weight is None:
         return losses.mean()
     if not (total := weight.sum()) > 0:
-        raise ValueError(f"the weights sum to {float(total):g}: expected at least one above 0.")
+        raise ValueError(f"the weights sum to {float(total):g}: expected at least one weight above 0.")
     return (weight * losses).sum() / total

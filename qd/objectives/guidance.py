@@ -1,4 +1,4 @@
-"""Classifier-free guidance (CFG): the strategy that is distilled."""
+"""Classifier-free guidance (CFG, Ho and Salimans 2022), which training distils into the model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from torch import Tensor
 
 
 def apply_guidance(conditional: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Extrapolate from the negative prompt's prediction through the prompt's own (paper, Eq. 1).
+    """Returns ``γ · conditional + (1 − γ) · negative``, the guided prediction (paper, Eq. 1).
 
-    ``γ · conditional + (1 − γ) · negative``: γ = 1 is the plain conditional model, γ > 1 extrapolates. The
-    language-model heads are linear without bias, so guiding the hidden states and applying the heads once gives
-    the same logits as guiding two sets of logits.
+    γ = 1 is the conditional model, γ > 1 extrapolates away from the negative prompt. The heads of the language model
+    are linear without bias, so that guided hidden states, passed through the heads once, give the same logits as two
+    guided sets of logits.
 
     Args:
-        conditional: logits or hidden states under the prompt, any shape.
-        negative: the same under the negative prompt or the null condition, same shape.
-        scale: the guidance scale γ.
+        conditional: Logits or hidden states under the prompt, of any shape.
+        negative: The same under the negative prompt or the null condition, of the same shape.
+        scale: Guidance scale γ.
+
+    Returns:
+        Guided logits or hidden states, of the same shape.
 
     Raises:
-        ValueError: if the shapes differ or the scale is not finite.
+        ValueError: If the shapes differ, or the scale is not finite.
 
     Example:
         >>> import torch
@@ -29,8 +32,8 @@ def apply_guidance(conditional: Tensor, negative: Tensor, scale: float) -> Tenso
     """
     if conditional.shape != negative.shape:
         raise ValueError(
-            f"conditional is {tuple(conditional.shape)} and negative {tuple(negative.shape)}: expected one shape. "
-            "Give one negative row for each conditional row."
+            f"conditional is {tuple(conditional.shape)} and negative {tuple(negative.shape)}: expected equal shapes. "
+            "Pass one negative row for each conditional row."
         )
     if not math.isfinite(scale):
         raise ValueError(f"guidance scale is {scale}: expected a finite number, such as 3.0.")

@@ -1,4 +1,4 @@
-"""The semi-hard triplet loss that trains the embedder (FaceNet, Schroff et al. 2015; paper, Appendix D.1)."""
+"""Semi-hard triplet loss that trains the embedder (FaceNet, Schroff et al. 2015; paper, Appendix D.1)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch.autograd.function import once_differentiable
 NEGATIVES = ("all", "closest")
 FALLBACKS = ("none", "easiest")
 BLOCK = 2**19
-"""Distances that are held at once."""
+"""Distances in memory at once."""
 FEW = 8
-"""Up to so many numbers are compared one after the other faster than a binary search finds a place among them."""
+"""Largest number of positives for which a linear search is faster than a binary search."""
 
 
 @dataclass(frozen=True)
 class TripletResult:
-    """The loss, and four scalars without gradient that tell how the training goes."""
+    """The loss, and four scalars without gradient that describe how the training proceeds."""
 
     loss: Tensor
     active_share: Tensor
-    """Share of the ordered positive pairs that are in a triplet; 0 if there are none."""
+    """Share of the ordered positive pairs that are in a triplet; 0 if there is no positive pair."""
     positive_distance: Tensor
-    """Mean squared distance of the positive pairs; 0 if there are none."""
+    """Mean squared distance of the positive pairs; 0 if there is none."""
     negative_distance: Tensor
-    """Mean squared distance of the negative pairs; 0 if there are none."""
+    """Mean squared distance of the negative pairs; 0 if there is none."""
     hard_negative_distance: Tensor
-    """Mean squared distance of each clip's closest negative; 0 if there are none."""
+    """Mean squared distance of each clip to its closest negative; 0 if there is none."""
 
 
 def semi_hard_triplet(
@@ -40,34 +40,39 @@ def semi_hard_triplet(
     negatives: str = "all",
     fallback: str = "none",
 ) -> TripletResult:
-    """Mean of ``D_ap − D_an + margin`` over the semi-hard triplets of a batch: ``D_ap < D_an < D_ap + margin``.
+    """Returns the mean of ``D_ap − D_an + margin`` over the semi-hard triplets: ``D_ap < D_an < D_ap + margin``.
 
-    D is the squared Euclidean distance; a and p share a label, n has another. Without a triplet the loss is 0, and
-    backpropagates zeros. The loss is linear in the distances, with the whole number of triplets that a pair is in as
-    its weight. So loss and gradient are added up over blocks of anchors, and beyond a batch whose distances fit into
-    one block no ``(batch, batch)`` tensor exists: memory is O(batch · width) and a block's, whatever the labels. The
-    gradient is found with the loss, which can be differentiated only once.
+    D is the squared Euclidean distance. Anchor a and positive p have the same label, negative n has another one. If
+    there is no triplet, the loss and its gradient are 0.
+
+    The loss is linear in the distances: the weight of a pair is the number of triplets that it is in. So loss and
+    gradient accumulate over blocks of anchors, and a large batch needs no ``(batch, batch)`` tensor. Memory is
+    O(batch · width) plus one block, whatever the labels. The forward pass computes the gradient, so the loss can be
+    differentiated only once.
 
     Args:
-        embeddings: ``(batch, width)``, unit norm.
-        labels: ``(batch,)`` integers, one for each recording.
-        margin: of the squared distance.
-        negatives: ``all`` in the band of a positive pair, or its ``closest`` one.
-        fallback: what to do with a positive pair that has no negative farther away: leave it out (``none``), or
-            take the farthest negative (``easiest``), whose term is then at least the margin.
+        embeddings: Unit-norm embeddings, ``(batch, width)``. Half precision is computed in float32.
+        labels: Integer label of each clip's recording, ``(batch,)``.
+        margin: Margin of the squared distance, > 0.
+        negatives: ``all`` negatives in the band of a positive pair, or the ``closest`` one.
+        fallback: What to do with a positive pair without a farther negative: ``none`` leaves it out, ``easiest``
+            takes the farthest negative, whose term is then at least the margin.
+
+    Returns:
+        Loss and diagnostics, see :class:`TripletResult`.
 
     Raises:
-        ValueError: for wrong shapes, a margin that is not positive, or an unknown option.
+        ValueError: If a shape is wrong, the margin is not positive, or an option is unknown.
     """
     _check(embeddings, labels, margin, negatives, fallback)
-    # Half precision would round a distance by as much as a tenth of the margin.
+    # Half precision would round a distance by up to a tenth of the margin.
     embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     with torch.autocast(embeddings.device.type, enabled=False):
         return TripletResult(*_Triplets.apply(embeddings, labels, margin, negatives, fallback))
 
 
 class _Triplets(torch.autograd.Function):
-    """The fields of :class:`TripletResult`, of which the loss has a gradient."""
+    """Computes the fields of :class:`TripletResult`. The loss alone has a gradient."""
 
     @staticmethod
     def forward(
@@ -98,14 +103,15 @@ class _Triplets(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return of_loss * ctx.saved_tensors[0], None, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return grad_loss * ctx.saved_tensors[0], None, None, None, None
 
 
 def _blocks(labels: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Anchors, and the columns ``(anchors, most)`` of the clips of their labels, themselves among them.
+    """Yields blocks of anchors, with the columns of all clips of each anchor's label, ``(anchors, most)``.
 
-    Anchors of a label that has fewer clips than another are repeated up to ``most``.
+    The anchor's own column is among them. If its label has fewer than ``most`` clips, the anchor's own column fills the
+    rest.
     """
     batch = len(labels)
     columns = torch.arange(batch, device=labels.device)
@@ -116,50 +122,59 @@ def _blocks(labels: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, batch, rows):
         anchors = slice(start, start + rows)
         present = slots < size[anchors, None]
-        place = torch.where(present, first[anchors, None] + slots, 0)
-        yield anchors, torch.where(present, order[place], columns[anchors, None])
+        position = torch.where(present, first[anchors, None] + slots, 0)
+        yield anchors, torch.where(present, order[position], columns[anchors, None])
 
 
 def _weigh(
     distance: Tensor, members: Tensor, own: Tensor, margin: float, negatives: str, fallback: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a block of anchors adds.
+    """Returns what a block of anchors contributes to the loss, the gradient and the diagnostics.
 
     Args:
-        distance: ``(anchors, batch)``.
-        members: ``(anchors, most)``, of :func:`_blocks`.
-        own: ``(anchors, 1)``, columns of the anchors themselves.
-        margin, negatives, fallback: of :func:`semi_hard_triplet`.
+        distance: Squared distances, ``(anchors, batch)``.
+        members: Columns of the clips of each anchor's label, ``(anchors, most)``, from :func:`_blocks`.
+        own: Column of each anchor, ``(anchors, 1)``.
+        margin: As in :func:`semi_hard_triplet`.
+        negatives: As in :func:`semi_hard_triplet`.
+        fallback: As in :func:`semi_hard_triplet`.
 
     Returns:
-        ``(anchors, batch)``, how many triplets (a, p) is the positive pair of, or minus how many (a, n) the negative;
-        the sums of weight · distance, and of the distances of positive pairs, negative pairs and closest negatives;
-        the numbers of triplets, positive pairs, negative pairs, anchors with a negative, and pairs in a triplet.
+        Three tensors. First, the weight of each pair, ``(anchors, batch)``: the number of triplets with (a, p) as
+        positive pair, or minus the number of those with (a, n) as negative pair. Second, sums of weight · distance and
+        of the distances of positive pairs, negative pairs and closest negatives. Third, the numbers of triplets,
+        positive pairs, negative pairs, anchors with a negative, and pairs in a triplet.
     """
+    # All comparisons use the same rounded distances of a row, so the counts of positives and negatives agree exactly.
     # Both sides of a comparison are rounded numbers of the same row, so the counts agree to the last triplet.
     negative = distance.scatter(1, members, -torch.inf)
     positive, order = distance.gather(1, members).masked_fill(members == own, torch.inf).sort(dim=1)
-    positive, members = positive[:, :-1].contiguous(), members.gather(1, order)[:, :-1]  # the last is the anchor
+    positive, members = positive[:, :-1].contiguous(), members.gather(1, order)[:, :-1]  # the last one is the anchor
     counts, weight = (_all_in_band if negatives == "all" else _closest_in_band)(positive, negative, margin)
-    paired, apart = positive.isfinite(), negative.isfinite()
+    is_positive, is_negative = positive.isfinite(), negative.isfinite()
     if fallback == "easiest":
         farthest, column = negative.max(dim=1, keepdim=True)
-        stranded = paired & farthest.isfinite() & (positive >= farthest)
-        counts = counts + stranded
-        weight.scatter_add_(1, column, -stranded.sum(1, keepdim=True).to(weight.dtype))
+        without_farther = is_positive & farthest.isfinite() & (positive >= farthest)
+        counts = counts + without_farther
+        weight.scatter_add_(1, column, -without_farther.sum(1, keepdim=True).to(weight.dtype))
     weight.scatter_add_(1, members, counts.to(weight.dtype))
-    closest = negative.masked_fill(~apart, torch.inf).amin(dim=1)
-    near = closest.isfinite()
-    terms = (weight * distance, positive.where(paired, 0), negative.where(apart, 0), closest.where(near, 0))
-    numbers = (counts, paired, apart, near, counts > 0)
+    closest = negative.masked_fill(~is_negative, torch.inf).amin(dim=1)
+    has_negative = closest.isfinite()
+    terms = (
+        weight * distance,
+        positive.where(is_positive, 0),
+        negative.where(is_negative, 0),
+        closest.where(has_negative, 0),
+    )
+    numbers = (counts, is_positive, is_negative, has_negative, counts > 0)
     return weight, torch.stack([term.sum() for term in terms]), torch.stack([number.sum() for number in numbers])
 
 
 def _all_in_band(positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Triplets of each positive pair, and minus those of each negative pair.
+    """Returns the number of triplets of each positive pair, and minus that of each negative pair.
 
-    A negative is in the bands of the positives that are closer, but for those that are closer by the margin: sorted
-    positives ``(anchors, positives)`` tell how many these are, and so which.
+    A negative is in the band of every positive that is closer, except those that are closer by the margin or more. So
+    two ranks among the sorted positives ``(anchors, positives)`` count and identify the bands of a negative.
     """
     closer = _rank(positive, negative)
     too_close = _rank(positive + margin, negative, right=True)
@@ -168,7 +183,7 @@ def _all_in_band(positive: Tensor, negative: Tensor, margin: float) -> tuple[Ten
 
 
 def _rank(ordered: Tensor, values: Tensor, right: bool = False) -> Tensor:
-    """For each value, how many numbers of its row of ``ordered`` are less, or with ``right`` not greater."""
+    """Returns, for each value, how many numbers in its row of ``ordered`` are smaller, or with ``right`` not larger."""
     if ordered.shape[1] > FEW:
         return torch.searchsorted(ordered, values, right=right, out_int32=True)
     compare, rank = torch.ge if right else torch.gt, torch.zeros_like(values, dtype=torch.int32)
@@ -178,27 +193,27 @@ def _rank(ordered: Tensor, values: Tensor, right: bool = False) -> Tensor:
 
 
 def _above(rank: Tensor, positives: int) -> Tensor:
-    """``(anchors, positives)``: how many of an anchor's ranks are above 0, 1, …, positives − 1."""
+    """Returns how many of an anchor's ranks are above 0, 1, …, positives − 1: ``(anchors, positives)``."""
     row = torch.arange(len(rank), dtype=rank.dtype, device=rank.device)[:, None] * (positives + 1)
     histogram = torch.bincount((row + rank).flatten(), minlength=len(rank) * (positives + 1)).view(len(rank), -1)
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:]
 
 
 def _closest_in_band(positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """As :func:`_all_in_band`, of the one triplet that each positive pair is in at most."""
+    """As :func:`_all_in_band`, with at most one triplet for each positive pair: that of the closest negative."""
     ordered, order = negative.sort(dim=1)
-    place = torch.searchsorted(ordered, positive, right=True)
-    exists, place = place < ordered.shape[1], place.clamp_max(ordered.shape[1] - 1)
-    counts = (exists & (ordered.gather(1, place) < positive + margin)).long()
+    position = torch.searchsorted(ordered, positive, right=True)
+    exists, position = position < ordered.shape[1], position.clamp_max(ordered.shape[1] - 1)
+    counts = (exists & (ordered.gather(1, position) < positive + margin)).long()
     weight = torch.zeros_like(negative)
-    return counts, weight.scatter_add_(1, order.gather(1, place), -counts.to(weight.dtype))
+    return counts, weight.scatter_add_(1, order.gather(1, position), -counts.to(weight.dtype))
 
 
 def _check(embeddings: Tensor, labels: Tensor, margin: float, negatives: str, fallback: str) -> None:
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
             f"embeddings are {tuple(embeddings.shape)} and labels {tuple(labels.shape)}: expected (batch, width) and "
-            "(batch,). Give one label for each embedding."
+            "(batch,). Pass one label for each embedding."
         )
     if not margin > 0:
         raise ValueError(f"margin is {margin}: expected a positive number, such as 0.2.")

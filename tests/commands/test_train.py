@@ -411,7 +411,7 @@ def test_a_run_does_not_go_on_with_another_teacher(stopped: tuple[TrainConfig, P
     music.save(other)
     before = torch.load(run / "last.ckpt", weights_only=True)["frozen"]
     assert before.keys() == {"teacher", "text encoder", "codec", "reward embedder"}
-    with pytest.raises(ValueError, match="with another teacher than is loaded now"):
+    with pytest.raises(ValueError, match="teacher"):
         train(replace(config, model=replace(config.model, name=str(other))), resume=run)
 
 

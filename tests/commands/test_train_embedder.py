@@ -79,7 +79,7 @@ def test_ctrl_c_over_ranks_saves_says_how_to_go_on_and_a_resumed_run_ends_bitwis
         printed, errors = process.communicate(timeout=500)
         assert process.returncode == 130, errors
         assert printed.count("Ctrl-C: finishing this step") == 1
-        assert errors.count(f"step 3 is saved; to go on: make train-embedder RESUME={run}\n") == 1
+        assert errors.count(f"make train-embedder RESUME={run}\n") == 1
         assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 3
         resumed = finished(start("--resume", str(run)), run)
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):

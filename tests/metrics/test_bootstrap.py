@@ -51,7 +51,7 @@ def test_paired_difference_takes_out_what_the_prompts_share():
     difference = paired_difference(a, b)
     assert difference == bootstrap_interval(a - b)
     assert 0.4 < difference.lo < 0.5 < difference.hi < 0.6
-    assert bootstrap_interval(a).lo < bootstrap_interval(b).mean  # unpaired, nothing could be told
+    assert bootstrap_interval(a).lo < bootstrap_interval(b).mean  # without pairing, the difference is not significant
 
 
 def test_is_a_function_of_the_seed_alone():
@@ -66,7 +66,7 @@ def test_is_a_function_of_the_seed_alone():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"per_prompt": [1.0]}, "2 prompts or more"),
+        ({"per_prompt": [1.0]}, "2 prompts"),
         ({"per_prompt": [[1.0, 2.0]]}, "shape"),
         ({"per_prompt": [1.0, float("nan"), 2.0, float("inf")]}, r"prompts \[1, 3\]"),
         ({"level": 1.0}, "level is"),
@@ -80,5 +80,5 @@ def test_refuses_bad_input(changes, message):
 
 
 def test_refuses_to_pair_different_prompts():
-    with pytest.raises(ValueError, match="same prompts"):
+    with pytest.raises(ValueError, match="each of the same"):
         paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])

@@ -19,7 +19,7 @@ def beats(p, q) -> bool:
 
 
 def cells(points, reference=(0, 0)) -> int:
-    """Unit squares of the grid that lie between the reference and a point."""
+    """Returns the number of unit squares of the grid between the reference and a point."""
     return sum(
         any(x >= column + 1 and y >= row + 1 for x, y in points)
         for column, row in itertools.product(range(reference[0], SIZE), range(reference[1], SIZE))
@@ -27,7 +27,7 @@ def cells(points, reference=(0, 0)) -> int:
 
 
 def union_area(points, reference) -> float:
-    """Inclusion and exclusion over all subsets of rectangles."""
+    """Returns the area of the union, by inclusion and exclusion over all subsets of rectangles."""
     corners = [(max(x - reference[0], 0.0), max(y - reference[1], 0.0)) for x, y in points]
     return sum(
         (-1) ** (size + 1) * min(x for x, _ in chosen) * min(y for _, y in chosen)
@@ -37,11 +37,11 @@ def union_area(points, reference) -> float:
 
 
 @given(st.one_of(GRID, FLOATS))
-def test_the_front_is_what_no_other_point_beats(points):
+def test_the_front_holds_the_points_that_no_other_point_dominates(points):
     expected = [not any(beats(other, point) for other in points) for point in points]
     assert non_dominated(points).tolist() == expected
-    kept = sorted({point for point, on_front in zip(points, expected, strict=True) if on_front})
-    assert front(points).tolist() == [list(point) for point in kept]
+    distinct = sorted({point for point, on_front in zip(points, expected, strict=True) if on_front})
+    assert front(points).tolist() == [list(point) for point in distinct]
 
 
 @given(points=st.one_of(GRID, FLOATS), seed=st.integers(0, 99))
@@ -89,28 +89,28 @@ def test_hypervolume_is_that_of_the_front_and_grows_with_points(points, more):
 
 
 @given(points=FLOATS, shift=st.tuples(st.floats(-3, 3), st.floats(-3, 3)), scale=st.floats(0.1, 10))
-def test_hypervolume_moves_with_its_units(points, shift, scale):
+def test_hypervolume_scales_with_the_units_of_the_points(points, shift, scale):
     area = hypervolume(points, [-1.0, 0.5])
     moved = np.asarray(points) * [scale, 1] + shift
     assert hypervolume(moved, np.array([-scale, 0.5]) + shift) == pytest.approx(scale * area, rel=1e-6, abs=1e-6)
 
 
-def test_the_common_reference_is_the_worst_of_all():
+def test_the_common_reference_is_the_worst_of_all_points():
     assert common_reference([[1, 5], [2, 4]], [[3, 0.5]]).tolist() == [1, 0.5]
     assert hypervolume([[1, 5], [2, 4]], common_reference([[1, 5], [2, 4]], [[3, 0.5]])) == 3.5
-    with pytest.raises(ValueError, match="no strategy is given"):
+    with pytest.raises(ValueError, match="no strategy"):
         common_reference()
 
 
 def strategy(seed: int, points: int, prompts: int, shift=(0.0, 0.0)) -> Strategy:
-    """Values in eighths: over 2, 4, 8, … prompts their means are exact, and so are ties."""
+    """Values in eighths, so that their means over 2, 4, 8, … prompts, and ties between them, are exact."""
     rng = np.random.default_rng(seed)
     quality, diversity = rng.integers(-16, 17, size=(2, points, prompts)) / 8
     return Strategy(quality + shift[0], diversity + shift[1])
 
 
 def naive_dominance(a, b, reference, n, seed):
-    """A loop over resamples, points and pairs of points."""
+    """Compares two strategies by a loop over resamples, points and pairs of points."""
     prompts = np.asarray(a.quality).shape[1]
     draws = np.random.default_rng(seed).integers(prompts, size=(n, prompts))
 
@@ -132,13 +132,13 @@ def naive_dominance(a, b, reference, n, seed):
 def test_dominance_equals_a_naive_loop(points_a, points_b, shift):
     a, b = strategy(1, points_a, 16, (shift, 0)), strategy(2, points_b, 16)
     reference = [-1.0, -1.5]
-    found = dominance(a, b, reference, n=60, seed=3)
+    compared = dominance(a, b, reference, n=60, seed=3)
     probability, intervals = naive_dominance(a, b, reference, 60, 3)
-    assert found.probability == pytest.approx(probability)
-    np.testing.assert_allclose([found.difference, found.coverage, found.covered], intervals, atol=1e-12)
+    assert compared.probability == pytest.approx(probability)
+    np.testing.assert_allclose([compared.difference, compared.coverage, compared.covered], intervals, atol=1e-12)
 
 
-def test_dominance_seen_from_the_other_side():
+def test_swapped_strategies_give_the_mirrored_comparison():
     a, b = strategy(1, 4, 16, (0.25, 0.0)), strategy(2, 3, 16)
     forth, back = dominance(a, b, [-2, -2], n=200), dominance(b, a, [-2, -2], n=200)
     assert forth.probability == pytest.approx(1 - back.probability)
@@ -150,32 +150,32 @@ def test_dominance_seen_from_the_other_side():
 
 def test_a_strategy_does_not_dominate_itself():
     a = strategy(5, 6, 20)
-    found = dominance(a, a, [-1, -1], n=100)
-    assert found.probability == 0.5 and found.difference == (0, 0, 0)
-    assert found.coverage == found.covered
+    compared = dominance(a, a, [-1, -1], n=100)
+    assert compared.probability == 0.5 and compared.difference == (0, 0, 0)
+    assert compared.coverage == compared.covered
 
 
-def test_what_is_better_for_every_prompt_is_sure():
+def test_a_strategy_that_is_better_for_every_prompt_wins_in_every_resample():
     b = strategy(6, 5, 15)
     a = Strategy(b.quality + 0.1, b.diversity + 0.1)
-    found = dominance(a, b, [-3, -3], n=100)
-    assert found.probability == 1 and found.coverage == (1, 1, 1) and found.difference.lo > 0
-    assert found.covered.mean < 1  # its best points are beyond any of b's
+    compared = dominance(a, b, [-3, -3], n=100)
+    assert compared.probability == 1 and compared.coverage == (1, 1, 1) and compared.difference.lo > 0
+    assert compared.covered.mean < 1  # no point of b exceeds the best points of a
 
 
 def test_prompts_are_resampled_together():
-    """A prompt that is hard for both says nothing of which is better."""
+    """A prompt that is hard for both strategies does not say which one is better."""
     hard = np.random.default_rng(7).normal(scale=10, size=50)
     b = Strategy(hard[None], np.ones((1, 50)))
     a = Strategy(hard[None] + 0.1, np.ones((1, 50)))
     assert dominance(a, b, [-20, 0], n=200).probability == 1
 
 
-def test_more_prompts_make_surer():
+def test_more_prompts_give_narrower_intervals():
     widths = []
     for prompts in (20, 2000):
-        found = dominance(strategy(8, 3, prompts, (0.1, 0)), strategy(9, 3, prompts), [-1, -1], n=300)
-        widths.append(found.difference.hi - found.difference.lo)
+        compared = dominance(strategy(8, 3, prompts, (0.1, 0)), strategy(9, 3, prompts), [-1, -1], n=300)
+        widths.append(compared.difference.hi - compared.difference.lo)
     assert widths[1] < 0.2 * widths[0]
 
 
@@ -188,14 +188,14 @@ def test_is_a_function_of_the_seed():
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([], "expected .points, 2., 1 point or more"),
-        (np.empty((0, 2)), "expected .points, 2., 1 point or more"),
+        ([], "shape .0,."),
+        (np.empty((0, 2)), "shape .0, 2.*1 point"),
         ([1.0, 2.0], "shape .2,."),
         ([[1.0, 2.0, 3.0]], "shape .1, 3."),
-        ([[1, 1], [float("nan"), 1], [1, float("inf")]], r"not finite at \[1, 2\]"),
+        ([[1, 1], [float("nan"), 1], [1, float("inf")]], r"not finite.*\[1, 2\]"),
     ],
 )
-def test_points_that_make_no_plane_are_refused(points, message):
+def test_points_of_a_wrong_shape_or_not_finite_are_refused(points, message):
     for function in (non_dominated, front, common_reference, lambda points: hypervolume(points, [0, 0])):
         with pytest.raises(ValueError, match=message):
             function(points)
@@ -203,9 +203,9 @@ def test_points_that_make_no_plane_are_refused(points, message):
 
 @pytest.mark.parametrize("reference", [[0.0], [0.0, float("nan")], [[0, 0]]])
 def test_a_reference_is_two_finite_numbers(reference):
-    with pytest.raises(ValueError, match="expected two finite numbers"):
+    with pytest.raises(ValueError, match="reference.*two finite numbers"):
         hypervolume([[1, 1]], reference)
-    with pytest.raises(ValueError, match="expected two finite numbers"):
+    with pytest.raises(ValueError, match="reference.*two finite numbers"):
         dominance(strategy(1, 1, 2), strategy(2, 1, 2), reference)
 
 
@@ -218,20 +218,20 @@ def broken(value: float) -> Strategy:
 @pytest.mark.parametrize(
     ("b", "message"),
     [
-        (strategy(1, 2, 6), "a has 5 prompts and b 6: expected the same prompts"),
-        (Strategy(np.ones((2, 5)), np.ones((3, 5))), r"b: quality is of shape \(2, 5\) and diversity of \(3, 5\)"),
-        (Strategy(np.ones((0, 5)), np.ones((0, 5))), "b is of shape .0, 5.: expected .points, prompts., 1 point"),
-        (Strategy(np.ones((2, 1)), np.ones((2, 1))), "1 point and 2 prompts or more"),
-        (Strategy(np.ones(5), np.ones(5)), "b is of shape .5,."),
-        (broken(float("nan")), r"b is not finite at \[point, prompt\] \[\[1, 3\]\]"),
-        (broken(float("-inf")), r"b is not finite at \[point, prompt\] \[\[1, 3\]\]"),
+        (strategy(1, 2, 6), "a has 5 prompts and b 6"),
+        (Strategy(np.ones((2, 5)), np.ones((3, 5))), r"b: quality.*\(2, 5\).*diversity.*\(3, 5\)"),
+        (Strategy(np.ones((0, 5)), np.ones((0, 5))), "b has shape .0, 5.*1 point"),
+        (Strategy(np.ones((2, 1)), np.ones((2, 1))), "b has shape .2, 1.*2 prompts"),
+        (Strategy(np.ones(5), np.ones(5)), "b has shape .5,."),
+        (broken(float("nan")), r"b is not finite.*\[\[1, 3\]\]"),
+        (broken(float("-inf")), r"b is not finite.*\[\[1, 3\]\]"),
     ],
 )
-def test_strategies_that_do_not_compare_are_refused(b, message):
+def test_strategies_that_cannot_be_compared_are_refused(b, message):
     with pytest.raises(ValueError, match=message):
         dominance(strategy(1, 2, 5), b, [0, 0])
 
 
-def test_resamples_are_needed():
+def test_at_least_one_resample_is_required():
     with pytest.raises(ValueError, match="n is 0"):
         dominance(strategy(1, 2, 5), strategy(1, 2, 5), [0, 0], n=0)

@@ -11,11 +11,11 @@ from qd.metrics.retrieval import PairRetrieval, recall_at, same_different_auc
 
 
 def naive_recall(similarity: list[list[float]], k: int) -> float:
-    found = 0
+    hits = 0
     for i, row in enumerate(similarity):
         ranking = sorted(range(len(row)), key=lambda j: (-row[j], j == i))  # the partner is last among equals
-        found += i in ranking[:k]
-    return found / len(similarity)
+        hits += i in ranking[:k]
+    return hits / len(similarity)
 
 
 def naive_auc(similarity: list[list[float]]) -> float:
@@ -28,7 +28,7 @@ def naive_auc(similarity: list[list[float]]) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(2, 9), seed=st.integers(0, 999), levels=st.sampled_from([3, 100]))
-def test_equal_naive_loops_also_with_ties(n: int, seed: int, levels: int):
+def test_both_metrics_equal_naive_loops_also_with_ties(n: int, seed: int, levels: int):
     generator = torch.Generator().manual_seed(seed)
     similarity = torch.randint(-levels, levels + 1, (n, n), generator=generator) / levels
     for k in (1, 5):
@@ -36,7 +36,7 @@ def test_equal_naive_loops_also_with_ties(n: int, seed: int, levels: int):
     torch.testing.assert_close(same_different_auc(similarity).item(), naive_auc(similarity.tolist()), rtol=0, atol=1e-6)
 
 
-def test_metric_sees_all_batches():
+def test_the_metric_accumulates_batches():
     pairs = F.normalize(torch.randn(11, 2, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
     metric = PairRetrieval()
     for part in pairs.split(4):
@@ -48,7 +48,7 @@ def test_metric_sees_all_batches():
     torch.testing.assert_close(values["auc"].item(), naive_auc(similarity.tolist()), rtol=0, atol=1e-6)
 
 
-def test_equal_embeddings_do_not_score():
+def test_equal_embeddings_have_recall_zero():
     values = PairRetrieval()(F.normalize(torch.ones(8, 2, 3), dim=-1))
     assert values["recall@1"] == values["recall@5"] == 0
     assert values["auc"] == 0.5

@@ -32,7 +32,7 @@ def numpy_vendi(embeddings: np.ndarray, kernel: str) -> float:
 
 
 def table_1(kernel: str) -> list[float]:
-    """The score of 8 samples that are all equally far from each other, at each published diversity."""
+    """Returns the score of 8 samples with equal distances between all pairs, at each published diversity."""
     similarity = torch.stack([(1 - d) + d * torch.eye(8) for d in torch.tensor(DIVERSITY)])
     return vendi_score(similarity, kernel).tolist()
 
@@ -45,21 +45,21 @@ def test_equals_a_direct_computation(kernel, samples, width, seed):
     assert vendi(embeddings, kernel).tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_default_kernel_is_the_one_that_reads_table_1():
+def test_the_default_kernel_agrees_with_table_1():
     predicted = table_1("half_shifted")
     assert [round(value, 2) for value in predicted] == [2.96, 2.44, 2.37, 1.97, 1.97]
     assert np.abs(np.subtract(predicted, PUBLISHED)).max() < 0.06
     assert vendi_score(torch.eye(8)) == vendi_score(torch.eye(8), kernel="half_shifted")
 
 
-def test_the_plain_cosine_kernel_does_not_read_table_1():
+def test_the_plain_cosine_kernel_does_not_agree_with_table_1():
     predicted = table_1("cosine")
     assert [round(value, 2) for value in predicted[:2]] == [5.55, 4.29]
     assert np.subtract(predicted, PUBLISHED).min() > 1
 
 
 @given(samples=st.integers(1, 8), seed=st.integers(0, 1000))
-def test_lies_between_one_and_the_number_of_samples(samples, seed):
+def test_the_score_is_between_one_and_the_number_of_samples(samples, seed):
     assert 1 - 1e-9 <= vendi(draw(1, samples, 4, seed=seed)).item() <= samples + 1e-9
 
 

@@ -1,4 +1,4 @@
-"""Cached gradients against direct ones, and what they hold in memory."""
+"""Cached gradients against direct ones, and their memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def loss_and_gradients(model: AudioViT, audio: torch.Tensor, chunk_clips: int | 
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors made under it that are still held by anyone, and their maximum."""
+    """Counts the bytes of the tensors made under it that are still alive, and the largest such number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def test_loss_and_gradients_equal_the_direct_ones(chunk_clips: int):
 
 
 def test_gradients_equal_those_of_the_published_algorithm():
-    """GradCache by hand: embed without graph, ∂L/∂e, then Σ e · ∂L/∂e of each chunk with graph."""
+    """GradCache by hand: embed without a graph, compute ∂L/∂e, then backpropagate Σ e · ∂L/∂e of each chunk."""
     embedder, audio = model(), noise(12)
     with torch.no_grad():
         embeddings = torch.cat([embedder(chunk) for chunk in audio.split(4)])
@@ -82,17 +82,17 @@ def test_gradients_equal_those_of_the_published_algorithm():
         torch.testing.assert_close(cached[name], gradient, rtol=1e-6, atol=1e-9)
 
 
-def test_the_model_hears_the_same_clips_twice_and_a_chunk_at_once():
-    heard = []
+def test_the_model_sees_the_same_clips_twice_and_one_chunk_at_once():
+    chunks = []
     embedder = model()
-    embedder.register_forward_pre_hook(lambda module, arguments: heard.append(arguments[0]))
+    embedder.register_forward_pre_hook(lambda module, arguments: chunks.append(arguments[0]))
     audio = noise(10)
     loss_and_gradients(embedder, audio, 4)
-    assert [len(clips) for clips in heard] == [4, 4, 2, 2, 4, 4]
-    assert torch.equal(torch.cat(heard[:3]), audio) and torch.equal(torch.cat(heard[:2:-1]), audio)
+    assert [len(clips) for clips in chunks] == [4, 4, 2, 2, 4, 4]
+    assert torch.equal(torch.cat(chunks[:3]), audio) and torch.equal(torch.cat(chunks[:2:-1]), audio)
 
 
-def test_memory_is_that_of_one_chunk():
+def test_memory_holds_one_chunk():
     embedder, audio = model(), noise(32)
     most = {}
     for chunk_clips in (None, 8, 4):
@@ -120,17 +120,17 @@ def test_the_gradients_of_chunks_are_not_added_up_in_bfloat16():
     assert 0 < cached < 1.5 * direct < 0.05
 
 
-def test_nothing_is_embedded_twice_without_gradient():
-    heard = []
+def test_without_gradient_clips_are_embedded_once():
+    sizes = []
     embedder = model()
-    embedder.register_forward_pre_hook(lambda module, arguments: heard.append(len(arguments[0])))
+    embedder.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
     with torch.no_grad():
         embedded = embed_with_cached_gradients(embedder, noise(10), 4)
-    assert heard == [4, 4, 2]
+    assert sizes == [4, 4, 2]
     torch.testing.assert_close(embedded, embedder(noise(10)))
 
 
-def test_chunks_are_put_together_in_order():
+def test_chunks_are_joined_in_order():
     rows = torch.arange(7.0)[:, None]
     for size in (None, 1, 3, 7, 8):
         assert torch.equal(map_chunks(lambda part: 2 * part, rows, size), 2 * rows)

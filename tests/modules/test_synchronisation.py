@@ -1,4 +1,4 @@
-"""Where a training step reads a number back from its device: each time, a GPU has to be waited for."""
+"""Where a training step reads a number from its device: at each such read the program waits for the GPU."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from qd.objectives.baselines import build_baseline
 
 QD = Path(qd.__file__).parent
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::bincount"}
-"""Operators whose result, or its size, the program must know: ``item``, ``bool(tensor)``, masks as indices, …"""
+"""Operators that give the program a value or a size from the device: ``item``, ``bool(tensor)``, boolean indices, …"""
 
 
 class Reads(TorchDispatchMode):
-    """Counts them by the function of ours that asks, and by operator; also the methods that copy to the program."""
+    """Counts reads by operator and by the function in ``qd`` that causes them; also methods that copy to the CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self.found: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         for name in ("tolist", "cpu", "numpy"):
             monkeypatch.setattr(Tensor, name, self._counted(name, getattr(Tensor, name)))
 
@@ -47,28 +47,28 @@ class Reads(TorchDispatchMode):
             index is not None and index.dtype == torch.bool for index in args[1]
         )
         if name in READS or masked:
-            self._note(name)
+            self._count(name)
         return func(*args, **(kwargs or {}))
 
     def _counted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def counted(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self._note(name)
+            self._count(name)
             return method(tensor, *args, **kwargs)
 
         return counted
 
-    def _note(self, name: str) -> None:
+    def _count(self, name: str) -> None:
         frame = sys._getframe(2)
         files = []
         while frame is not None:
             path = Path(frame.f_code.co_filename)
             files.append(str(path))
             if path.is_relative_to(QD):
-                self.found[f"{path.relative_to(QD)} {frame.f_code.co_name}: {name.removeprefix('aten::')}"] += 1
+                self.counts[f"{path.relative_to(QD)} {frame.f_code.co_name}: {name.removeprefix('aten::')}"] += 1
                 return
             frame = frame.f_back
-        if not any("/torch/optim/" in file for file in files):  # its counters lie in the program's own memory
-            self.found[f"{files[0]}: {name}"] += 1
+        if not any("/torch/optim/" in file for file in files):  # its step counters are in CPU memory
+            self.counts[f"{files[0]}: {name}"] += 1
 
 
 def reads_of(config: TrainConfig, steps: int, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Counter[str]:
@@ -88,25 +88,25 @@ def reads_of(config: TrainConfig, steps: int, monkeypatch: pytest.MonkeyPatch, f
     with warnings.catch_warnings(), monkeypatch.context() as patched, Reads(patched) as reads:
         warnings.simplefilter("ignore")
         trainer.fit(module, datamodule=data)
-    return reads.found
+    return reads.counts
 
 
 A_MICRO_BATCH = {
-    # The library looks whether every text token is real, and then leaves the mask out.
+    # transformers checks whether all text tokens are real, and then omits the mask.
     "models/musicgen.py condition: _local_scalar_dense": 1,
     "models/language_model.py hidden_states: _local_scalar_dense": 2,  # student and teacher
-    # Which rows share a prompt, before the first token is drawn: nothing but the text encoder is waited for.
+    # Which rows share a prompt, before the first token is sampled: the program waits for the text encoder alone.
     "models/sampling/cached_decoder.py shared_rows: nonzero": 1,
     "models/sampling/cached_decoder.py shared_rows: tolist": 1,
-    # Of a number that the program holds itself: no device is asked.
+    # A number in CPU memory: no device is read.
     "models/sampling/sampler.py sampling_problems: _local_scalar_dense": 1,
-    # On a CPU alone: the lowest code, the highest, and how they compare with the codebook.
+    # On a CPU alone: the lowest and the highest code, and their check against the codebook.
     "models/codecs/codec.py decode: _local_scalar_dense": 3,
 }
 A_STEP = {
-    # No step is taken that would spoil the weights: this must be known before it.
+    # Whether the step would spoil the weights, which must be known before it.
     "callbacks/guards.py on_before_optimizer_step: _local_scalar_dense": 1,
-    # Right after it, when the device is done anyway: all numbers of the step in one copy.
+    # After the step, when the device has finished: all numbers of the step in one copy.
     "runs/step_record.py summary: tolist": 1,
 }
 
@@ -115,18 +115,18 @@ def test_a_step_waits_only_where_it_must(tiny_config, monkeypatch, tmp_path) -> 
     monkeypatch.setattr(qd.models.sampling.sampler, "runs_compiled", lambda lm: False)  # the loop that runs on a GPU
     config = tiny_config("guidance.scale=3", "data.batch_size=16", "data.micro_batch_size=8")
     assert config.guidance.negative_prompt and config.objective.baseline == "prompt_moving_average"
-    # What the first step and the end of the run do beside is in both.
+    # The difference leaves out what the first step and the end of the run add.
     few, many = (reads_of(config, steps, monkeypatch, tmp_path) for steps in (1, 3))
     assert dict(many - few) == {where: 2 * 2 * count for where, count in A_MICRO_BATCH.items()} | {
         where: 2 * count for where, count in A_STEP.items()
     }
 
 
-def test_a_read_is_noticed(monkeypatch) -> None:
+def test_a_read_is_counted(monkeypatch) -> None:
     values = torch.tensor([1.0, 0.0])
     with monkeypatch.context() as patched, Reads(patched) as reads:
         assert values[0].item() == 1.0
         assert values[values > 0].tolist() == [1.0]
         assert bool(values[0])
-    names = Counter(name.rpartition(" ")[2] for name in reads.found.elements())
+    names = Counter(name.rpartition(" ")[2] for name in reads.counts.elements())
     assert names["aten::_local_scalar_dense"] == 2 and names["tolist"] == 1 and names["aten::index"] == 1

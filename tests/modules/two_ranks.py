@@ -1,6 +1,6 @@
-"""One rank of a data-parallel step on the CPU, as a process of its own: ``two_ranks.py RANK RANKS FOLDER``.
+"""One rank of a data-parallel step on the CPU, as a separate process: ``two_ranks.py RANK RANKS FOLDER``.
 
-Writes ``FOLDER/rank<RANK>.pt``: what this rank saw of each scenario.
+Writes the results of each scenario on this rank to ``FOLDER/rank<RANK>.pt``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHUNKS = {"direct": None, "chunked": 3, "even chunks": 4}
 
 
 class Embedder(nn.Module):
-    """A little model that treats each clip alone."""
+    """A small model that treats each clip separately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Embedder(nn.Module):
 
 
 class Step(nn.Module):
-    """What a training step computes: the loss of the embeddings of all ranks."""
+    """The loss of a training step, over the embeddings of all ranks."""
 
     def __init__(self, chunk_clips: int | None) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Step(nn.Module):
 
 
 def whole_batch() -> tuple[Tensor, Tensor]:
-    """The clips of all ranks, and the recordings that they are of."""
+    """Returns the clips of all ranks and the labels of their recordings."""
     clips = torch.randn(CLIPS, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return clips, torch.arange(CLIPS // 2).repeat_interleave(2)
 
@@ -58,10 +58,10 @@ def gradients_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def data_parallel_step(chunk_clips: int | None, clips: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Loss, gradients after the mean over the ranks, and how many times a parameter was synchronised."""
+    """Returns the loss, the gradients averaged over ranks, and how many times parameters were synchronised."""
     synchronised = []
 
-    def count(state, bucket):  # without annotations: torch compares them with types, and here they are strings
+    def count(state, bucket):  # without annotations, which torch checks and which are strings here
         synchronised.extend(bucket.parameters())
         mean = bucket.buffer() / dist.get_world_size()
         return dist.all_reduce(mean, async_op=True).get_future().then(lambda future: future.value()[0])
@@ -74,7 +74,7 @@ def data_parallel_step(chunk_clips: int | None, clips: Tensor, labels: Tensor) -
 
 
 def unequal_losses(rank: int) -> Tensor:
-    """Gradient of this rank's rows where rank r's loss is (r + 1) · Σ w · rows, with weights w = 0, 1, 2, …"""
+    """Returns the gradient of this rank's rows if rank r has the loss (r + 1) · Σ w · rows, with w = 0, 1, 2, …"""
     rows = torch.full((2, 3), float(rank), requires_grad=True)
     gathered = gather_rows_with_gradient(rows)
     weights = torch.arange(gathered.numel(), dtype=gathered.dtype).view_as(gathered)
@@ -85,10 +85,10 @@ def unequal_losses(rank: int) -> Tensor:
 def main(rank: int, ranks: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=ranks)
     clips, labels = (part.chunk(ranks)[rank] for part in whole_batch())
-    seen: dict[str, Any] = {name: data_parallel_step(chunk, clips, labels) for name, chunk in CHUNKS.items()}
-    seen["unequal"] = unequal_losses(rank)
-    seen["gathered"] = gather_rows(torch.tensor([[rank], [10 + rank]]))
-    torch.save(seen, folder / f"rank{rank}.pt")
+    results: dict[str, Any] = {name: data_parallel_step(chunk, clips, labels) for name, chunk in CHUNKS.items()}
+    results["unequal"] = unequal_losses(rank)
+    results["gathered"] = gather_rows(torch.tensor([[rank], [10 + rank]]))
+    torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 

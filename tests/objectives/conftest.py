@@ -1,4 +1,4 @@
-"""A policy so small that every expectation over its sequences can be written out."""
+"""A policy so small that the tests can enumerate all of its sequences."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class ToyPolicy:
 
     @property
     def sequences(self) -> Tensor:
-        """Every sequence, delayed, pad = vocabulary: (sequences, codebooks, steps)."""
-        places = self.mask.nonzero().tolist()
+        """Every sequence, delayed, with pad = vocabulary: (sequences, codebooks, steps)."""
+        positions = self.mask.nonzero().tolist()
         delayed = []
-        for tokens in itertools.product(range(self.vocabulary), repeat=len(places)):
+        for tokens in itertools.product(range(self.vocabulary), repeat=len(positions)):
             rows = torch.full((self.codebooks, self.steps), self.vocabulary)
-            for (codebook, step), token in zip(places, tokens, strict=True):
+            for (codebook, step), token in zip(positions, tokens, strict=True):
                 rows[codebook, step] = token
             delayed.append(rows)
         return torch.stack(delayed)
 
     def table(self, seed: int) -> Tensor:
-        """Random parameters: one row of logits for each past, codebook and step."""
+        """Returns random parameters: one row of logits for each past, codebook and step."""
         pasts = len(self.sequences)
         shape = (self.steps, self.codebooks, pasts, self.vocabulary)
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
     def logits(self, table: Tensor) -> Tensor:
-        """Logits of every sequence: (sequences, codebooks, steps, vocabulary)."""
+        """Returns the logits of every sequence: (sequences, codebooks, steps, vocabulary)."""
         pasts: dict[tuple, int] = {}
         out = []
         for sequence in self.sequences:
@@ -56,7 +56,7 @@ class ToyPolicy:
         return torch.stack(out).unflatten(0, (-1, self.steps)).transpose(1, 2)
 
     def naive_log_prob(self, table: Tensor, temperature: float) -> Tensor:
-        """log p of every sequence, token by token: (sequences,)."""
+        """Returns log p of every sequence, token by token: (sequences,)."""
         totals = []
         for sequence, logits in zip(self.sequences, self.logits(table), strict=True):
             total = torch.zeros((), dtype=torch.float64)
@@ -67,7 +67,7 @@ class ToyPolicy:
         return torch.stack(totals)
 
     def naive_kl(self, table: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Summed divergence of every sequence, symbol by symbol: (sequences,)."""
+        """Returns the summed divergence of every sequence, symbol by symbol: (sequences,)."""
         totals = []
         for student_logits, teacher_logits in zip(self.logits(table), self.logits(teacher), strict=True):
             total = torch.zeros((), dtype=torch.float64)

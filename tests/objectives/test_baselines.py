@@ -17,7 +17,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def trained(name):
-    """A baseline with a past of five steps."""
+    """Returns a baseline that has seen five steps."""
     baseline = build(name)
     optimizer = torch.optim.SGD(baseline.parameters(), lr=0.1) if list(baseline.parameters()) else None
     for step in range(5):
@@ -31,7 +31,7 @@ def trained(name):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_never_sees_its_own_prompt(name):
+def test_no_baseline_depends_on_the_rewards_of_its_own_prompt(name):
     baseline, rewards, features = trained(name), draw(3, 2, seed=9), draw(3, 4, seed=100)
     before = baseline(rewards, PROMPTS, features)
     assert before.shape == rewards.shape
@@ -47,13 +47,13 @@ def test_never_sees_its_own_prompt(name):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_is_alike_for_all_samples_of_a_prompt(name):
+def test_all_samples_of_a_prompt_have_the_same_baseline(name):
     values = trained(name)(draw(3, 2), PROMPTS, draw(3, 4, seed=100))
     assert torch.equal(values[:, 0], values[:, 1])
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_survives_a_state_dict_round_trip(name, tmp_path):
+def test_state_dict_round_trip(name, tmp_path):
     source, rewards, features = trained(name), draw(3, 2, seed=9), draw(3, 4, seed=100)
     torch.save(source.state_dict(), tmp_path / "state.pt")
     copy = build(name)
@@ -84,17 +84,17 @@ def test_other_prompts_is_the_leave_one_out_mean():
         assert values[prompt, 0].item() == pytest.approx(sum(others) / 4)
 
 
-def test_other_prompts_reaches_the_prompts_of_other_ranks():
-    rewards, elsewhere = draw(1, 2), draw(3, 2, seed=1)
+def test_other_prompts_includes_the_prompts_of_other_ranks():
+    rewards, other_ranks = draw(1, 2), draw(3, 2, seed=1)
 
     def gather(values):
-        return torch.cat([values, elsewhere.mean(1, keepdim=True)])
+        return torch.cat([values, other_ranks.mean(1, keepdim=True)])
 
     values = build("other_prompts")(rewards, ["slow jazz"], gather=gather)
-    torch.testing.assert_close(values, elsewhere.mean().expand(1, 2))
+    torch.testing.assert_close(values, other_ranks.mean().expand(1, 2))
 
 
-def test_other_prompts_refuses_a_lone_prompt_and_names_the_way_out():
+def test_other_prompts_refuses_a_single_prompt_and_names_another_baseline():
     with pytest.raises(ValueError, match="moving_average"):
         build("other_prompts")(draw(1, 2), ["slow jazz"])
 
@@ -108,7 +108,7 @@ def test_moving_average_equals_weights_written_out():
     assert baseline(batches[0], PROMPTS)[0, 0].item() == pytest.approx(expected)
 
 
-def test_prompt_moving_average_learns_each_prompt_and_knows_nothing_of_a_new_one():
+def test_prompt_moving_average_learns_each_prompt_and_gives_a_new_one_the_average():
     baseline = build("prompt_moving_average")
     rewards = torch.tensor([[0.2, 0.2], [0.5, 0.5], [0.8, 0.8]])
     for _ in range(3):
@@ -118,23 +118,23 @@ def test_prompt_moving_average_learns_each_prompt_and_knows_nothing_of_a_new_one
     torch.testing.assert_close(unseen, torch.full((1, 2), 0.5))
 
 
-def test_prompt_moving_average_keeps_the_distance_of_a_prompt_while_all_rewards_drift():
+def test_prompt_moving_average_keeps_the_difference_of_a_prompt_while_all_rewards_drift():
     baseline = build("prompt_moving_average", decay=0.5)
     baseline.update(torch.tensor([[0.4, 0.4], [0.2, 0.2]]), ["slow jazz", "fast techno"])
     for _ in range(30):
         baseline.update(torch.tensor([[0.7, 0.7], [0.5, 0.5]]), ["solo flute", "sad tango"])
     value = baseline(torch.zeros(1, 2), ["slow jazz"])[0, 0].item()
-    assert value == pytest.approx(0.6 + 0.1, abs=1e-5)  # the average now, plus the distance of then
+    assert value == pytest.approx(0.6 + 0.1, abs=1e-5)  # the current average plus the earlier difference
 
 
-def test_prompt_moving_average_takes_a_repeated_prompt_as_one_update():
+def test_prompt_moving_average_counts_a_repeated_prompt_as_one_update():
     baseline = build("prompt_moving_average", decay=0.9)
     baseline.update(torch.tensor([[0.1, 0.3], [0.5, 0.7], [0.9, 0.9]]), ["slow jazz", "slow jazz", "solo flute"])
     assert baseline.prompt_weight.sum().item() == pytest.approx(2 * 0.1)
     assert baseline(torch.zeros(1, 2), ["slow jazz"])[0, 0].item() == pytest.approx(0.4)
 
 
-def test_prompt_moving_average_ends_alike_on_every_rank():
+def test_prompt_moving_average_is_equal_on_all_ranks():
     rewards, prompts = draw(4, 2), ["slow jazz", "fast techno", "solo flute", "slow jazz"]
     alone = build("prompt_moving_average")
     alone.update(rewards, prompts)
@@ -151,11 +151,11 @@ def test_prompt_moving_average_ends_alike_on_every_rank():
             assert torch.equal(rank.state_dict()[name], value)
 
 
-def test_slots_are_a_fixed_function_of_the_text():
+def test_slots_depend_on_the_text_alone():
     assert build("prompt_moving_average")._slots(["slow jazz"]).tolist() == [53013]
 
 
-def test_value_head_learns_the_rewards_and_leaves_the_features_alone():
+def test_value_head_learns_the_rewards_and_does_not_train_the_features():
     baseline, features = build("value_head"), draw(8, 4, seed=1).requires_grad_()
     rewards = (features.detach() @ torch.tensor([0.5, -0.2, 0.1, 0.3]) + 0.2)[:, None].expand(8, 2)
     assert baseline.loss(rewards, features).item() == pytest.approx(rewards[:, 0].square().mean().item())

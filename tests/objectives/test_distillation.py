@@ -39,7 +39,7 @@ def test_kl_equals_a_symbol_by_symbol_sum(policy):
 
 
 def expected_gradient(policy, table, teacher, exact_gradient: bool) -> torch.Tensor:
-    """Mean over all sequences, under their exact probabilities, of the gradient of the loss on that one sequence."""
+    """Returns the mean over all sequences, under their exact probabilities, of the gradient of the loss on each one."""
     table = table.clone().requires_grad_()
     probability = policy.naive_log_prob(table, TEMPERATURE).exp().detach()
     logits, sequences = policy.logits(table), policy.sequences
@@ -53,7 +53,7 @@ def expected_gradient(policy, table, teacher, exact_gradient: bool) -> torch.Ten
     return torch.autograd.grad(total, table)[0]
 
 
-def test_exact_gradient_is_that_of_the_enumerated_objective(policy):
+def test_exact_gradient_equals_that_of_the_enumerated_objective(policy):
     table, teacher = policy.table(0).requires_grad_(), policy.table(1)
     objective = (policy.naive_log_prob(table, TEMPERATURE).exp() * policy.naive_kl(table, teacher, TEMPERATURE)).sum()
     expected = torch.autograd.grad(objective / policy.mask.sum(), table)[0]
@@ -62,16 +62,16 @@ def test_exact_gradient_is_that_of_the_enumerated_objective(policy):
     assert expected.abs().max() > 1e-3
 
 
-def test_default_gradient_is_that_of_the_divergence_at_fixed_prefixes(policy):
+def test_default_gradient_equals_that_of_the_divergence_at_fixed_prefixes(policy):
     table, teacher = policy.table(0).requires_grad_(), policy.table(1)
     probability = policy.naive_log_prob(table, TEMPERATURE).exp()
     kl = policy.naive_kl(table, teacher, TEMPERATURE)
-    dropped, whole = (
+    fixed_prefixes, whole = (
         torch.autograd.grad((weight * kl).sum() / policy.mask.sum(), table, retain_graph=True)[0]
         for weight in (probability.detach(), probability)
     )
     ours = expected_gradient(policy, table.detach(), teacher, exact_gradient=False)
-    torch.testing.assert_close(ours, dropped, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(ours, fixed_prefixes, rtol=1e-9, atol=1e-12)
     assert (ours - whole).abs().max() > 1e-3  # the score-function term is not negligible here
 
 
@@ -88,7 +88,7 @@ def test_kl_is_zero_only_at_the_teacher_and_never_negative(seed, scale, temperat
     assert reverse_kl(student, teacher, MASK, temperature).min() >= -1e-12
 
 
-def test_kl_does_not_see_a_shift_of_the_logits_and_is_not_symmetric():
+def test_kl_is_invariant_to_a_shift_of_the_logits_and_not_symmetric():
     student, teacher = draw(1, 2, 4, 6), draw(1, 2, 4, 6, seed=1)
     forward = reverse_kl(student, teacher, MASK, 1.0)
     torch.testing.assert_close(reverse_kl(student + 5, teacher - 3, MASK, 1.0), forward)
@@ -103,7 +103,7 @@ def test_no_gradient_reaches_the_teacher():
 
 
 @pytest.mark.parametrize("junk", [float("nan"), float("-inf"), float("inf"), -1e30, 1e30])
-def test_masked_positions_reach_neither_value_nor_gradient(junk):
+def test_masked_positions_affect_neither_value_nor_gradient(junk):
     tokens = draw_tokens()
     clean, teacher = draw(2, 2, 4, 5), draw(2, 2, 4, 5, seed=1)
     dirty = clean.masked_fill(~MASK[..., None], junk)
@@ -152,18 +152,18 @@ def test_reward_to_go_equals_a_naive_loop_and_carries_no_graph():
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
-def test_refuses_a_temperature_that_is_no_temperature(temperature):
-    with pytest.raises(ValueError, match="temperature is"):
+def test_invalid_temperatures_are_refused(temperature):
+    with pytest.raises(ValueError, match=f"temperature is {temperature}"):
         reverse_kl(torch.zeros(1, 2, 4, 5), torch.zeros(1, 2, 4, 5), MASK, temperature)
 
 
 @pytest.mark.parametrize("mask", [MASK[:, :3], MASK.long(), MASK.T], ids=["short", "integers", "transposed"])
-def test_refuses_a_mask_of_another_layout(mask):
-    with pytest.raises(ValueError, match="the mask is"):
+def test_masks_of_another_shape_or_type_are_refused(mask):
+    with pytest.raises(ValueError, match="mask is"):
         reverse_kl(torch.zeros(1, 2, 4, 5), torch.zeros(1, 2, 4, 5), mask, 1.0)
 
 
-def test_refuses_logits_of_other_shapes():
+def test_logits_and_tokens_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="teacher logits"):
         reverse_kl(torch.zeros(2, 2, 4, 5), torch.zeros(1, 2, 4, 5), MASK, 1.0)
     with pytest.raises(ValueError, match="tokens are"):
@@ -173,7 +173,7 @@ def test_refuses_logits_of_other_shapes():
 @pytest.mark.parametrize("at_once", [1, 2 * 2 * 4 * 5, 10**6])
 @pytest.mark.parametrize("exact_gradient", [False, True])
 def test_scores_in_chunks_and_their_gradients_equal_the_plain_ones(at_once, exact_gradient):
-    """5 sequences one by one, in chunks of two, and at once; the loss has all its terms, a policy gradient too."""
+    """5 sequences in chunks of one, two and five. The loss includes a policy gradient, so that all terms are tested."""
     shapes = {"hidden": (5, 4, 3), "heads": (2, 3, 5)}
     tokens = torch.randint(5, (5, 2, 4), generator=torch.Generator().manual_seed(3)).masked_fill(~MASK, 5)
     guided, teacher_heads, advantages = draw(5, 4, 3, seed=7), draw(2, 3, 5, seed=8), draw(5, seed=9)
@@ -201,18 +201,18 @@ def test_scores_in_chunks_and_their_gradients_equal_the_plain_ones(at_once, exac
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_chunked_scores_keep_no_logits_for_the_backward_pass():
-    heads, kept = draw(2, 3, 50).requires_grad_(), []
+def test_chunked_scores_store_no_logits_for_the_backward_pass():
+    heads, stored = draw(2, 3, 50).requires_grad_(), []
     hidden, tokens = draw(6, 4, 3).requires_grad_(), torch.zeros(6, 2, 4, dtype=torch.long)
 
     def logits(states):
         return torch.einsum("bsd,qdv->bqsv", states, heads)
 
     def largest(at_once):
-        kept.clear()
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        stored.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: stored.append(x.numel()) or x, lambda x: x):
             score_tokens((hidden, logits), (hidden.detach(), logits), tokens, MASK, 1.0, at_once)
-        return max(kept, default=0)
+        return max(stored, default=0)
 
     assert largest(10**6) >= 6 * 2 * 4 * 50
     assert largest(1) < 2 * 4 * 50

@@ -13,7 +13,7 @@ def draw(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
 
 
 @given(prompts=st.integers(1, 3), samples=st.integers(1, 5), width=st.integers(1, 6), seed=st.integers(0, 1000))
-def test_equals_one_minus_cosine_similarity_pair_by_pair(prompts, samples, width, seed):
+def test_dissimilarity_equals_one_minus_cosine_similarity_pair_by_pair(prompts, samples, width, seed):
     embeddings = draw(prompts, samples, width, seed=seed)
     ours = pairwise_dissimilarity(embeddings)
     for i in range(prompts):
@@ -24,7 +24,7 @@ def test_equals_one_minus_cosine_similarity_pair_by_pair(prompts, samples, width
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(1e-6, 1e6))
-def test_is_symmetric_within_bounds_and_blind_to_length(seed, scale):
+def test_dissimilarity_is_symmetric_bounded_and_independent_of_length(seed, scale):
     embeddings = draw(2, 4, 5, seed=seed, dtype=torch.float32)
     ours = pairwise_dissimilarity(embeddings)
     assert torch.equal(ours, ours.mT)
@@ -34,7 +34,7 @@ def test_is_symmetric_within_bounds_and_blind_to_length(seed, scale):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_identical_audio_has_reward_exactly_zero(dtype):
+def test_identical_embeddings_have_reward_exactly_zero(dtype):
     embeddings = draw(3, 1, 192).to(dtype).expand(3, 4, 192)
     assert torch.equal(diversity_reward(pairwise_dissimilarity(embeddings)).double(), torch.zeros(3).double())
 
@@ -50,7 +50,7 @@ def test_zero_vectors_stay_finite_with_finite_gradients(silent):
     assert embeddings.grad.isfinite().all()
     assert (embeddings.grad[:, silent] == 0).all()
     for j in range(3):
-        if j in silent:  # silence beside silence is no diversity
+        if j in silent:  # two zero vectors have distance 0
             torch.testing.assert_close(dissimilarity[:, 0, j], torch.zeros(2).double())
         else:
             torch.testing.assert_close(dissimilarity[:, 0, j], torch.full((2,), 0.5).double())
@@ -66,7 +66,7 @@ def test_gradient_is_that_of_the_cosine():
 
 @pytest.mark.parametrize("samples", [2, 3, 4])
 def test_reward_is_the_mean_over_ordered_pairs_without_the_diagonal(samples):
-    dissimilarity = draw(3, samples, samples)  # neither symmetric nor of zero diagonal
+    dissimilarity = draw(3, samples, samples)  # neither symmetric nor zero on the diagonal
     ours, partners = diversity_reward(dissimilarity), partner_mean(dissimilarity)
     for i in range(3):
         pairs = [(j, k) for j in range(samples) for k in range(samples) if j != k]

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize("module", ["bradley_terry", "distillation", "diversity", "guidance"])
-def test_examples_are_true(module):
+def test_docstring_examples_run(module):
     results = doctest.testmod(importlib.import_module(f"qd.objectives.{module}"))
     assert results.attempted > 0
     assert results.failed == 0

@@ -23,7 +23,7 @@ def test_scale_zero_is_the_negative_model():
 
 
 @given(scale=st.floats(-10, 10), seed=st.integers(0, 1000))
-def test_equals_equation_1_entry_by_entry(scale, seed):
+def test_guidance_equals_equation_1_entry_by_entry(scale, seed):
     conditional, negative = draw(6, seed=seed), draw(6, seed=seed + 1)
     expected = [scale * c + (1 - scale) * n for c, n in zip(conditional.tolist(), negative.tolist(), strict=True)]
     assert apply_guidance(conditional, negative, scale).tolist() == pytest.approx(expected, abs=1e-12)
@@ -54,11 +54,11 @@ def test_a_head_with_bias_commutes_too_because_the_weights_sum_to_one():
 
 
 def test_refuses_shapes_that_would_broadcast():
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\(1, 3\).*one negative row"):
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(1, 3\)"):
         apply_guidance(torch.zeros(2, 3), torch.zeros(1, 3), 3.0)
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])
 def test_refuses_a_scale_that_is_not_finite(scale):
-    with pytest.raises(ValueError, match="guidance scale"):
+    with pytest.raises(ValueError, match=f"scale is {scale}"):
         apply_guidance(torch.zeros(3), torch.zeros(3), scale)

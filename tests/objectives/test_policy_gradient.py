@@ -21,7 +21,7 @@ def policy(toy):
 
 @pytest.fixture
 def embeddings(policy):
-    """What each sequence would sound like: (sequences, width)."""
+    """An embedding for each sequence: (sequences, width)."""
     shape = (len(policy.sequences), 3)
     return torch.randn(shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
@@ -31,7 +31,7 @@ def sequence_log_probs(policy, table):
 
 
 def expected_gradient(policy, table, embeddings, estimator, samples):
-    """Mean over all tuples of sequences, under their exact probabilities, of the policy gradient."""
+    """Returns the mean over all tuples of sequences, under their exact probabilities, of the policy gradient."""
     table = table.clone().requires_grad_()
     log_probs = sequence_log_probs(policy, table)
     probability = policy.naive_log_prob(table, TEMPERATURE).exp().detach()
@@ -44,14 +44,14 @@ def expected_gradient(policy, table, embeddings, estimator, samples):
 
 
 def enumerated_diversity(policy, table, embeddings):
-    """D of Eq. 3, with its graph."""
+    """Returns D of Eq. 3, with its graph."""
     probability = policy.naive_log_prob(table, TEMPERATURE).exp()
     cosine = torch.cosine_similarity(embeddings[:, None], embeddings[None, :], dim=-1)
     return (probability[:, None] * probability[None, :] * (1 - cosine)).sum()
 
 
 def enumerated_group_reward(policy, table, embeddings, samples):
-    """E[r_D(y_1, …, y_N)] with its graph, each tuple's Eq. 7 written out."""
+    """Returns E[r_D(y_1, …, y_N)] with its graph, with Eq. 7 written out for each tuple."""
     probability = policy.naive_log_prob(table, TEMPERATURE).exp()
     cosine = torch.cosine_similarity(embeddings[:, None], embeddings[None, :], dim=-1)
     total = torch.zeros((), dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_pairs_is_unbiased_for_half_the_diversitys_gradient(policy, embeddings, 
     assert expected.abs().max() > 1e-3
 
 
-def test_estimators_agree_at_two_samples_and_part_beyond(policy, embeddings):
+def test_estimators_agree_at_two_samples_and_differ_beyond(policy, embeddings):
     def both(samples):
         groups = embeddings[:samples][None]
         return [sample_rewards(pairwise_dissimilarity(groups), estimator) for estimator in ESTIMATORS]
@@ -93,8 +93,8 @@ def test_estimators_agree_at_two_samples_and_part_beyond(policy, embeddings):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_placebo_is_noise_without_signal(policy, embeddings, estimator):
-    """Over all groups of two prompts: no gradient in the mean, and no less of it in the mean square."""
+def test_shuffled_advantages_give_noise_without_signal(policy, embeddings, estimator):
+    """Over all groups of two prompts, the gradient is 0 in the mean and no smaller in the mean square."""
     tables = torch.stack([policy.table(0), policy.table(0)]).requires_grad_()
     log_probs = torch.stack([sequence_log_probs(policy, table) for table in tables])
     probability = policy.naive_log_prob(tables[0], TEMPERATURE).exp().detach()
@@ -112,7 +112,7 @@ def test_a_placebo_is_noise_without_signal(policy, embeddings, estimator):
         squares.append(square)
     assert means[0] < 1e-12 < 1e-3 < means[1]
     assert squares[0] > squares[1]
-    with pytest.raises(ValueError, match="of one prompt"):
+    with pytest.raises(ValueError, match="1 prompt.*2"):
         shuffle_advantages(torch.zeros(1, 4))
 
 
@@ -125,9 +125,8 @@ def test_other_prompts_baseline_leaves_the_gradient_unbiased(policy, embeddings,
     total = torch.zeros((), dtype=torch.float64)
     for group in itertools.product(range(len(embeddings)), repeat=4):
         rows, prompts = torch.tensor(group).view(2, 2), torch.arange(2)[:, None]
-        # The second prompt's reward is of another size, so that a baseline that leaked would show.
-        sounds = embeddings[rows]
-        dissimilarity = pairwise_dissimilarity(sounds) * torch.tensor([1.0, 3.0])[:, None, None]
+        # The reward of the second prompt is larger, so that a baseline that depended on its own prompt would show.
+        dissimilarity = pairwise_dissimilarity(embeddings[rows]) * torch.tensor([1.0, 3.0])[:, None, None]
         rewards = sample_rewards(dissimilarity, estimator)
         advantages = rewards - baseline(rewards, ["a", "b"])
         total = total + probability[prompts, rows].prod() * policy_gradient_objective(
@@ -142,13 +141,13 @@ def test_other_prompts_baseline_leaves_the_gradient_unbiased(policy, embeddings,
 
 
 @pytest.mark.parametrize(("estimator", "samples"), CASES)
-def test_rewards_have_a_row_for_each_prompt_and_carry_to_the_mean(estimator, samples):
+def test_rewards_have_one_row_for_each_prompt(estimator, samples):
     embeddings = torch.randn(3, samples, 5, generator=torch.Generator().manual_seed(0))
     rewards = sample_rewards(pairwise_dissimilarity(embeddings), estimator)
     assert rewards.shape == (3, samples)
 
 
-def test_surrogate_is_the_mean_product_and_takes_no_gradient_through_the_advantage():
+def test_policy_gradient_objective_is_the_mean_product_without_gradient_through_the_advantages():
     log_probs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]], requires_grad=True)
     advantages = torch.tensor([[0.5, -0.5], [1.0, 2.0]], requires_grad=True)
     value = policy_gradient_objective(log_probs, advantages)

@@ -27,18 +27,18 @@ def test_equals_the_formula_on_librosas_spectrograms():
     assert actual.item() == pytest.approx(np.mean(scales), rel=1e-4)
 
 
-def test_full_scale_sine_has_magnitude_one():
+def test_a_full_scale_sine_has_magnitude_one():
     time = torch.arange(8000) / 16_000
     spectrogram = magnitude_spectrogram(torch.sin(2 * np.pi * 1000 * time)[None], 512)
     assert spectrogram[0, 32, 10].item() == pytest.approx(1.0, abs=1e-3)  # 1000 Hz is bin 32 of 512 at 16 kHz
 
 
-def test_zero_at_equality_and_positive_otherwise():
+def test_the_loss_is_zero_at_equality_and_positive_otherwise():
     assert multi_scale_spectral_loss(noise(0), noise(0)).item() == 0.0
     assert multi_scale_spectral_loss(noise(0), noise(1)).item() > 0.1
 
 
-def test_phase_does_not_count():
+def test_the_loss_ignores_the_phase():
     torch.testing.assert_close(multi_scale_spectral_loss(-noise(0), noise(0)).item(), 0.0, atol=1e-5, rtol=0)
 
 
@@ -58,7 +58,7 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(under_autocast, multi_scale_spectral_loss(noise(0), noise(1)))
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"\(2, 4000\).*\(2, 3999\)"):
         multi_scale_spectral_loss(noise(0), noise(0)[:, :3999])
     with pytest.raises(ValueError, match="1024 samples.*more than 1024"):

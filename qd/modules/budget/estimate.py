@@ -1,4 +1,4 @@
-"""What a training run will need, from one micro-batch of it, really made; of shared-out weights by formula."""
+"""Time, memory and disk space that a training run needs, measured on one micro-batch or, under FSDP, by formula."""
 
 from __future__ import annotations
 
@@ -21,10 +21,18 @@ from qd.runs.disk import FLOAT32_BYTES, disk_needed, held_bytes
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of a run, or of what is left of it: its processes, seconds an optimiser step and in all, bytes of each
-    device's memory, of the disk; its optimiser steps, and how many of them are done.
+    """What a run needs, or what the rest of a resumed run needs.
 
-    What the processes send each other is not in the time. Where the time is None, the memory is by formula.
+    The time does not include communication between processes. If ``step_seconds`` is None, the memory is by formula.
+
+    Attributes:
+        ranks: Number of processes.
+        step_seconds: Seconds of an optimiser step; None if not measured.
+        seconds: Seconds of all steps and measurements that are left; None if not measured.
+        memory: Bytes of memory on each device.
+        disk: Bytes of disk space.
+        steps: Optimiser steps of the whole run.
+        done: Optimiser steps that are done.
     """
 
     ranks: int
@@ -36,7 +44,7 @@ class Estimate:
     done: int = 0
 
     def __str__(self) -> str:
-        time, formula = "not measured: one process would have to hold what trainer.strategy=fsdp shares out", ""
+        time, formula = "not measured: with trainer.strategy=fsdp the model may not fit into one process", ""
         if self.step_seconds is None:
             formula = " at least, by formula"
         else:
@@ -52,12 +60,12 @@ class Estimate:
 
 
 def disk_bytes(module: DiversityDistillation, config: TrainConfig) -> int:
-    """Bytes that the run writes at most."""
+    """Returns the largest number of bytes that the run has on disk at once."""
     trained = _trained(module)
     settings = config.trainer
     folders = -(-settings.max_steps // settings.save_weights_every)
-    kept = min(folders, settings.keep_weights) if settings.keep_weights else folders
-    return disk_needed(trained, _count(module.music) - trained, kept)
+    saved = min(folders, settings.keep_weights) if settings.keep_weights else folders
+    return disk_needed(trained, _count(module.music) - trained, saved)
 
 
 def estimate(
@@ -68,13 +76,18 @@ def estimate(
     run: Path | None = None,
     done: int = 0,
 ) -> Estimate:
-    """Makes two micro-batches, forward and backward, on the device, and times the second: the first warms up.
+    """Estimates what a run needs: runs two micro-batches on the device and times the second; the first is a warm-up.
 
-    The module keeps no trace of them. The time of a measured point is taken from that of the rollout, row for row.
-    A run that shares its weights out is not tried: the whole of it may not fit on one device.
+    Afterwards the module is as before. The time of a measured point follows from the time of the rollout, row by row.
+    A run under FSDP is not measured, because its model may not fit on one device.
 
     Args:
-        run: the folder of a run that goes on; what it holds is not needed again. done: its optimiser steps.
+        module: The module of the run.
+        config: The configuration of the run.
+        accumulation: Micro-batches of an optimiser step on each rank.
+        device: Device of the run.
+        run: Folder of a run to resume. Its files already have their disk space.
+        done: Optimiser steps that the run to resume has done.
     """
     steps = config.trainer.max_steps
     disk = max(0, disk_bytes(module, config) - held_bytes(run))
@@ -82,22 +95,22 @@ def estimate(
         memory = sum(needed_bytes(run_size(module, config)).values())
         return Estimate(config.trainer.ranks, None, None, memory, disk, steps, done)
     module.to(device)
-    # This is one process: a baseline that looks at the prompts of other ranks would find none.
+    # The estimate runs in one process, where a baseline that uses the prompts of other ranks may have none.
     baseline, module.baseline = module.baseline, Baseline()
     prompts = config.data.micro_batch_size // config.rollout.samples_per_prompt
     batch = PromptBatch(["a piece of music with a steady beat"] * prompts, list(range(prompts)))
     for _ in range(2):
-        module.forget()
+        module.reset_records()
         start = module.record.now(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
             loss = module.training_step(batch, 0)
         loss.backward()
     took, stages = module.record.now(device) - start, module.record.seconds
-    # As the first of a run, this micro-batch has measured what one step in DIAGNOSTICS_EVERY does.
+    # This micro-batch includes the diagnostics, which only one step in DIAGNOSTICS_EVERY has.
     step_seconds = (took - stages["diagnostics"] * (1 - 1 / DIAGNOSTICS_EVERY)) * accumulation
     rollout_seconds = stages["rollout"] / config.data.micro_batch_size
     module.zero_grad(set_to_none=True)
-    module.forget()
+    module.reset_records()
     module.baseline = baseline
     rows = config.evaluation.protocol_for(config.rollout.seconds).rows(config.trainer.ranks)
     seconds = (steps - done) * step_seconds + _rollouts(steps, config.evaluation.every, done) * rows * rollout_seconds
@@ -106,7 +119,10 @@ def estimate(
 
 
 def _rollouts(steps: int, every: int, done: int) -> int:
-    """Of the prompts that are measured: one a point, and once for all the base model's, of one and of two passes."""
+    """Returns the number of rollouts of the evaluation prompts that are left.
+
+    There is one for each point. A new run also needs two for the base model, one with one pass and one with two.
+    """
     points = -(-steps // every) - done // every if done < steps else 0
     return points if done else points + 3
 
@@ -122,5 +138,5 @@ def _count(module: torch.nn.Module) -> int:
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB, on macOS in bytes
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

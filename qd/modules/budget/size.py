@@ -1,4 +1,4 @@
-"""The numbers that the memory and the time of a run follow from."""
+"""The numbers from which the memory and the time of a run follow."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSize:
-    """The numbers that the memory and time of a training run, or of sampling alone, follow from.
+    """The numbers from which the memory and the time of a training run, or of sampling alone, follow.
 
     Attributes:
-        layers, width: of the decoder.
-        codebooks, vocabulary: Q and V of the codes.
-        student: weights of the language model, all in float32; of LoRA, with the adapters.
-        rows: sequences B of a micro-batch. steps: delayed decoding steps S of each.
-        trained: those weights of the whole run that get a gradient.
-        adapted: weights that a LoRA's adapters are merged into for each rollout; 0 is no LoRA.
-        teacher_bytes: 0 where the frozen base is the teacher itself.
-        frozen_bytes: of text encoder, codec and embedder.
-        precision: of the products, as ``trainer.precision`` names it; ``bf16-true`` where all is stored in 16 bits.
-        shards: ranks that share the weights out among them (FSDP); 1 where each has all.
-        checkpointing: whether activations are computed again instead of being kept.
-        measured: sequences that a measurement samples at once.
-        guided: whether the teacher is measured with guidance too, which decodes a negative row beside each.
+        layers: Layers of the decoder.
+        width: Width of the decoder.
+        codebooks: Codebooks Q of the codes.
+        vocabulary: Vocabulary V of a codebook.
+        student: Weights of the language model, with adapters if there are any; all in float32.
+        rows: Sequences B of a micro-batch.
+        steps: Delayed decoding steps S of a sequence.
+        trained: Weights with a gradient, in the whole run.
+        adapted: Weights that LoRA adapters are merged into for each rollout; 0 without LoRA.
+        teacher_bytes: Bytes of the teacher; 0 where the frozen base is the teacher.
+        frozen_bytes: Bytes of text encoder, codec and embedder.
+        precision: Precision of matrix products, as in ``trainer.precision``; ``bf16-true`` if all weights have 16 bits.
+        shards: Ranks that share the weights under FSDP; 1 if each rank has all of them.
+        checkpointing: Whether activations are recomputed instead of stored.
+        measured: Sequences that a measurement samples at once.
+        guided: Whether the teacher is also measured with guidance, which decodes a negative row for each sequence.
     """
 
     layers: int
@@ -56,26 +59,27 @@ class RunSize:
 
     @property
     def product_bytes(self) -> int:
-        """Of a number in a product of matrices."""
+        """Bytes of a number in a matrix product."""
         return 2 if self.precision in ("bf16-mixed", "bf16-true") else 4
 
     @property
     def teacher_number_bytes(self) -> int:
-        """Of one of the teacher's weights, and of what it caches; the base of a LoRA is float32."""
+        """Bytes of one of the teacher's weights and cached values. The base of a LoRA is float32."""
         return self.teacher_bytes // self.student or 4
 
     @property
     def head_weights(self) -> int:
+        """Weights of the output heads."""
         return self.codebooks * self.vocabulary * self.width
 
     @property
     def matrix_weights(self) -> int:
-        """Of the student, without the embeddings of its tokens (V and the pad)."""
+        """Weights of the student without its token embeddings, which have V tokens and the pad."""
         return self.student - self.codebooks * (self.vocabulary + 1) * self.width
 
 
 def run_size(module: DiversityDistillation, config: TrainConfig) -> RunSize:
-    """Of a run whose module is built, its weights not yet shared out."""
+    """Returns the size of a run whose module is built but not yet sharded."""
     lm = module.music.lm
     policy = stored_bytes(lm.parameters())
     both = stored_bytes([*lm.parameters(), *module.teacher.parameters()])
@@ -96,7 +100,7 @@ def run_size(module: DiversityDistillation, config: TrainConfig) -> RunSize:
 
 
 def sampling_size(music: MusicGen, rows: int, seconds: float, guided: bool) -> RunSize:
-    """Of a batch of ``rows`` clips, each of ``seconds``; guidance decodes a negative row beside each."""
+    """Returns the size of a batch of ``rows`` clips of ``seconds`` each. Guidance adds a negative row for each clip."""
     lm, decoder = music.lm, music.lm.decoder.config
     return RunSize(
         layers=decoder.num_hidden_layers,
@@ -111,5 +115,5 @@ def sampling_size(music: MusicGen, rows: int, seconds: float, guided: bool) -> R
 
 
 def stored_bytes(weights: Iterable[nn.Parameter]) -> int:
-    """Of the weights; what two modules share counts once."""
+    """Returns the bytes of the weights. Weights that two modules share count once."""
     return sum(p.numel() * p.element_size() for p in {id(p): p for p in weights}.values())

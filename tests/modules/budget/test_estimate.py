@@ -1,4 +1,4 @@
-"""What a run will need, by a clock that only the test advances."""
+"""Estimated time, memory and disk space of a run, with a clock that only the test advances."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from qd.objectives.baselines import Baseline
 from qd.runs.step_record import StepRecord
 
 
-def test_what_one_step_in_fifty_measures_counts_a_fiftieth(
+def test_the_diagnostics_of_one_step_in_fifty_count_a_fiftieth(
     tiny_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, every = [0.0], distillation.DIAGNOSTICS_EVERY
 
-    def lasting(seconds: float, result: Callable) -> Callable:
+    def advancing(seconds: float, result: Callable) -> Callable:
         def run(*arguments: object) -> object:
             clock[0] += seconds
             return result(*arguments)
@@ -37,18 +37,18 @@ def test_what_one_step_in_fifty_measures_counts_a_fiftieth(
         MusicGen.load(config.model.name), load_embedder(config.reward.embedder), Baseline(), config
     )
     monkeypatch.setattr(StepRecord, "now", lambda record, device: clock[0])
-    monkeypatch.setattr(distillation, "compare_gradients", lasting(1.0 * every, distillation.compare_gradients))
-    monkeypatch.setattr(module, "decode", lasting(3.0, module.decode))
-    found = estimate(module, config, accumulation=3, device=torch.device("cpu"))
-    assert found.step_seconds == pytest.approx(3 * (3.0 + 1.0))
-    assert found.seconds == pytest.approx(100 * found.step_seconds)  # nothing of it is the rollout's
-    assert "left" not in str(found)
+    monkeypatch.setattr(distillation, "compare_gradients", advancing(1.0 * every, distillation.compare_gradients))
+    monkeypatch.setattr(module, "decode", advancing(3.0, module.decode))
+    needs = estimate(module, config, accumulation=3, device=torch.device("cpu"))
+    assert needs.step_seconds == pytest.approx(3 * (3.0 + 1.0))
+    assert needs.seconds == pytest.approx(100 * needs.step_seconds)  # the rollout takes no time here
+    assert "left" not in str(needs)
 
 
-def test_of_a_run_that_goes_on_what_is_left_counts(
+def test_the_estimate_of_a_resumed_run_counts_the_rest_alone(
     tiny_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Steps, the points after them, and room on the disk."""
+    """The rest is steps, the points after them, and disk space."""
     clock = [0.0]
     config = tiny_config("trainer.max_steps=100", "evaluation.every=30")
     module = distillation.DiversityDistillation(
@@ -56,36 +56,36 @@ def test_of_a_run_that_goes_on_what_is_left_counts(
     )
     sample = Sampler.sample
 
-    def lasting(*arguments: object, **options: object) -> object:
-        clock[0] += config.data.micro_batch_size  # a second a sequence
+    def sample_slowly(*arguments: object, **options: object) -> object:
+        clock[0] += config.data.micro_batch_size  # one second for each sequence
         return sample(*arguments, **options)
 
     monkeypatch.setattr(StepRecord, "now", lambda record, device: clock[0])
-    monkeypatch.setattr(Sampler, "sample", lasting)
+    monkeypatch.setattr(Sampler, "sample", sample_slowly)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.ckpt").write_bytes(bytes(5000))
     cpu, point = torch.device("cpu"), config.evaluation.protocol_for(config.rollout.seconds).rows(1)
     whole = estimate(module, config, 1, cpu)
-    assert whole.seconds == pytest.approx(100 * whole.step_seconds + (3 + 4) * point)  # of steps 30, 60, 90, 100
+    assert whole.seconds == pytest.approx(100 * whole.step_seconds + (3 + 4) * point)  # at steps 30, 60, 90, 100
     rest = estimate(module, config, 1, cpu, tmp_path / "run", done=60)
-    assert rest.seconds == pytest.approx(40 * rest.step_seconds + 2 * point)  # those of 90 and 100
+    assert rest.seconds == pytest.approx(40 * rest.step_seconds + 2 * point)  # at steps 90 and 100
     assert whole.disk - rest.disk == 5000
     assert str(rest).startswith("steps: 40 of 100 left\n")
     assert estimate(module, config, 1, cpu, tmp_path / "run", done=100).seconds == 0
 
 
-def test_a_run_that_shares_its_weights_out_is_told_by_formula(
+def test_a_run_under_fsdp_is_estimated_by_formula(
     tiny_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its whole is put on no device, where it may not fit."""
+    """The whole model is not put on any device, where it may not fit."""
     config = tiny_config("trainer.strategy=fsdp", "trainer.devices=2", "data.batch_size=32")
     module = distillation.DiversityDistillation(
         MusicGen.load(config.model.name), load_embedder(config.reward.embedder), Baseline(), config
     )
     monkeypatch.setattr(module, "to", None)
     monkeypatch.setattr(module, "training_step", None)
-    found = estimate(module, config, accumulation=1, device=torch.device("cpu"))
-    assert found.memory == sum(needed_bytes(run_size(module, config)).values())
-    told = str(found).splitlines()
-    assert told[1] == "time: not measured: one process would have to hold what trainer.strategy=fsdp shares out"
-    assert told[2] == f"memory: {found.memory / GIB:.1f} GiB a rank at least, by formula"
+    needs = estimate(module, config, accumulation=1, device=torch.device("cpu"))
+    assert needs.memory == sum(needed_bytes(run_size(module, config)).values())
+    lines = str(needs).splitlines()
+    assert "not measured" in lines[1] and "trainer.strategy=fsdp" in lines[1]
+    assert f"{needs.memory / GIB:.1f} GiB a rank" in lines[2] and "by formula" in lines[2]
