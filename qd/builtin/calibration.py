@@ -1,8 +1,8 @@
-"""The scorers' fixed affine scale, set once on real held-out clips before any model is measured with them.
+"""Sets the fixed affine scale of the scorers on real held-out clips, before they measure any model.
 
-On the clips of the split "calibration", half of them through the codec, each scored with its own description, both
-scores get mean 0; preference gets standard deviation 1 and adherence 1/5, so that the two terms of
-5 · adherence + preference vary alike (Section 3.1 chooses its weight of 5 for the same reason).
+On the clips of the split "calibration" (half of them through the codec, each with its own description), both scores get
+mean 0; preference gets standard deviation 1 and adherence 1/5, so that both terms of 5 · adherence + preference vary
+equally (Section 3.1 chooses the weight 5 for the same reason).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def calibrate(scorer: AdherenceScorer | PreferenceScorer, bank: ClipBank) -> dic
 
 
 def scores(scorer: AdherenceScorer | PreferenceScorer, bank: ClipBank) -> Tensor:
-    """Each clip's score ``(clips,)`` with its own description."""
+    """Scores each clip with its own description, ``(clips,)``."""
     texts = [label["description"] for label in bank.labels]
     batches = [slice(first, first + _BATCH) for first in range(0, len(bank), _BATCH)]
     return torch.cat([scorer(bank.audio(rows), world.SAMPLE_RATE, texts[rows]) for rows in batches])

@@ -1,4 +1,4 @@
-"""Training sequences in memory, and the batch of every step as a pure function of the seed and the step."""
+"""Training sequences in memory; the batch of a step is a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-_ORDER, _DROP = 0, 1  # streams of random numbers of one seed
+_ORDER, _DROP = 0, 1  # separate random streams of one seed
 
 
 class Batch(NamedTuple):
     """Sequences of one step.
 
     Attributes:
-        codes: (batch, codebooks, frames) long.
-        ids: caption tokens (batch, length) long, padded behind.
-        mask: (batch, length) bool, True at caption tokens; a row that is False everywhere is the null condition.
+        codes: Codes (batch, codebooks, frames) long.
+        ids: Caption tokens (batch, length) long, padded on the right.
+        mask: (batch, length) bool, True at caption tokens; a row without any True is the null condition.
     """
 
     codes: Tensor
@@ -32,12 +32,12 @@ class CaptionedCodes:
     """Codes with their captions, tokenised once.
 
     Args:
-        codes: (clips, codebooks, frames) integers.
-        captions: one for each clip.
-        tokenizer: of the text encoder.
+        codes: Codes (clips, codebooks, frames), integers.
+        captions: One caption for each clip.
+        tokenizer: Tokenizer of the text encoder.
 
     Raises:
-        ValueError: if there is not one caption for each clip.
+        ValueError: The numbers of clips and captions differ.
     """
 
     def __init__(self, codes: Tensor, captions: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -52,7 +52,7 @@ class CaptionedCodes:
         return len(self.codes)
 
     def take(self, rows: Tensor | Sequence[int]) -> Batch:
-        """The clips of these indices with their captions, padded to the longest of them."""
+        """Returns the clips at these indices with their captions, padded to the longest caption."""
         rows = torch.as_tensor(rows)
         lengths = self.lengths[rows]
         longest = int(lengths.max())
@@ -60,28 +60,30 @@ class CaptionedCodes:
         return Batch(self.codes[rows].long(), self.ids[rows, :longest].long(), mask)
 
     def training_batch(self, step: int, *, size: int, condition_dropout: float, seed: int) -> Batch:
-        """Batch of step ``step`` (0-based): each epoch goes through the clips once, in an order of its own.
+        """Returns the batch of a step (0-based); each epoch visits every clip once, in a new order.
 
-        Every caption is dropped (null condition) with probability ``condition_dropout``, drawn for each row and step.
+        Each caption is dropped (null condition) with probability ``condition_dropout``, drawn for each row and step.
 
         Raises:
-            ValueError: if there are fewer clips than a batch holds.
+            ValueError: There are fewer clips than ``size``.
         """
         if size > len(self):
-            raise ValueError(f"{len(self)} clips are fewer than base.batch_size {size}: raise tokens.clips or lower it")
+            raise ValueError(
+                f"{len(self)} clips are fewer than base.batch_size={size}: raise tokens.clips or lower base.batch_size"
+            )
         epoch, position = divmod(step, len(self) // size)
         batch = self.take(_order(seed, epoch, len(self))[position * size : (position + 1) * size])
-        kept = np.random.default_rng((seed, _DROP, step)).random(size) >= condition_dropout
-        return batch._replace(mask=batch.mask & torch.from_numpy(kept)[:, None])
+        with_caption = np.random.default_rng((seed, _DROP, step)).random(size) >= condition_dropout
+        return batch._replace(mask=batch.mask & torch.from_numpy(with_caption)[:, None])
 
 
 def without_captions(batch: Batch) -> Batch:
-    """The same sequences under the null condition."""
+    """Returns the same sequences under the null condition."""
     return batch._replace(mask=torch.zeros_like(batch.mask))
 
 
 def with_wrong_captions(batch: Batch) -> Batch:
-    """The same sequences, each with the caption of the row before it."""
+    """Returns the same sequences, each with the caption of the previous row."""
     return batch._replace(ids=batch.ids.roll(1, dims=0), mask=batch.mask.roll(1, dims=0))
 
 

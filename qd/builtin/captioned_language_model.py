@@ -1,4 +1,4 @@
-"""What the base stage trains: the decoder over delayed codes together with its text encoder, and how it is measured."""
+"""The model of the base stage, a decoder over delayed codes with its text encoder, and its held-out losses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelSize:
 
 
 class CaptionedLanguageModel(nn.Module):
-    """Decoder and text encoder, both trained: captions and codes in, cross entropy out."""
+    """Decoder and text encoder, both trained; computes the cross entropy of codes given captions."""
 
     def __init__(self, size: ModelSize, vocabulary: int, codebooks: int, codebook_size: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class CaptionedLanguageModel(nn.Module):
         self.text_encoder = T5EncoderModel(_text_config(size, vocabulary))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Mean cross entropy (codebooks,) in nats a token over the delayed codes; padding of the delay is left out."""
+        """Mean cross entropy (codebooks,) in nats per token over the delayed codes, without padding."""
         delayed, mask = delay(batch.codes, self.lm.pad)
         logits = self.lm.logits(delayed, self.condition(batch))
         losses = F.cross_entropy(
@@ -49,18 +49,18 @@ class CaptionedLanguageModel(nn.Module):
         return losses.view(delayed.shape).sum(dim=(0, 2)) / (len(delayed) * mask.sum(dim=1))
 
     def condition(self, batch: Batch) -> Condition:
-        """Text states of the captions; a row whose mask is False everywhere becomes the null condition, zeros."""
+        """Encodes the captions; a row without any True in its mask becomes the null condition, zeros."""
         states = self.text_encoder(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
         return Condition(states.masked_fill(~batch.mask[..., None], 0.0), batch.mask)
 
 
 @torch.no_grad()
 def held_out_losses(model: CaptionedLanguageModel, batches: Iterable[Batch]) -> dict[str, float]:
-    """Cross entropy in nats a token with the right, without any, and with wrong captions.
+    """Cross entropy in nats per token with correct captions, without captions, and with wrong captions.
 
     Returns:
-        ``loss``, ``loss_without_caption``, ``loss_wrong_caption``; ``loss_codebook_<q>`` with the right captions; and
-        ``caption_gain``, wrong minus right: 0 for a model that does not read.
+        ``loss``, ``loss_without_caption``, ``loss_wrong_caption``; ``loss_codebook_<q>`` with correct captions; and
+        ``caption_gain``, wrong minus correct: 0 for a model that ignores captions.
     """
     device = next(model.parameters()).device
     totals, clips = torch.zeros(3, model.lm.codebooks), 0
@@ -69,12 +69,12 @@ def held_out_losses(model: CaptionedLanguageModel, batches: Iterable[Batch]) -> 
         variants = (batch, without_captions(batch), with_wrong_captions(batch))
         totals += torch.stack([model(variant) for variant in variants]).cpu() * len(batch.codes)
         clips += len(batch.codes)
-    right, without, wrong = (totals / clips).mean(dim=1).tolist()
+    correct, without, wrong = (totals / clips).mean(dim=1).tolist()
     losses = {
-        "loss": right,
+        "loss": correct,
         "loss_without_caption": without,
         "loss_wrong_caption": wrong,
-        "caption_gain": wrong - right,
+        "caption_gain": wrong - correct,
     }
     return losses | {f"loss_codebook_{q}": value for q, value in enumerate((totals[0] / clips).tolist())}
 

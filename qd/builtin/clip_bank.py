@@ -1,4 +1,4 @@
-"""Clips for the scorers, rendered once and kept on disk: every other one as the codec utters it."""
+"""Clips for the scorers, rendered once and stored on disk; every second clip passes through the codec."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from qd.models.codecs.codec import FrameCodec
 from qd.modules.embedder import CodecRoundTrip
 
 FULL_SCALE = 32_767
-_CHUNK = 32  # clips that pass through the codec at once
+_CHUNK = 32  # clips per pass through the codec
 
 Label = Callable[[world.Clip], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class ClipBank:
-    """Audio and labels of clips; clips of odd number went through the codec.
+    """Audio and labels of clips; clips with an odd number passed through the codec.
 
     Attributes:
-        pcm: int16 ``(clips, samples)``, mapped from disk.
-        labels: one JSON object a clip.
+        pcm: Samples, int16 ``(clips, samples)``, memory-mapped.
+        labels: One JSON object per clip.
     """
 
     pcm: np.ndarray
@@ -43,17 +43,17 @@ class ClipBank:
         return len(self.labels)
 
     def audio(self, rows: np.ndarray | slice | int) -> torch.Tensor:
-        """Float32 in [−1, 1]."""
+        """Returns the audio of clips, float32 in [−1, 1]."""
         return torch.from_numpy(self.pcm[rows].astype(np.float32)) / FULL_SCALE
 
     @property
     def halves(self) -> dict[str, np.ndarray]:
-        """Numbers of the clips by how they are heard: ``"raw"`` and ``"codec"``."""
+        """Numbers of the clips by processing: ``"raw"`` and ``"codec"``."""
         return {"raw": np.arange(0, len(self), 2), "codec": np.arange(1, len(self), 2)}
 
 
 def shuffled_example(index: int, bank: ClipBank, seed: int) -> Example:
-    """Item ``index`` of an endless stream that passes through the bank in a new order each time."""
+    """Returns item ``index`` of an endless stream that visits the bank in a new order each epoch."""
     epoch, position = divmod(index, len(bank))
     clip = int(_order(len(bank), seed, epoch)[position])
     return {"audio": bank.audio(clip).numpy(), "clip": np.int64(clip)}
@@ -62,16 +62,16 @@ def shuffled_example(index: int, bank: ClipBank, seed: int) -> Example:
 def build_bank(
     folder: Path, split: str, clips: int, seconds: float, codec: FrameCodec, label: Label, workers: int = 2
 ) -> ClipBank:
-    """Renders clips ``0 … clips − 1`` of a split, or finds them rendered; the file's name says what made them.
+    """Renders clips ``0 … clips − 1`` of a split, or reuses an existing file; its name is a hash of the settings.
 
     Args:
-        folder: of the files; 128 kB a clip of 4 s.
-        split: of the built-in world.
-        clips: how many.
-        seconds: length of a clip.
-        codec: what every other clip passes through.
-        label: what to remember of a clip.
-        workers: processes that render.
+        folder: Folder of the files; a clip of 4 s takes 128 kB.
+        split: Split of the built-in world.
+        clips: Number of clips.
+        seconds: Length of a clip.
+        codec: Codec for every second clip.
+        label: Returns the label of a clip.
+        workers: Processes that render.
     """
     weights = b"".join(tensor.numpy().tobytes() for tensor in codec.state_dict().values())
     made_by = f"{split} {clips} {seconds} {hashlib.sha256(weights).hexdigest()}"

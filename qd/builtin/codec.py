@@ -93,9 +93,9 @@ class CodecPretraining(pl.LightningModule):
 
 
 def run(config: CodecStageConfig, folder: Path) -> Path:
-    """Trains (or goes on training) in ``folder``, measures on held-out pieces, and returns the asset's folder."""
+    """Trains the codec or resumes its training in ``folder``, measures it, and returns the asset's folder."""
     with torch.random.fork_rng():
-        torch.manual_seed(config.seed)  # the initial weights are all that this stage draws from torch
+        torch.manual_seed(config.seed)  # this stage uses the global random state only for the initial weights
         module = CodecPretraining(config)
 
     def make_loader(first_step: int):
@@ -116,9 +116,9 @@ def run(config: CodecStageConfig, folder: Path) -> Path:
         "title": "Built-in codec",
         "description": (
             f"Frame-level neural codec, {codec.sample_rate} Hz mono, {codec.frame_rate:g} frames a second, "
-            f"{codec.codebooks} codebooks of {codec.codebook_size}. Measured on clips of held-out pieces; "
-            "`librosa_…` is librosa's inversion (non-negative least squares, then Griffin-Lim) of the codec's input, "
-            "the unquantised mel spectrogram."
+            f"{codec.codebooks} codebooks of {codec.codebook_size}. Measured on clips of held-out pieces. For "
+            "comparison, `librosa_…` is librosa's inversion (non-negative least squares, then Griffin-Lim) of the "
+            "codec's input, the unquantised mel spectrogram."
         ),
         "command": "qd base --stage codec",
         "data": f"{config.max_steps * config.batch_size} clips of {config.seconds:g} s, split codec of the world",
@@ -132,13 +132,13 @@ def run(config: CodecStageConfig, folder: Path) -> Path:
 
 
 def training_example(index: int, seed: int, seconds: float) -> Example:
-    """Clip ``index`` of the stage's stream; each seed has its own stretch of 2^32 clips."""
+    """Returns clip ``index`` of the stage's stream; each seed has its own range of 2^32 clips."""
     return {"audio": np.ascontiguousarray(world.clip("codec", (seed << 32) + index, seconds).audio)}
 
 
 def _whole_frames(config: CodecStageConfig) -> float:
-    """The clip length in seconds, cut to whole frames of codes, so that reconstruction and target are equally long."""
+    """Returns the clip length in seconds, cut to whole frames of codes: the length of the reconstruction."""
     frames = int(config.seconds * config.codec.frame_rate)
     if frames < 1:
-        raise ValueError(f"seconds={config.seconds} is shorter than one frame of codes: use 1 or more")
+        raise ValueError(f"seconds={config.seconds} is shorter than one frame of codes: use 1 s or more")
     return frames / config.codec.frame_rate

@@ -1,4 +1,4 @@
-"""How well a codec reconstructs held-out pieces, beside librosa's inversion of the same mel spectrogram."""
+"""Measures a codec's reconstruction of held-out pieces, and librosa's inversion of the same mel spectrogram."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from qd.objectives.spectral import multi_scale_spectral_loss
 
 @torch.no_grad()
 def measure(codec: FrameCodec, n_clips: int, seconds: float = 4.0) -> dict[str, float | list[float]]:
-    """Reconstruction of the first ``n_clips`` of the validation split.
+    """Measures the reconstruction of the first ``n_clips`` clips of the validation split.
 
     Returns:
         ``spectral`` (multi-scale spectral loss) and ``log_mel_l1`` (mean absolute difference of natural log-mel
-        magnitudes) of the codec, the same with the prefix ``librosa_``, and for each codebook ``usage`` (share of the
-        codes that occur) and ``perplexity`` (exp of the entropy of the code frequencies).
+        magnitudes) of the codec, both of librosa with the prefix ``librosa_``, and for each codebook ``usage`` (share
+        of the codes that occur) and ``perplexity`` (exp of the entropy of the code frequencies).
     """
     audio = torch.from_numpy(np.stack([world.clip("validation", i, seconds).audio for i in range(n_clips)]))
     codes = torch.cat([codec.encode(batch) for batch in audio.split(16)])
@@ -36,24 +36,15 @@ def measure(codec: FrameCodec, n_clips: int, seconds: float = 4.0) -> dict[str, 
 
 
 def invert_mel(codec: FrameCodec, audio: Tensor) -> Tensor:
-    """``(batch, samples)`` → mel spectrogram of the codec's resolution → librosa's inversion, ``(batch, samples)``."""
-    config = codec.config
-    mel = MelSpectrogram(
-        config.sample_rate,
-        config.n_fft,
-        config.n_fft,
-        config.hop_length,
-        config.n_mels,
-        power=1.0,
-        htk=False,
-        norm="slaney",
-    )
+    """Inverts, by librosa, the audio's mel spectrogram at the codec's resolution, ``(batch, samples)``."""
+    c = codec.config
+    mel = MelSpectrogram(c.sample_rate, c.n_fft, c.n_fft, c.hop_length, c.n_mels, power=1.0, htk=False, norm="slaney")
     clips = [_griffin_lim(clip.numpy(), codec, audio.shape[1]) for clip in mel(audio)]
     return torch.from_numpy(np.stack(clips)).float()
 
 
 def codebook_use(codes: Tensor, codebook_size: int) -> tuple[list[float], list[float]]:
-    """Codes ``(batch, codebooks, frames)`` → usage and perplexity of each codebook."""
+    """Returns the usage and the perplexity of each codebook for codes ``(batch, codebooks, frames)``."""
     usage, perplexity = [], []
     for indices in codes.unbind(1):
         frequencies = torch.bincount(indices.flatten(), minlength=codebook_size) / indices.numel()

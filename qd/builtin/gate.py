@@ -1,7 +1,7 @@
-"""The gate that a base model passes before it ships: guidance must raise its quality and cost it diversity.
+"""The test of a base model before it ships: guidance must raise its quality and lower its diversity.
 
-On the 101 held-out prompts, 8 samples each, guidance γ = 3 with the negative prompt against γ = 1: the paired
-difference in quality is positive with a 95 % bootstrap interval over prompts that excludes 0, and diversity falls by
+The gate compares guidance γ = 3 with the negative prompt and γ = 1, on the 101 held-out prompts with 8 samples each.
+The 95 % bootstrap interval over prompts of the paired difference in quality must be above 0, and diversity must fall by
 10 % or more.
 """
 
@@ -27,7 +27,7 @@ from qd.scorers.loading import load_quality
 
 HEADING = "## The gate"
 COMPARED = ("quality", "adherence", "preference", "diversity", "diversity_heldout")
-LEAST_FALL_OF_DIVERSITY = 0.10  # relative
+MIN_DIVERSITY_LOSS = 0.10  # relative
 
 
 @dataclass
@@ -53,8 +53,8 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the gate found: differences guided − unguided over the prompts, and whether they pass."""
+class GateResult:
+    """Paired differences guided − unguided over the prompts, and whether the model passes."""
 
     quality: Interval
     adherence: Interval
@@ -65,16 +65,16 @@ class Verdict:
     passed: bool
 
 
-def judge(base: Measurement, guided: Measurement) -> Verdict:
-    """Compares a guided measurement with the unguided one of the same prompts."""
+def compare(base: Measurement, guided: Measurement) -> GateResult:
+    """Compares a guided measurement with an unguided one on the same prompts."""
     differences = {name: paired_difference(guided.per_prompt[name], base.per_prompt[name]) for name in COMPARED}
     relative = differences["diversity"].mean / base.per_prompt["diversity"].mean()
-    passed = differences["quality"].lo > 0 and relative <= -LEAST_FALL_OF_DIVERSITY
-    return Verdict(**differences, relative_diversity=float(relative), passed=bool(passed))
+    passed = differences["quality"].lo > 0 and relative <= -MIN_DIVERSITY_LOSS
+    return GateResult(**differences, relative_diversity=float(relative), passed=bool(passed))
 
 
 def sweep(evaluator: Evaluator, config: GateConfig, folder: Path) -> dict[tuple[float, str | None], Measurement]:
-    """Measures γ = 1 and each scale with either kind of guidance; what ``folder`` holds is not measured again."""
+    """Measures γ = 1 and each scale with both kinds of guidance; reuses the measurements in ``folder``."""
     settings = [(1.0, None)] + [(scale, negative) for negative in (NEGATIVE_PROMPT, None) for scale in config.scales]
     lm, measured = evaluator.music.lm, {}
     weights = acting_fingerprint(lm)
@@ -84,43 +84,43 @@ def sweep(evaluator: Evaluator, config: GateConfig, folder: Path) -> dict[tuple[
     return measured
 
 
-def run(config: GateConfig, model: Path, folder: Path, protocol: Protocol | None = None) -> Verdict:
-    """Measures the checkpoint ``model``, writes ``gate.json`` and ``gate.md`` to ``folder``, and returns the verdict.
+def run(config: GateConfig, model: Path, folder: Path, protocol: Protocol | None = None) -> GateResult:
+    """Measures the checkpoint ``model``, writes ``gate.json`` and ``gate.md`` to ``folder``, and returns the result.
 
     Args:
-        config: of the gate.
-        model: folder of the candidate; its embedders and scorers are the shipped ones.
-        folder: keeps the measurements, so that a killed gate goes on where it was.
-        protocol: instead of the config's, such as development prompts for tuning.
+        config: Config of the gate.
+        model: Folder of the candidate; the shipped embedders and scorers measure it.
+        folder: Output folder; also stores the measurements, so that a killed gate resumes.
+        protocol: Protocol to use instead of the config's, such as development prompts for tuning.
     """
     music = MusicGen.load(str(model))
     evaluation_models = EvaluationModels(load_quality(), load_embedder("builtin"), load_embedder("builtin-heldout"))
     evaluator = Evaluator(music, evaluation_models, protocol or PROTOCOLS[config.protocol], seed=config.seed)
     measured = sweep(evaluator, config, folder / "measurements")
-    verdict = judge(measured[1.0, None], measured[config.gate_scale, NEGATIVE_PROMPT])
+    result = compare(measured[1.0, None], measured[config.gate_scale, NEGATIVE_PROMPT])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gate.md").write_text(_report(evaluator, config, measured, verdict), encoding="utf-8")
-    (folder / "gate.json").write_text(json.dumps(asdict(verdict), indent=2) + "\n", encoding="utf-8")
-    return verdict
+    (folder / "gate.md").write_text(_report(evaluator, config, measured, result), encoding="utf-8")
+    (folder / "gate.json").write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+    return result
 
 
 def _report(
-    evaluator: Evaluator, config: GateConfig, measured: dict[tuple[float, str | None], Measurement], verdict: Verdict
+    evaluator: Evaluator, config: GateConfig, measured: dict[tuple[float, str | None], Measurement], result: GateResult
 ) -> str:
     protocol = evaluator.protocol
     lines = [
         HEADING,
         "",
-        f"{'Passed' if verdict.passed else 'Not passed'}: γ = {config.gate_scale:g} with “{NEGATIVE_PROMPT}” against "
+        f"{'Passed' if result.passed else 'Not passed'}: γ = {config.gate_scale:g} with “{NEGATIVE_PROMPT}” against "
         f"γ = 1, on {protocol.n_prompts} {protocol.split} prompts × {protocol.n_samples} samples, seed {config.seed}. "
-        f"Diversity changes by {verdict.relative_diversity:+.1%}. Paired differences, 95 % bootstrap intervals over "
+        f"Diversity changes by {result.relative_diversity:+.1%}. Paired differences, 95 % bootstrap intervals over "
         "prompts:",
         "",
         "| metric | difference | interval |",
         "|---|---|---|",
     ]
     for name in COMPARED:
-        mean, lo, hi = getattr(verdict, name)
+        mean, lo, hi = getattr(result, name)
         lines.append(f"| {name} | {mean:+.3f} | [{lo:+.3f}, {hi:+.3f}] |")
     lines += ["", f"| γ | guided against | {' | '.join(METRICS)} |", f"|---|---|{'---|' * len(METRICS)}"]
     for (scale, negative), measurement in measured.items():

@@ -1,4 +1,4 @@
-"""Pretraining of the built-in base model: the decoder over delayed codes, jointly with its text encoder."""
+"""Pretraining of the built-in base model: a decoder over delayed codes, trained together with its text encoder."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ class LanguageModelStageConfig:
 
 
 class LanguageModelPretraining(pl.LightningModule):
-    """Trains ``model`` and keeps ``average``, the moving average of its weights."""
+    """Trains ``model`` and updates ``average``, the moving average of its weights."""
 
     def __init__(self, config: LanguageModelStageConfig, model: CaptionedLanguageModel, held_out: list[Batch]) -> None:
         super().__init__()
         self.config, self.model, self.held_out = config, model, held_out
-        self.average = AveragedModel(model, avg_fn=partial(_moved_average, decay=config.average_decay))
+        self.average = AveragedModel(model, avg_fn=partial(_updated_average, decay=config.average_decay))
         self.average.requires_grad_(False)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -112,19 +112,19 @@ class LanguageModelPretraining(pl.LightningModule):
 
 
 def run(config: LanguageModelStageConfig, folder: Path, tokens_folder: Path, codec_folder: Path) -> Path:
-    """Trains (or goes on training) in ``folder`` and writes the built-in checkpoint, ``folder/asset``.
+    """Trains the model or resumes its training in ``folder``, and writes the checkpoint ``folder/asset``.
 
     Args:
-        config: of the stage.
-        folder: of last.ckpt, the TensorBoard events and the asset.
-        tokens_folder: what the stage 'tokens' wrote.
-        codec_folder: the codec that made those tokens; it becomes a part of the checkpoint.
+        config: Config of the stage.
+        folder: Folder for last.ckpt, the TensorBoard events and the asset.
+        tokens_folder: Output of the stage 'tokens'.
+        codec_folder: The codec that made those tokens; becomes part of the checkpoint.
 
     Returns:
         The checkpoint folder: decoder/, text_encoder/, codec/, metrics.json and README.md.
 
     Raises:
-        ValueError: the tokens were made by another codec, or are not complete.
+        ValueError: The tokens come from another codec, or are incomplete.
     """
     codec = FrameCodec.from_pretrained(codec_folder)
     require_codec(tokens_folder, codec_folder)
@@ -134,7 +134,7 @@ def run(config: LanguageModelStageConfig, folder: Path, tokens_folder: Path, cod
     held_out = CaptionedCodes(*read_tokens(tokens_folder, VALIDATION), tokenizer)
     batches = [held_out.take(rows) for rows in torch.arange(len(held_out)).split(config.batch_size)]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # the initial weights are all that this stage draws from torch
+        torch.manual_seed(config.seed)  # this stage uses the global random state only for the initial weights
         model = CaptionedLanguageModel(config.model, len(tokenizer), codec.codebooks, codec.codebook_size)
     module = LanguageModelPretraining(config, model, batches)
     seconds = fit_stage(
@@ -163,8 +163,8 @@ def _loader(clips: CaptionedCodes, config: LanguageModelStageConfig, first_step:
     return DataLoader(IndexedStream(batch_of_step), batch_size=None, sampler=CountFrom(first_step))
 
 
-def _moved_average(average: Tensor, current: Tensor, updates: Tensor, decay: float) -> Tensor:
-    """Exponential moving average that starts short, so that the first weights, near random, are soon forgotten."""
+def _updated_average(average: Tensor, current: Tensor, updates: Tensor, decay: float) -> Tensor:
+    """Exponential moving average with a short start, so that it soon forgets the nearly random first weights."""
     return average.lerp(current, float(1 - torch.clamp((1 + updates) / (10 + updates), max=decay)))
 
 
@@ -175,8 +175,8 @@ def _card(
         "title": "Built-in base model",
         "description": (
             "MusicGen decoder and T5 text encoder, trained together from random weights on the built-in world. "
-            "Losses are cross entropies in nats a token on clips of held-out pieces; `caption_gain` is the loss with "
-            "another clip's caption minus the loss with the right one."
+            "Losses are cross entropies in nats per token on clips of held-out pieces; `caption_gain` is the loss with "
+            "another clip's caption minus the loss with the correct one."
         ),
         "command": "qd base --stage base",
         "data": f"{clips} captioned clips of the built-in world, split {TRAINING}",

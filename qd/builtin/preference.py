@@ -1,38 +1,34 @@
 """Pretraining of the preference scorer: a Bradley–Terry model of the simulated rater's comparisons.
 
-The sum, on 2 cores: rendering 10,240 clips 35 s, the codec on half of them 65 s; a step of 96 clips is 3 · 2 · 101
-frames · 0.41 M weights · 96 = 24 GFLOP, measured at 0.63 s of one core, so that 1,000 steps take 5 to 6 minutes.
-bfloat16 is no faster at these widths.
+Time on 2 cores: 35 s to render 10,240 clips and 65 s to pass half of them through the codec. A step of 96 clips needs
+3 · 2 · 101 frames · 0.41 M weights · 96 = 24 GFLOP, measured at 0.63 s of one core, so 1,000 steps take 5 to 6 minutes.
+bfloat16 is not faster at these widths.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
 
-from qd.builtin.calibration import CALIBRATION_CLIPS, calibrate, scores
-from qd.builtin.clip_bank import ClipBank, build_bank, shuffled_example
-from qd.builtin.stage import fit_stage, stream_loader, write_asset
+from qd.builtin.calibration import CALIBRATION_CLIPS, scores
+from qd.builtin.clip_bank import ClipBank
+from qd.builtin.scorer_stage import ScorerPretraining, run_scorer_stage
 from qd.builtin.stage_checks import clip_length, fit_problems
 from qd.config.checks import bounded
 from qd.data.world import rater, world
-from qd.models.codecs.codec import load_codec
-from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.bradley_terry import bradley_terry_loss
 from qd.scorers.preference import PreferenceConfig, PreferenceScorer
 
 DESCRIPTION = """Bradley–Terry model over an audio tower, trained on comparisons by a simulated rater
-(`qd/data/world/rater.py`) who dislikes degraded recordings, wrong notes and unsteady rhythm: scale · logit + offset.
-For evaluation only: never trained on a policy's output, never used in policy training. Half of the clips that it was
-trained and is measured on went through the codec. The scale was set on real held-out clips (split calibration): mean 0,
-standard deviation 1."""
+(`qd/data/world/rater.py`) who dislikes degraded recordings, wrong notes and unsteady rhythm; score = scale · logit +
+offset. For evaluation only: never trained on a policy's output, never used in policy training. Half of the clips for
+training and for measurement passed through the codec. Scale and offset were set on real held-out clips (split
+calibration): mean 0, standard deviation 1."""
 
 
 @dataclass
@@ -91,13 +87,14 @@ class PreferenceStageConfig:
         return problems
 
 
-class PreferencePretraining(pl.LightningModule):
-    """Trains tower and head; each comparison is asked of the rater when it is met."""
+class PreferencePretraining(ScorerPretraining):
+    """Trains tower and head; the simulated rater compares the clips of each batch."""
+
+    name = PreferenceScorer.name
 
     def __init__(self, config: PreferenceStageConfig, bank: ClipBank) -> None:
-        super().__init__()
-        self.config, self.utilities = config, _utilities(bank)
-        self.scorer = PreferenceScorer(config.model)
+        super().__init__(config, PreferenceScorer(config.model))
+        self.utilities = _utilities(bank)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         rng = np.random.default_rng([self.config.seed, self.global_step])
@@ -110,86 +107,51 @@ class PreferencePretraining(pl.LightningModule):
         self.log_dict({"loss": loss, "accuracy": right}, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        config = self.config
-        optimizer = torch.optim.AdamW(
-            self.scorer.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
-        )
-        return scheduled(
-            optimizer, partial(warmup_cosine, warmup_steps=config.warmup_steps, max_steps=config.max_steps)
-        )
-
 
 def ring_pairs(clips: int, comparisons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (i, i + k mod clips) for k = 1 … comparisons: every clip is in as many, and meets nobody twice.
+    """Returns pairs (i, i + k mod clips) for k = 1 … comparisons: equally many for each clip, and no pair twice.
 
     Raises:
-        ValueError: there are too few clips.
+        ValueError: There are too few clips.
     """
     if not 1 <= comparisons <= (clips - 1) // 2:
-        raise ValueError(f"{comparisons} comparisons a clip among {clips} clips; expected 1 to {(clips - 1) // 2}")
+        raise ValueError(f"{comparisons} comparisons per clip among {clips} clips; expected 1 to {(clips - 1) // 2}")
     first = np.tile(np.arange(clips), comparisons)
     return first, (first + np.repeat(np.arange(1, comparisons + 1), clips)) % clips
 
 
 def accuracies(logits: np.ndarray, bank: ClipBank, comparisons: int, seed: int = 0) -> dict[str, float]:
-    """Held-out pairwise accuracy beside the Bayes accuracy, raw and codec, of all clips and of clean recordings alone.
+    """Held-out pairwise accuracy and Bayes accuracy, for raw and codec clips, for all and for clean recordings.
 
-    Between clean recordings only wrong notes and unsteady time decide, so that the rater is nearly always in doubt.
+    Clean recordings differ only in wrong notes and unsteady rhythm, so the rater's choices are nearly random.
     """
     utilities, clean = _utilities(bank), np.array([label["degradation"] == "clean" for label in bank.labels])
-    found = {}
-    for heard, rows in bank.halves.items():
+    metrics = {}
+    for processing, rows in bank.halves.items():
         for kind, chosen in {"all": rows, "clean": rows[clean[rows]]}.items():
             rng = np.random.default_rng(seed)
             first = rng.choice(chosen, comparisons)
             second = rng.choice(chosen, comparisons)
             first, second = first[first != second], second[first != second]
             preferred = rater.compare(utilities[first], utilities[second], rng)
-            found[f"accuracy, {kind}, {heard}"] = float(((logits[first] > logits[second]) == preferred).mean())
-            found[f"Bayes accuracy, {kind}, {heard}"] = rater.bayes_accuracy(utilities[first], utilities[second])
-    return found
+            metrics[f"accuracy, {kind}, {processing}"] = float(((logits[first] > logits[second]) == preferred).mean())
+            metrics[f"Bayes accuracy, {kind}, {processing}"] = rater.bayes_accuracy(utilities[first], utilities[second])
+    return metrics
 
 
 def run(config: PreferenceStageConfig, folder: Path) -> Path:
-    """Trains (or goes on training) in ``folder``, measures, calibrates, and returns the asset's folder."""
-    bank = _bank(config, folder, "preference", config.clips)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)  # the initial weights are all that this stage draws from torch
-        module = PreferencePretraining(config, bank)
+    """Trains the scorer or resumes its training in ``folder``, and returns the asset's folder."""
 
-    def make_loader(first_step: int):
-        return stream_loader(partial(shuffled_example, bank=bank, seed=config.seed), config.batch_size, first_step)
+    def measure(scorer: PreferenceScorer, bank: ClipBank) -> dict[str, float]:
+        return accuracies(scores(scorer, bank).numpy(), bank, config.validation_comparisons)
 
-    seconds = fit_stage(
-        module, make_loader, folder, config.max_steps, config.checkpoint_every, config.precision, config.device
-    )
-    scorer = module.scorer.cpu().eval()
-    scale = calibrate(scorer, _bank(config, folder, "calibration", config.calibration_clips))
-    held_out = _bank(config, folder, "validation", config.validation_clips)
-    card = {
-        "title": "Built-in preference scorer",
-        "description": DESCRIPTION,
-        "command": "qd base --stage preference",
-        "data": f"{config.clips} clips of {config.seconds:g} s of the built-in world, split preference",
-        "parameters": sum(parameter.numel() for parameter in scorer.parameters()),
-        "steps": config.max_steps,
-        "seconds": seconds,
-        "config": asdict(config),
-        "metrics": accuracies(scores(scorer, held_out).numpy(), held_out, config.validation_comparisons) | scale,
-    }
-    return write_asset(folder / "asset", scorer, card)
+    return run_scorer_stage(config, folder, PreferencePretraining, _label, measure, DESCRIPTION)
 
 
 def _utilities(bank: ClipBank) -> np.ndarray:
     return np.array([label["utility"] for label in bank.labels])
 
 
-def _bank(config: PreferenceStageConfig, folder: Path, split: str, clips: int) -> ClipBank:
-    codec = load_codec(config.codec)
-    return build_bank(folder / "clips", split, clips, config.seconds, codec, _label, config.workers)
-
-
 def _label(clip: world.Clip) -> dict[str, Any]:
-    """What is judged, and the description that a calibrated score is asked with."""
+    """Returns the description of a clip for calibration, and the degradation and utility for comparisons."""
     return {"description": clip.description, "degradation": clip.degradation, "utility": rater.utility(clip)}

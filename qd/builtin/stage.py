@@ -1,4 +1,4 @@
-"""What all pretraining stages share: an endless stream, a resumable fit, an asset's card."""
+"""Parts that all pretraining stages share: an endless stream, a resumable fit, and the asset with its card."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from qd.runs.folders import CHECKPOINT, checkpoint_step
 
 Example = dict[str, np.ndarray]
 
-GO_ON = "make base"
-"""What to type to go on with a stopped build."""
+RESUME_COMMAND = "make base"
+"""Command that resumes a stopped build."""
 
 
 class IndexedStream(Dataset):
-    """Item i is ``example(i)``: a pure function of the index, so it matters not which worker makes it."""
+    """Dataset whose item i is ``example(i)``, a pure function of the index, so that any worker can make it."""
 
     def __init__(self, example: Callable[[int], Example]) -> None:
         self.example = example
@@ -38,7 +38,7 @@ class IndexedStream(Dataset):
 
 
 class CountFrom(Sampler[int]):
-    """``start, start + 1, …`` without end; without a length too, so that Lightning takes the stream as endless."""
+    """Yields ``start, start + 1, …`` without end; it has no length, so Lightning treats the stream as endless."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -50,21 +50,21 @@ class CountFrom(Sampler[int]):
 def stream_loader(
     example: Callable[[int], Example], batch_size: int, first_step: int = 0, workers: int = 0, **options: Any
 ) -> DataLoader:
-    """Endless loader whose batch s holds the examples ``s · batch_size … (s + 1) · batch_size − 1``.
+    """Returns an endless loader whose batch s has the examples ``s · batch_size … (s + 1) · batch_size − 1``.
 
     Args:
-        example: index → arrays; a function that workers can pickle or inherit.
-        batch_size: examples a step.
-        first_step: the step to start from, the checkpoint's when resuming.
-        workers: processes; the batches are the same for any number of them.
-        options: passed on to the DataLoader, such as ``collate_fn``.
+        example: Returns the arrays of an index; workers must be able to pickle or inherit it.
+        batch_size: Examples per step.
+        first_step: First step; the checkpoint's step after a resume.
+        workers: Number of worker processes; does not change the batches.
+        options: Further options of the DataLoader, such as ``collate_fn``.
     """
     sampler = CountFrom(first_step * batch_size)
     return DataLoader(IndexedStream(example), batch_size, sampler=sampler, num_workers=workers, **options)
 
 
 class _Stream(pl.LightningDataModule):
-    """A loader in the form in which :func:`fit_until_stopped` takes it."""
+    """Data module around a loader, for :func:`fit_until_stopped`."""
 
     def __init__(self, loader: DataLoader) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Stream(pl.LightningDataModule):
 
 
 class TrainingClock(pl.Callback):
-    """Seconds spent in training, over all resumptions."""
+    """Measures the seconds spent in training, over all resumes."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -104,24 +104,24 @@ def fit_stage(
     gradient_clip: float = 1.0,
     log_every: int = 10,
 ) -> float:
-    """Trains to ``max_steps`` and returns the seconds that took; goes on from ``folder/last.ckpt`` where there is one.
+    """Trains to ``max_steps`` and returns the training seconds; resumes from ``folder/last.ckpt`` if it exists.
 
     A resumed fit ends with the weights of an uninterrupted one, if the module draws no random numbers and its
     learning rate is a function of the step.
 
     Args:
-        module: in its own ``training_step`` it logs what the progress bar is to show.
-        make_loader: first step → loader, such as a :func:`stream_loader`.
-        folder: of last.ckpt and the TensorBoard events.
-        max_steps: optimiser steps in all.
-        checkpoint_every: steps between two writes of last.ckpt.
-        precision: Lightning's name, or "auto" for the fastest that is safe on the device.
-        device: as :func:`qd.runs.devices.resolve_device` takes it.
-        gradient_clip: largest norm of the gradient.
-        log_every: steps between two logged values.
+        module: Module to train; its ``training_step`` logs the values for the progress bar.
+        make_loader: Returns the loader from a first step on, such as :func:`stream_loader`.
+        folder: Folder for last.ckpt and the TensorBoard events.
+        max_steps: Total number of optimiser steps.
+        checkpoint_every: Steps between two writes of last.ckpt.
+        precision: Precision of Lightning, or "auto" for the fastest safe one on the device.
+        device: Device name, see :func:`qd.runs.devices.resolve_device`.
+        gradient_clip: Largest norm of the gradient.
+        log_every: Steps between two logged values.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the step was finished and saved.
+        KeyboardInterrupt: Ctrl-C, after the current step was finished and saved.
     """
     clock, interrupt, last = TrainingClock(), GracefulInterrupt(), folder / CHECKPOINT
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,20 +136,20 @@ def fit_stage(
     )
     first_step = checkpoint_step(last) if last.is_file() else 0
     data = _Stream(make_loader(first_step))
-    fit_until_stopped(trainer, module, data, last if first_step else None, interrupt, GO_ON)
-    if interrupt.requested:  # at the last step: what the stage does next would take no notice of it
-        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {GO_ON}")
+    fit_until_stopped(trainer, module, data, last if first_step else None, interrupt, RESUME_COMMAND)
+    if interrupt.requested:  # during the last step: without this, the stage would continue
+        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to resume: {RESUME_COMMAND}")
     return clock.seconds
 
 
 def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
-    """Writes the model in half precision, ``metrics.json`` and ``README.md``, the model card; returns the folder.
+    """Writes the model in half precision, ``metrics.json`` and the model card ``README.md``; returns the folder.
 
     Args:
-        folder: the asset's; made if missing.
-        model: with ``save_pretrained(folder, half)``.
-        card: ``title``, ``description``, then facts (``command``, ``seed``, ``data``, ``steps``, ``seconds`` …) and
-            ``metrics``: name → value. Everything beside title and description goes into metrics.json.
+        folder: Folder of the asset; created if missing.
+        model: Model with ``save_pretrained(folder, half)``.
+        card: ``title``, ``description``, facts (``command``, ``data``, ``steps``, ``seconds`` …) and ``metrics``
+            (name → value). Everything except title and description is written to metrics.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, half=True)
@@ -168,7 +168,7 @@ def _trainer(folder: Path, max_steps: int, device: torch.device, precision: str,
         **trainer_device(device),
         precision=fast_precision(device) if precision == "auto" else precision,
         max_steps=max_steps,
-        limit_train_batches=max_steps,  # an endless loader has no length; this one gives the bar its end
+        limit_train_batches=max_steps,  # an endless loader has no length; this sets the end of the progress bar
         logger=TensorBoardLogger(folder, name="", version=""),
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizer of the shipped text encoder: it accepts any text and never meets an unknown character."""
+"""Byte-level BPE tokenizer of the shipped text encoder: it accepts any text, without unknown characters."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from transformers import PreTrainedTokenizerFast
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 MAX_VOCABULARY = 768
 MIN_VOCABULARY = 256 + 3  # all bytes and the special tokens
-MAX_TOKENS = 512  # of a text, as T5 has it; the grammar writes no prompt of more than about 30
+MAX_TOKENS = 512  # tokens per text, as in T5; prompts of the grammar have at most about 30
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = MAX_VOCABULARY) -> PreTrainedTokenizerFast:
-    """Learn byte-level merges from ``captions``.
+    """Learns byte-level merges from ``captions``.
 
-    All 256 bytes are in the alphabet, so that decoding gives back exactly the text that was encoded, in any script.
-    Special tokens keep T5's ids: pad 0, end 1, unknown 2 (which no text ever produces). The end token is appended to
-    every text. A text that spells a special token ("</s>") is read as plain characters.
+    The alphabet contains all 256 bytes, so decoding restores the encoded text exactly, in any script. Special tokens
+    have T5's ids: pad 0, end 1, unknown 2 (never used). The end token is appended to every text. A special token in a
+    text ("</s>") is encoded as plain characters.
 
     Args:
-        captions: texts to learn from.
-        vocabulary: size of the vocabulary, 3 special tokens and 256 bytes included; at most ``MAX_VOCABULARY``.
+        captions: Texts to learn from.
+        vocabulary: Size of the vocabulary, including 3 special tokens and 256 bytes; at most ``MAX_VOCABULARY``.
 
     Returns:
         A tokenizer whose ``save_pretrained`` folder ``AutoTokenizer`` loads.
 
     Raises:
-        ValueError: if ``vocabulary`` leaves no room for the bytes, or is larger than the model's size allows.
+        ValueError: ``vocabulary`` is too small for the bytes, or larger than the size limit of the model allows.
     """
     if not MIN_VOCABULARY <= vocabulary <= MAX_VOCABULARY:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Codes and captions of the base model's training clips: rendered and encoded once, kept in shards on disk."""
+"""Codes and captions of the base model's training clips, encoded once and stored in shards on disk."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Shard:
 
 
 class _Renderer(Dataset):
-    """Item i: audio (clips, samples) and captions of the i-th slice of clips."""
+    """Dataset whose item i is the audio (clips, samples) and the captions of the i-th slice of clips."""
 
     def __init__(self, slices: list[tuple[str, range]], seconds: float) -> None:
         self.slices, self.seconds = slices, seconds
@@ -92,24 +92,24 @@ class _Renderer(Dataset):
 
 
 def run(config: TokensStageConfig, folder: Path, codec_folder: Path) -> Path:
-    """Render and encode every clip that ``folder`` lacks; a killed run continues at the first missing shard.
+    """Renders and encodes the clips that ``folder`` lacks; a killed run resumes at the first missing shard.
 
     Args:
-        config: which clips.
-        folder: where the shards go.
-        codec_folder: a ``FrameCodec`` as ``save_pretrained`` writes it.
+        config: Selects the clips.
+        folder: Output folder of the shards.
+        codec_folder: Folder of a ``FrameCodec``, from ``save_pretrained``.
 
     Returns:
         ``folder``.
 
     Raises:
-        ConfigError: names every setting that is out of range.
-        ValueError: if ``folder`` holds shards of another codec or of other settings.
+        ConfigError: Settings are out of range; the message lists all of them.
+        ValueError: ``folder`` contains shards of another codec or of other settings.
     """
     if problems := config.problems():
         raise ConfigError(f"tokens.{problem}" for problem in problems)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, config, codec_folder)
+    _check_settings(folder, config, codec_folder)
     missing = [shard for shard in all_shards(config) if not _codes_path(folder, shard.name).exists()]
     if missing:
         codec = FrameCodec.from_pretrained(codec_folder).eval()
@@ -121,7 +121,7 @@ def run(config: TokensStageConfig, folder: Path, codec_folder: Path) -> Path:
 
 
 def all_shards(config: TokensStageConfig) -> list[Shard]:
-    """The shards of both splits, validation first: it is small, and a fault shows early."""
+    """Returns the shards of both splits, validation first: it is small, so errors appear early."""
     splits = ((VALIDATION, config.validation_clips), (TRAINING, config.clips))
     return [
         Shard(split, start, min(start + config.shard_size, total))
@@ -131,21 +131,21 @@ def all_shards(config: TokensStageConfig) -> list[Shard]:
 
 
 def read_tokens(folder: Path, split: str) -> tuple[Tensor, list[str]]:
-    """Read the shards of one split, in the order of the clips.
+    """Reads the shards of one split, in the order of the clips.
 
     Returns:
-        codes (clips, codebooks, frames) int16, and the captions.
+        Codes (clips, codebooks, frames) int16, and the captions.
 
     Raises:
-        ValueError: if ``folder`` lacks shards of ``split``.
+        ValueError: ``folder`` lacks shards of ``split``.
     """
     config = folder / _CONFIG
-    made_of = json.loads(config.read_text()) if config.exists() else {}
-    expected = made_of.get({TRAINING: "clips", VALIDATION: "validation_clips"}[split], 1)
+    settings = json.loads(config.read_text()) if config.exists() else {}
+    expected = settings.get({TRAINING: "clips", VALIDATION: "validation_clips"}[split], 1)
     paths = sorted(folder.glob(f"{split}-*.safetensors"))
     shards = [load_file(path)["codes"] for path in paths]
-    if (found := sum(map(len, shards))) != expected:
-        raise ValueError(f"{folder} holds {found} clips of the split {split!r}, not all: run the stage 'tokens' first")
+    if (clips := sum(map(len, shards))) != expected:
+        raise ValueError(f"{folder} has {clips} clips of the split {split!r}, not all: run the stage 'tokens' first")
     codes = torch.cat(shards)
     captions = [
         json.loads(line)["caption"] for path in paths for line in path.with_suffix(".jsonl").open(encoding="utf-8")
@@ -154,19 +154,19 @@ def read_tokens(folder: Path, split: str) -> tuple[Tensor, list[str]]:
 
 
 def require_codec(folder: Path, codec_folder: Path) -> None:
-    """Refuses tokens that another codec made: their codes mean nothing to this one.
+    """Refuses tokens of another codec, because this one cannot decode them.
 
-    A folder without tokens passes; :func:`read_tokens` refuses that.
+    A folder without tokens passes; :func:`read_tokens` refuses it.
 
     Raises:
-        ValueError: says so, and how to encode again.
+        ValueError: The tokens come from another codec; the message explains how to encode again.
     """
-    path, given = folder / _CONFIG, _codec_hash(codec_folder)
-    found = json.loads(path.read_text())["codec"] if path.exists() else given
-    if found != given:
+    path, expected = folder / _CONFIG, _codec_hash(codec_folder)
+    actual = json.loads(path.read_text())["codec"] if path.exists() else expected
+    if actual != expected:
         raise ValueError(
-            f"the tokens in {folder} were made by the codec {found[:12]}, not by {given[:12]}, which is in "
-            f"{codec_folder}: remove {folder} and run the stage 'tokens' again, or give the codec that made them"
+            f"the tokens in {folder} come from the codec {actual[:12]}, not from {expected[:12]} in {codec_folder}: "
+            f"remove {folder} and run the stage 'tokens' again, or use the codec that made them"
         )
 
 
@@ -206,16 +206,16 @@ def _codes_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def _claim(folder: Path, config: TokensStageConfig, codec_folder: Path) -> None:
-    """Refuse to mix shards of two codecs or of two settings in one folder."""
-    made_of = {name: value for name, value in asdict(config).items() if name != "workers"}
-    made_of["codec"] = _codec_hash(codec_folder)
+def _check_settings(folder: Path, config: TokensStageConfig, codec_folder: Path) -> None:
+    """Writes the settings to the folder, or refuses a folder with shards of another codec or of other settings."""
+    settings = {name: value for name, value in asdict(config).items() if name != "workers"}
+    settings["codec"] = _codec_hash(codec_folder)
     path = folder / _CONFIG
-    found = json.loads(path.read_text()) if path.exists() else made_of
-    if found != made_of:
-        differ = ", ".join(sorted(name for name in made_of if found.get(name) != made_of[name]))
-        raise ValueError(f"{folder} holds shards made with another {differ}: remove the folder to encode again")
-    path.write_text(json.dumps(made_of, indent=2) + "\n")
+    existing = json.loads(path.read_text()) if path.exists() else settings
+    if existing != settings:
+        names = ", ".join(sorted(name for name in settings if existing.get(name) != settings[name]))
+        raise ValueError(f"{folder} has shards with another {names}: remove the folder to encode again")
+    path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _codec_hash(codec_folder: Path) -> str:

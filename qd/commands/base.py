@@ -16,7 +16,7 @@ from qd.builtin.codec import CodecStageConfig
 from qd.builtin.gate import GateConfig
 from qd.builtin.language_model import LanguageModelStageConfig
 from qd.builtin.preference import PreferenceStageConfig
-from qd.builtin.stage import GO_ON
+from qd.builtin.stage import RESUME_COMMAND
 from qd.builtin.tokens import TokensStageConfig
 from qd.commands.train_embedder import ASSET, train_embedder
 from qd.config.checks import bounded
@@ -144,7 +144,7 @@ def build(stages: Sequence[str] | None = None, config: str | None = None, instal
 def _command(stages: Sequence[str] | None, config: str | None, install: bool) -> str:
     """What to type to do the same again."""
     given = {"STAGE": " ".join(stages or ()), "CONFIG": config, "ARGS": "--install" if install else None}
-    return " ".join([GO_ON, *(f"{name}={shlex.quote(value)}" for name, value in given.items() if value)])
+    return " ".join([RESUME_COMMAND, *(f"{name}={shlex.quote(value)}" for name, value in given.items() if value)])
 
 
 def _built(config: BaseConfig, name: str) -> Path:

@@ -1,12 +1,13 @@
-"""Pairs of clips out of audio files: only the needed part is decoded, mixed to mono and resampled.
+"""Reads pairs of clips from audio files: decodes only the needed part, mixes it to mono and resamples it.
 
-libsndfile reads WAV, FLAC, OGG (Vorbis and Opus) and MP3, but version 1.2.2 does not always find a position exactly. In
-Vorbis files only the first seek after opening is exact (libsndfile issue 885), so each clip opens its file anew. After
-a seek in an MP3 file up to 0.35 s were garbage, because a frame may use bits that earlier ones have left over, so
-decoding begins earlier. Read in this way, a clip equals the same samples of the whole file decoded at once.
+libsndfile reads WAV, FLAC, OGG (Vorbis and Opus) and MP3, but version 1.2.2 does not always seek exactly. In Vorbis
+files only the first seek after opening is exact (libsndfile issue 885), so each clip reopens its file. After a seek in
+an MP3 file up to 0.35 s are garbage, because a frame can use bits of earlier frames, so decoding begins earlier. With
+both measures, a clip equals the same samples of the whole decoded file.
 
-Two things remain. An MP3 file without a Xing or Info header has no length but an estimate from its first frame's rate;
-where that is too long, the file looks truncated. And mpg123 tells of damaged MP3 files on stderr by itself.
+Two limitations remain. The length of an MP3 file without a Xing or Info header is only an estimate from the rate of its
+first frame; if the estimate is too long, the file looks truncated. And mpg123 itself prints warnings about damaged MP3
+files to stderr.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ import soxr
 
 ENDINGS = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 SILENCE = 1e-3
-"""Peak of full scale, −60 dB: a clip that stays below tells nothing about its recording."""
+"""Peak relative to full scale (−60 dB); a clip that stays below is silent."""
 DRAWS = 5
-"""A recording with a pause in it is no silent one: positions are drawn so many times before it counts as silent."""
+"""Number of position draws before a recording counts as silent, because a recording may contain a pause."""
 MARGIN_SECONDS = 0.02
-"""Read on both sides of a clip that is resampled, so that the filter does not see the cut."""
+"""Extra audio on both sides of a resampled clip, so that the filter does not see the cut."""
 MP3_LEAD_SECONDS = 0.5
 TAIL_SECONDS = 0.5
 UNKNOWN_SIZE = 0x7FFF_0000
-"""Sizes above are what writers put into the header of a WAV file whose length they do not know yet."""
+"""WAV headers with a larger size come from writers that did not know the length yet."""
 
 
 class BadAudioError(ValueError):
@@ -41,7 +42,7 @@ class BadAudioError(ValueError):
 
     Args:
         cause: ``unreadable``, ``too short``, ``truncated``, ``corrupt`` or ``silent``.
-        detail: what was found, for a human.
+        detail: Explanation for the user.
     """
 
     def __init__(self, cause: str, detail: str) -> None:
@@ -53,21 +54,21 @@ class BadAudioError(ValueError):
 
 
 class ClipShape(NamedTuple):
-    """What every clip is turned into."""
+    """Length and sample rate of every clip."""
 
     samples: int
     sample_rate: int
 
     def frames(self, source_rate: int) -> int:
-        """Frames of a file of ``source_rate`` Hz that a clip needs."""
+        """Returns the number of frames that a clip needs from a file of ``source_rate`` Hz."""
         return math.ceil(self.samples * source_rate / self.sample_rate)
 
 
 def check(source: Path | bytes, shape: ClipShape) -> None:
-    """Looks at a file's header and at its end, without decoding the rest.
+    """Checks a file's header and end, without decoding the rest.
 
     Raises:
-        BadAudioError: it cannot be opened, is too short for two clips, or ends before its header says.
+        BadAudioError: The file cannot be opened, is too short for two clips, or is shorter than its header states.
     """
     with _opened(source) as file:
         _check_end(file, source)
@@ -75,15 +76,15 @@ def check(source: Path | bytes, shape: ClipShape) -> None:
 
 
 def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Generator) -> np.ndarray:
-    """Two clips of one file that do not overlap, in random order: ``(2, samples)`` float32, mono.
+    """Reads two clips of one file that do not overlap, in random order: ``(2, samples)`` float32, mono.
 
     Args:
-        source: the path of a file, or all its bytes.
-        shape: of a clip. Files of any sample rate and number of channels are turned into it.
-        generator: draws the positions, uniformly over all that fit.
+        source: Path of the file, or all its bytes.
+        shape: Shape of a clip. Files of any sample rate and number of channels are converted.
+        generator: Draws the positions, uniformly over all valid ones.
 
     Raises:
-        BadAudioError: the file cannot be used.
+        BadAudioError: The file cannot be used.
     """
     with _opened(source) as file:
         slack, length = _slack(file, shape), shape.frames(file.samplerate)
@@ -96,21 +97,21 @@ def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Gener
 
 
 def check_opens(source: Path | bytes) -> None:
-    """Looks at a file's header alone.
+    """Checks a file's header alone.
 
     Raises:
-        BadAudioError: it cannot be opened, or holds no sample.
+        BadAudioError: The file cannot be opened, or contains no samples.
     """
     with _opened(source) as file:
         if file.frames == 0:
-            raise BadAudioError("too short", "it holds no sample")
+            raise BadAudioError("too short", "it contains no samples")
 
 
 def read_all(source: Path | bytes) -> tuple[np.ndarray, int]:
-    """A whole file as it is: ``(samples,)`` float32, mono, and its sample rate in Hz.
+    """Reads a whole file: ``(samples,)`` float32, mono, and its sample rate in Hz.
 
     Raises:
-        BadAudioError: the file cannot be used.
+        BadAudioError: The file cannot be used.
     """
     check_opens(source)
     with _opened(source) as file:
@@ -128,23 +129,23 @@ def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
 
 
 def _slack(file: soundfile.SoundFile, shape: ClipShape) -> int:
-    """Frames that two clips leave over."""
+    """Returns the number of frames left over after two clips."""
     slack = file.frames - 2 * shape.frames(file.samplerate)
     if slack < 0:
         need = 2 * shape.samples / shape.sample_rate
-        raise BadAudioError("too short", f"{file.frames / file.samplerate:.2f} s, where two clips need {need:.2f} s")
+        raise BadAudioError("too short", f"{file.frames / file.samplerate:.2f} s long; two clips need {need:.2f} s")
     return slack
 
 
 def _check_end(file: soundfile.SoundFile, source: Path | bytes) -> None:
-    """libsndfile corrects the length of WAV and OGG files that were cut, and believes the header of FLAC and MP3."""
+    """Refuses a truncated file: libsndfile corrects the length of WAV and OGG, but trusts FLAC and MP3 headers."""
     if sizes := re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
         promised, present = map(int, sizes.groups())
         if present < promised < UNKNOWN_SIZE:
-            raise BadAudioError("truncated", f"{present:,} of {promised:,} bytes are there")
+            raise BadAudioError("truncated", f"only {present:,} of {promised:,} bytes are present")
     if file.format == "OGG" and not _has_last_page(source):
         raise BadAudioError(
-            "truncated", f"the stream stops after {file.frames / file.samplerate:.2f} s without its last page"
+            "truncated", f"the stream ends after {file.frames / file.samplerate:.2f} s without its last page"
         )
     tail = min(file.frames, math.ceil(TAIL_SECONDS * file.samplerate))
     try:
@@ -154,12 +155,12 @@ def _check_end(file: soundfile.SoundFile, source: Path | bytes) -> None:
         complete = False
     if not complete:
         raise BadAudioError(
-            "truncated", f"ends before the {file.frames / file.samplerate:.2f} s that its header promises"
+            "truncated", f"shorter than the {file.frames / file.samplerate:.2f} s that its header states"
         )
 
 
 def _has_last_page(source: Path | bytes) -> bool:
-    """Whether the last page of an OGG file, which is no longer than 65,307 bytes, says that it is the last."""
+    """Whether the final page of an OGG file (at most 65,307 bytes) is marked as the last one."""
     if isinstance(source, bytes):
         end = source[-(1 << 17) :]
     else:
@@ -171,7 +172,7 @@ def _has_last_page(source: Path | bytes) -> bool:
 
 
 def _read_clip(source: Path | bytes, start: int, shape: ClipShape) -> np.ndarray:
-    """``(samples,)`` float32 from frame ``start`` on."""
+    """Reads ``(samples,)`` float32 from frame ``start`` on."""
     with _opened(source) as file:
         rate, length = file.samplerate, shape.frames(file.samplerate)
         margin = 0 if rate == shape.sample_rate else math.ceil(MARGIN_SECONDS * rate)
@@ -180,22 +181,22 @@ def _read_clip(source: Path | bytes, start: int, shape: ClipShape) -> np.ndarray
     if margin:
         clip = soxr.resample(clip, rate, shape.sample_rate)[round(before * shape.sample_rate / rate) :]
     clip = clip[: shape.samples]
-    return np.pad(clip, (0, shape.samples - len(clip)))  # where the file ends with the clip, a sample may lack
+    return np.pad(clip, (0, shape.samples - len(clip)))  # at the end of a file one sample can be missing
 
 
 def _read_mono(file: soundfile.SoundFile, start: int, frames: int, more: int) -> np.ndarray:
-    """The mean over the channels of ``frames`` frames, and of ``more`` if the file has them."""
+    """Reads the mean over channels of ``frames`` frames, plus up to ``more`` frames if the file has them."""
     where = f"at {start / file.samplerate:.2f} s"
     lead = min(start, math.ceil(MP3_LEAD_SECONDS * file.samplerate)) if file.format == "MP3" else 0
     try:
-        found = file.seek(start - lead)
+        position = file.seek(start - lead)
         audio = file.read(lead + frames + more, dtype="float32", always_2d=True)[lead:]
     except soundfile.SoundFileError as error:
         raise BadAudioError("corrupt", f"{where}: {getattr(error, 'error_string', error)}") from error
-    if found != start - lead:  # a damaged OGG file
-        raise BadAudioError("corrupt", f"{where}: the decoder cannot find that position")
+    if position != start - lead:  # a damaged OGG file
+        raise BadAudioError("corrupt", f"{where}: the decoder cannot seek to that position")
     if len(audio) < frames:
         raise BadAudioError("truncated", f"{where}: {len(audio):,} of {frames:,} frames can be decoded")
     if not np.isfinite(audio).all():
-        raise BadAudioError("corrupt", f"{where}: samples that are not finite")
+        raise BadAudioError("corrupt", f"{where}: some samples are not finite")
     return audio.mean(axis=1)

@@ -1,8 +1,8 @@
-"""Changes of the sound that an embedding should not hear, on whole batches and on the device of the audio.
+"""Changes of the sound to which an embedding should not react; on whole batches, on the device of the audio.
 
-Whatever is random is drawn for each clip from a generator, and only there. Of the libraries for this, audiomentations
-works clip by clip on the CPU; torch-audiomentations has no change of tempo, shifts pitch in a loop over the batch and
-to a few ratios only, and draws from the global random numbers.
+All randomness comes from an explicit generator, separately for each clip. Existing libraries do not fit:
+audiomentations processes single clips on the CPU; torch-audiomentations cannot change the tempo, shifts pitch in a loop
+over the batch and only to a few ratios, and uses the global random state.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from qd.data.drum_loops import draw_drums, drum_loops
 from qd.data.world.timbres import SAMPLE_RATE
 
 QUIET = 1e-12
-"""Root mean square below which drums are not there, and are not made louder."""
+"""Root mean square below which drums count as absent and are not amplified."""
 
 
 class AugmentationRanges(Protocol):
-    """From where to where each change is drawn, lowest and highest included; see :class:`Augmentation`."""
+    """Inclusive range of each change; see :class:`Augmentation`."""
 
     snr_db_min: float
     snr_db_max: float
@@ -38,21 +38,21 @@ class AugmentationRanges(Protocol):
 
 
 def needed_samples(ranges: AugmentationRanges, samples_out: int) -> int:
-    """How many samples an output of ``samples_out`` is made of, where every draw is the greediest."""
+    """Returns the number of input samples that ``samples_out`` output samples need in the worst case."""
     if not (_changes_tempo(ranges) or _changes_pitch(ranges)):
         return samples_out
     return samples_read(samples_out, ranges.tempo_max, 2 ** (ranges.pitch_semitones_min / 12))
 
 
 class Augmentation:
-    """Tempo, pitch, drums, noise and gain, in this order, each clip with numbers of its own.
+    """Changes tempo, pitch, drums, noise and gain, in this order, with separate draws for each clip.
 
-    Tempo is drawn uniformly in its logarithm, so that twice and half as fast are as likely; pitch in semitones; drums,
-    noise and gain in decibels. A ``drums_share`` of the clips of each batch is layered with drums.
+    Tempo is drawn uniformly on a logarithmic scale, so that twice and half as fast are equally likely; pitch in
+    semitones; drums, noise and gain in decibels. A share ``drums_share`` of the clips of each batch gets drums.
 
     Args:
-        ranges: of the changes. A tempo of 1 to 1, a pitch of 0 to 0 and a share of 0 are off, and touch no sample.
-        sample_rate: of the audio, in Hz.
+        ranges: Ranges of the changes. A tempo of 1 to 1, a pitch of 0 to 0 and a share of 0 change no sample.
+        sample_rate: Sample rate of the audio in Hz.
     """
 
     def __init__(self, ranges: AugmentationRanges, sample_rate: int = SAMPLE_RATE) -> None:
@@ -60,27 +60,24 @@ class Augmentation:
         self.sample_rate = sample_rate
 
     def needed_samples(self, samples_out: int) -> int:
-        """:func:`needed_samples` of these ranges."""
+        """Returns :func:`needed_samples` for these ranges."""
         return needed_samples(self.ranges, samples_out)
 
     def __call__(self, audio: Tensor, samples_out: int, generator: torch.Generator) -> Tensor:
-        """The audio as another player, engineer and listener might have it.
+        """Returns the changed audio, ``(batch, samples_out)`` float32; silence stays silent.
 
         Args:
             audio: ``(batch, samples)`` float32, at least :meth:`needed_samples` long; the rest is not used.
-            samples_out: length of the output.
-            generator: on the audio's device.
-
-        Returns:
-            ``(batch, samples_out)`` float32; silence stays silent.
+            samples_out: Length of the output.
+            generator: Random generator on the audio's device.
 
         Raises:
-            ValueError: the audio is too short.
+            ValueError: The audio is too short.
         """
         ranges, needed = self.ranges, self.needed_samples(samples_out)
         if audio.shape[1] < needed:
             raise ValueError(
-                f"audio of {audio.shape[1]} samples; expected {needed}, of which tempo and pitch make {samples_out}: "
+                f"audio has {audio.shape[1]} samples; expected {needed} for {samples_out} after tempo and pitch: "
                 "load longer clips (needed_samples), or narrow the ranges"
             )
         audio = self._play(audio[:, :needed], samples_out, generator)
@@ -89,7 +86,7 @@ class Augmentation:
         return change_gain(audio, (ranges.gain_db_min, ranges.gain_db_max), generator)
 
     def _play(self, audio: Tensor, samples_out: int, generator: torch.Generator) -> Tensor:
-        """Tempo and pitch: ``(batch, needed_samples)`` → ``(batch, samples_out)``."""
+        """Changes tempo and pitch: ``(batch, needed_samples)`` → ``(batch, samples_out)``."""
         ranges = self.ranges
         if not (_changes_tempo(ranges) or _changes_pitch(ranges)):
             return audio
@@ -102,7 +99,7 @@ class Augmentation:
         return change_tempo_and_pitch(audio, tempo, pitch_ratio(semitones), samples_out, highest)
 
     def _layer(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """Drums under a random share of the clips."""
+        """Adds drums to a random share of the clips."""
         count = round(self.ranges.drums_share * len(audio))
         if count == 0:
             return audio
@@ -115,39 +112,39 @@ class Augmentation:
 
 
 def layer_drums(audio: Tensor, drums: Tensor, snr_db: Tensor) -> Tensor:
-    """Music with drums, brought to a ratio of music to drums; silence stays silent.
+    """Adds drums to music at a given ratio of music to drums; silence stays silent.
 
     Args:
-        audio: ``(batch, samples)``.
-        drums: ``(batch, samples)``.
-        snr_db: ``(batch,)``, ratio of mean powers, in dB.
+        audio: Music, ``(batch, samples)``.
+        drums: Drums, ``(batch, samples)``.
+        snr_db: Ratio of mean powers in dB, ``(batch,)``.
 
     Raises:
-        ValueError: the shapes do not go together.
+        ValueError: The shapes do not match.
     """
     if drums.shape != audio.shape or snr_db.shape != audio.shape[:1]:
         raise ValueError(
             f"drums of shape {tuple(drums.shape)} and ratios of shape {tuple(snr_db.shape)} for audio of shape "
-            f"{tuple(audio.shape)}: expected the audio's, and one ratio a clip"
+            f"{tuple(audio.shape)}: expected drums of the audio's shape, and one ratio per clip"
         )
     gain = _level(audio) / _level(drums).clamp_min(QUIET)
     return audio + drums * gain * _amplitude(-snr_db[:, None])
 
 
 def add_noise(audio: Tensor, snr_db: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """White noise at a signal-to-noise ratio drawn uniformly in decibels, one for each clip; silence stays silent.
+    """Adds white noise at a signal-to-noise ratio drawn uniformly in decibels for each clip; silence stays silent.
 
     Args:
         audio: ``(batch, samples)``.
-        snr_db: lowest and highest ratio of mean powers, in dB.
-        generator: on the audio's device.
+        snr_db: Lowest and highest ratio of mean powers in dB.
+        generator: Random generator on the audio's device.
     """
     noise = torch.randn(audio.shape, generator=generator, device=audio.device)
     return audio + noise * _level(audio) * _amplitude(-_uniform(audio, snr_db, generator))
 
 
 def change_gain(audio: Tensor, gain_db: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Multiplies each clip by a gain drawn uniformly in decibels. Shapes as in :func:`add_noise`."""
+    """Multiplies each clip by a gain drawn uniformly in decibels; arguments as in :func:`add_noise`."""
     return audio * _amplitude(_uniform(audio, gain_db, generator))
 
 
@@ -160,12 +157,12 @@ def _changes_pitch(ranges: AugmentationRanges) -> bool:
 
 
 def _level(audio: Tensor) -> Tensor:
-    """Root mean square of each clip, ``(batch, 1)``."""
+    """Returns the root mean square of each clip, ``(batch, 1)``."""
     return audio.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def _uniform(audio: Tensor, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """One number a clip, ``(batch, 1)``."""
+    """Draws one number per clip, ``(batch, 1)``."""
     low, high = bounds
     return low + (high - low) * torch.rand(audio.shape[0], 1, generator=generator, device=audio.device)
 

@@ -1,6 +1,6 @@
-"""Recordings of a collection by index: in a new order each epoch for training, or fixed.
+"""Libraries: recordings of a collection by index, in a new order each epoch for training, or in a fixed order.
 
-Which recording an index stands for, and where its clips lie, follows from the seed, the index and the audio alone.
+The recording of an index and the positions of its clips depend on the seed, the index and the audio alone.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from qd.data.manifest import Entry
 from qd.data.recordings import RecordingsError
 from qd.data.skipped import SkippedFiles
 
-ORDER, POSITION, STAND_IN = 1, 2, 3  # each its own random numbers from one seed
+ORDER, POSITION, REPLACEMENT = 1, 2, 3  # separate random streams of one seed
 
 
 class Collection(Protocol):
-    """Recordings with names, of which the audio can be had one by one."""
+    """Named recordings with access to the audio of each."""
 
     names: Sequence[str]
     labels: Sequence[str]
-    """What the list of skipped recordings calls them: their full paths, if they have any."""
+    """Names in the list of skipped recordings: full paths, if they exist."""
 
     def audio(self, number: int) -> Path | bytes:
-        """The encoded recording ``number``, or the path of its file."""
+        """Returns the encoded recording ``number``, or the path of its file."""
 
     def genre(self, number: int) -> str | None:
-        """None if unknown."""
+        """Returns the genre of recording ``number``; None if unknown."""
 
 
 class FileCollection:
-    """Files, as :func:`qd.data.manifest.list_recordings` finds them."""
+    """Files listed by :func:`qd.data.manifest.list_recordings`."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.names = [entry.name for entry in entries]
@@ -49,19 +49,19 @@ class FileCollection:
         return self._genres[number]
 
 
-class _Found(NamedTuple):
+class _Loaded(NamedTuple):
     index: int
     number: int
     pair: np.ndarray
 
 
 class _Library:
-    """What both kinds of library share: the last index that was asked for is remembered."""
+    """Base of both kinds of library; caches the last requested index."""
 
     def __init__(self, collection: Collection, numbers: np.ndarray, shape: ClipShape, seed: int) -> None:
         self.collection, self.numbers, self.shape, self.seed = collection, numbers, shape, seed
         self.size = len(numbers)
-        self._last: _Found | None = None
+        self._last: _Loaded | None = None
 
     def __len__(self) -> int:
         return self.size
@@ -75,34 +75,35 @@ class _Library:
     def genre(self, index: int) -> str | None:
         return self.collection.genre(self._at(index).number)
 
-    def _at(self, index: int) -> _Found:
+    def _at(self, index: int) -> _Loaded:
         if self._last is None or self._last.index != index:
-            self._last = self._find(index)
+            self._last = self._load(index)
         return self._last
 
-    def _find(self, index: int) -> _Found:
+    def _load(self, index: int) -> _Loaded:
         raise NotImplementedError
 
     def read(self, number: int, *position: int) -> np.ndarray:
-        """The pair of one recording at the positions that ``position`` stands for.
+        """Reads the pair of one recording at the positions that ``position`` seeds.
 
         Raises:
-            BadAudioError: it cannot be used.
+            BadAudioError: The recording cannot be used.
         """
         generator = np.random.default_rng([POSITION, self.seed, number, *position])
         return read_pair(self.collection.audio(number), self.shape, generator)
 
 
 class TrainingLibrary(_Library):
-    """Endless: each epoch goes through all recordings in an order of its own. Another one, drawn at random, stands in
-    for a recording that turns out to be bad when it is decoded.
+    """Endless library: each epoch visits all recordings in a new order.
+
+    If decoding shows that a recording is bad, another one, drawn at random, replaces it.
 
     Args:
-        collection: the recordings.
-        numbers: those of them that may be used.
-        shape: of a clip.
-        seed: of the order and the positions.
-        skipped: told what is bad.
+        collection: The recordings.
+        numbers: Numbers of the recordings that may be used.
+        shape: Shape of a clip.
+        seed: Seed for the order and the positions.
+        skipped: Receives the bad recordings.
     """
 
     def __init__(
@@ -112,38 +113,42 @@ class TrainingLibrary(_Library):
         self.skipped = skipped
         self._epoch: tuple[int, np.ndarray] | None = None
 
-    def _find(self, index: int) -> _Found:
-        for number in chain([self._planned(index)], self._stand_ins(index)):
+    def _load(self, index: int) -> _Loaded:
+        for number in chain([self._planned(index)], self._replacements(index)):
             label = self.collection.labels[number]
             try:
                 pair = self.read(number, index)
             except BadAudioError as error:
-                self.skipped.looked_at([label], {label: error})
+                self.skipped.record([label], {label: error})
             else:
-                self.skipped.looked_at([label], {})
-                return _Found(index, number, pair)
+                self.skipped.record([label], {})
+                return _Loaded(index, number, pair)
         raise RecordingsError(f"none of {self.size} recordings can be used: {self.skipped.summary()}")
 
     def _planned(self, index: int) -> int:
-        epoch, place = divmod(index, self.size)
+        epoch, offset = divmod(index, self.size)
         if self._epoch is None or self._epoch[0] != epoch:
             order = np.random.default_rng([ORDER, self.seed, epoch]).permutation(self.numbers)
             self._epoch = epoch, order
-        return int(self._epoch[1][place])
+        return int(self._epoch[1][offset])
 
-    def _stand_ins(self, index: int) -> Iterator[int]:
-        for number in np.random.default_rng([STAND_IN, self.seed, index]).permutation(self.numbers):
+    def _replacements(self, index: int) -> Iterator[int]:
+        for number in np.random.default_rng([REPLACEMENT, self.seed, index]).permutation(self.numbers):
             if number != self._planned(index):
                 yield int(number)
 
 
 class FixedLibrary(_Library):
-    """Index i is one recording and two positions in it, always; after ``size`` it begins again. As none may occur
-    twice in a fixed set, nothing could stand in for a bad recording: each must have passed ``read``."""
+    """Fixed library: index i is always the same recording and the same two positions; it repeats after ``size``.
 
-    def _find(self, index: int) -> _Found:
+    A fixed set must not contain a recording twice, so a bad one has no replacement: each must have passed ``read``.
+    """
+
+    def _load(self, index: int) -> _Loaded:
         number = int(self.numbers[index % self.size])
         try:
-            return _Found(index, number, self.read(number))
+            return _Loaded(index, number, self.read(number))
         except BadAudioError as error:
-            raise RecordingsError(f"{self.collection.labels[number]} was good at the start, now {error}") from error
+            raise RecordingsError(
+                f"{self.collection.labels[number]} was readable at the start, now: {error}"
+            ) from error

@@ -1,4 +1,4 @@
-"""Comparisons out of ratings, and recordings held out so that none is on both sides."""
+"""Turns ratings into comparisons, and holds out recordings so that none is on both sides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from qd.data.ratings import Ratings
 
 PARTNERS = 32
-"""Others that a recording is compared with in one sitting; above, they are drawn at random."""
+"""Most partners of a recording in one sitting; a larger sitting uses random pairs."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Comparisons:
     """Pairs of recordings, ``(comparisons,)`` each.
 
     Attributes:
-        first, second: numbers of the recordings.
-        preferred: 1 where the first was better, 0 where the second was, ½ for a tie.
-        weight: how many comparisons each counts for: the difference between the ratings, 1 at least.
+        first, second: Numbers of the recordings.
+        preferred: 1 if the first was better, 0 if the second was better, ½ for a tie.
+        weight: Weight of each comparison: the difference between the ratings, at least 1.
     """
 
     first: np.ndarray
@@ -36,18 +36,18 @@ class Comparisons:
 
     @property
     def decided(self) -> np.ndarray:
-        """True where it is no tie."""
+        """True where the comparison is not a tie."""
         return self.preferred != 0.5
 
 
 @dataclass(frozen=True)
 class Split:
-    """Recordings to learn from, and others to be measured on.
+    """Split of the recordings into training and held-out ones.
 
     Attributes:
         held_out: True where a recording is held out, ``(recordings,)``.
-        unit: what was held out as a whole, ``(recordings,)``: recordings that are compared with each other and with no
-            others, or each recording alone.
+        unit: Number of the unit that is held out as a whole, ``(recordings,)``: a group of recordings that are compared
+            only with each other, or a single recording.
     """
 
     held_out: np.ndarray
@@ -55,7 +55,7 @@ class Split:
 
 
 def comparisons(ratings: Ratings, chosen: np.ndarray | None = None, seed: int = 0) -> Comparisons:
-    """All pairs within each sitting, of the recordings ``chosen`` (``(recordings,)``, all if None) alone."""
+    """Returns all pairs within each sitting; ``chosen``, ``(recordings,)`` bool, selects recordings (None: all)."""
     rng = np.random.default_rng(seed)
     pairs: list[tuple[int, int, float]] = []
     for sitting in ratings.sittings:
@@ -69,24 +69,24 @@ def comparisons(ratings: Ratings, chosen: np.ndarray | None = None, seed: int = 
 def split_recordings(ratings: Ratings, share: float, seed: int = 0) -> Split:
     """Holds out a share of the recordings.
 
-    Where comparisons fall apart into groups that share no recording (one group a prompt, say), whole groups are held
-    out, and no comparison is lost. Where most recordings hang together, single ones are held out, and a comparison of a
-    held-out one with another counts on neither side. To lose few of a file of comparisons, a random recording is held
-    out with those that it was compared with, then those that they were compared with, and so on; of ratings, which make
-    as many comparisons as one likes, any are taken.
+    If the comparisons form groups that share no recording (for example one group per prompt), whole groups are held
+    out, and no comparison is lost. If more than half of the recordings are connected, single recordings are held out,
+    and a comparison between the two sides is dropped. To drop few pairwise comparisons, the held-out set grows from a
+    random recording to its partners, then to their partners, and so on. Absolute ratings give plenty of comparisons,
+    so their held-out recordings are drawn at random.
 
     Args:
-        ratings: of the recordings.
-        share: of the recordings, in (0, 1).
-        seed: of the choice.
+        ratings: Ratings of the recordings.
+        share: Share of the recordings to hold out, in (0, 1).
+        seed: Seed of the choice.
 
     Raises:
-        ValueError: either side has no comparison that is no tie.
+        ValueError: Either side has no comparison other than ties.
     """
     rng, count = np.random.default_rng(seed), len(ratings.paths)
     shuffled = rng.permutation(count)
     graph = _compared(ratings, shuffled)
-    component = connected_components(graph, directed=False)[1]  # by the new names
+    component = connected_components(graph, directed=False)[1]  # numbered after the shuffle
     sizes = np.bincount(component)
     if sizes.max() <= count / 2:
         unit = component[shuffled]
@@ -95,29 +95,29 @@ def split_recordings(ratings: Ratings, share: float, seed: int = 0) -> Split:
         held_out = np.isin(unit, order[: min(enough, len(order) - 1)])
     else:
         unit = np.arange(count)
-        start = np.flatnonzero(component == sizes.argmax())[0]  # where most hang together, or too few are reached
+        start = np.flatnonzero(component == sizes.argmax())[0]  # in the largest group, to reach enough
         reached = breadth_first_order(graph, start, directed=False, return_predecessors=False)
         order = reached if ratings.kind == "pairwise" else unit
         chosen = np.argsort(shuffled)[order[: math.ceil(share * count)]]
         held_out = np.isin(unit, chosen[: count - 1])
-    for side, chosen in {"to learn from": ~held_out, "held out": held_out}.items():
+    for side, chosen in {"for training": ~held_out, "held out": held_out}.items():
         if not comparisons(ratings, chosen).decided.any():
             raise ValueError(
-                f"{int(chosen.sum())} of {count} rated recordings are {side}, and no comparison among them is decided: "
+                f"{int(chosen.sum())} of {count} recordings are {side}, but no comparison among them has a winner: "
                 f"rate more, or change validation_share (now {share:g})"
             )
     return Split(held_out, unit)
 
 
 def _compared(ratings: Ratings, names: np.ndarray) -> coo_array:
-    """The graph of what shares a sitting, each recording under its new name; a sitting of many is a chain."""
+    """Returns the graph of recordings that share a sitting, renumbered by ``names``; each sitting becomes a chain."""
     chain = [pair for sitting in ratings.sittings for pair in zip(sitting, list(sitting)[1:], strict=False)]
     rows, columns = names[np.array(chain, dtype=np.int64).T]
     return coo_array((np.ones(len(chain)), (rows, columns)), shape=(len(names), len(names)))
 
 
 def _pairs(numbers: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """All pairs; of many, a ring in random order in which each meets :data:`PARTNERS` others."""
+    """Returns all pairs or, in a large sitting, a ring in random order with :data:`PARTNERS` partners each."""
     if len(numbers) <= PARTNERS + 1:
         return list(combinations(numbers, 2))
     ring = rng.permutation(numbers)

@@ -1,4 +1,4 @@
-"""A small bank of drumming without music, by the built-in world's drummers."""
+"""A small bank of drum loops without music, from the built-in world."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEED = 20_817
 
 @lru_cache(maxsize=2)
 def drum_loops(sample_rate: int, device: torch.device) -> Tensor:
-    """Loops of many genres and tempi, ``(LOOPS, samples)`` float32: always the same, made once, not to be changed."""
+    """Returns loops of many genres and tempi, ``(LOOPS, samples)`` float32; always the same, cached, do not modify."""
     rng = np.random.default_rng(SEED)
     loops = np.stack([_loop(rng) for _ in range(LOOPS)])
     return resample(torch.from_numpy(loops), SAMPLE_RATE, sample_rate).to(device)
@@ -34,13 +34,13 @@ def _loop(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_drums(loops: Tensor, clips: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Excerpts ``(clips, samples)`` of random loops from random places on; what is longer than a loop repeats it.
+    """Draws excerpts ``(clips, samples)`` of random loops at random positions; a loop repeats if it is too short.
 
     Args:
-        loops: from :func:`drum_loops`, on the generator's device.
-        clips: how many.
-        samples: length of one.
-        generator: all the chance there is.
+        loops: Loops from :func:`drum_loops`, on the generator's device.
+        clips: Number of excerpts.
+        samples: Length of an excerpt.
+        generator: The only source of randomness.
     """
     count, length = loops.shape
     device = loops.device

@@ -1,6 +1,7 @@
-"""Recordings of a Hugging Face dataset: from the hub, from a folder that ``save_to_disk`` wrote, or from any other that
-``load_dataset`` knows. The encoded bytes are taken as they are and decoded by libsndfile: torchcodec, which the library
-uses, is only needed where it makes a dataset out of loose audio files.
+"""Recordings of a Hugging Face dataset: from the hub, a folder of ``save_to_disk``, or any source of ``load_dataset``.
+
+libsndfile decodes the encoded bytes; the library's own decoder, torchcodec, is only needed to build a dataset from
+loose audio files.
 """
 
 from __future__ import annotations
@@ -12,36 +13,41 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
-"""One of these is in a folder that ``save_to_disk`` wrote."""
+"""A folder of ``save_to_disk`` contains one of these files."""
 GENRE_COLUMNS = ("genre", "label")
 
 
 class AudioDataset(NamedTuple):
-    """A dataset whose audio stays encoded: ``rows`` is a ``Dataset`` or an ``IterableDataset`` of the library."""
+    """A dataset whose audio stays encoded.
+
+    Attributes:
+        rows: ``Dataset`` or ``IterableDataset`` of the library.
+        column: Name of the audio column.
+        genre: Returns the genre of a row; None if unknown.
+    """
 
     rows: Any
     column: str
     genre: Callable[[Mapping[str, Any]], str | None]
-    """Of a row."""
 
 
 class HuggingFaceCollection:
-    """The rows of a dataset that is on this machine, or is brought here first.
+    """Rows of a dataset on this machine; a dataset of the hub is downloaded first.
 
-    A recording's name is the path that its row gives, relative to a local folder, if every row gives another one; else
-    the row's number.
+    A recording's name is the path in its row (relative to a local dataset's folder) if all rows have distinct paths,
+    otherwise the row's number.
 
     Args:
         spec: ``<hub name or folder>[:<split>]``.
 
     Raises:
-        ValueError: as :func:`open_dataset`.
+        ValueError: As :func:`open_dataset`.
     """
 
     def __init__(self, spec: str) -> None:
         dataset = open_dataset(spec, streaming=False)
         self.rows, self.column, self._genre = dataset
-        # A format says which columns are shown, and flattening gives them other names.
+        # The default format shows all columns; flattening renames them.
         paths = self.rows.flatten().with_format(None)[f"{self.column}.path"][:]
         distinct = all(paths) and len(set(paths)) == len(paths)
         folder = f"{os.path.abspath(_split_spec(spec)[0])}{os.sep}"
@@ -59,10 +65,11 @@ class HuggingFaceCollection:
 
 
 def open_dataset(spec: str, streaming: bool) -> AudioDataset:
-    """Opens ``<hub name or folder>[:<split>]``; without a split ``train``, or the only one.
+    """Opens ``<hub name or folder>[:<split>]``; the default split is ``train``, or the only one.
 
     Raises:
-        ValueError: the library is not installed, there is no such dataset or split, or not one column of audio.
+        ValueError: The library is not installed, the dataset or split does not exist, or the audio column is ambiguous
+            or missing.
     """
     datasets = _library()
     name, split = _split_spec(spec)
@@ -75,7 +82,7 @@ def open_dataset(spec: str, streaming: bool) -> AudioDataset:
     columns = [column for column, feature in features.items() if isinstance(feature, datasets.Audio)]
     if len(columns) != 1 and "audio" not in columns:
         raise ValueError(
-            f"recordings 'datasets:{spec}' have {len(columns)} columns of audio among {', '.join(features) or 'none'}; "
+            f"recordings 'datasets:{spec}' have {len(columns)} audio columns among {', '.join(features) or 'none'}; "
             "expected one, or one named 'audio' (cast_column('audio', datasets.Audio()) declares it)"
         )
     column = "audio" if "audio" in columns else columns[0]
@@ -88,7 +95,7 @@ def open_dataset(spec: str, streaming: bool) -> AudioDataset:
 
 
 def encoded(audio: Mapping[str, Any]) -> Path | bytes:
-    """The bytes that a row carries, or the path of the file that it names; what lies elsewhere is fetched."""
+    """Returns the bytes in a row, or the path of the local file that it names; a remote file is downloaded."""
     if audio["bytes"] is not None:
         return audio["bytes"]
     path = audio["path"]
@@ -109,22 +116,22 @@ def _library() -> ModuleType:
 
 
 def _reason(error: BaseException) -> str:
-    """Of an error of the library, which wraps what it was caused by."""
+    """Describes an error of the library together with its cause."""
     cause = error.__cause__
-    if isinstance(cause, ImportError):  # loose audio files, of which the library makes a dataset with torchcodec
-        return f"{cause} (pip install torchcodec); a folder of audio files needs no dataset: data.source=<folder>"
+    if isinstance(cause, ImportError):  # the library needs torchcodec to build a dataset from loose audio files
+        return f"{cause} (pip install torchcodec); or use the folder of audio files directly: data.source=<folder>"
     return f"{error}" if cause is None else f"{error} ({cause})"
 
 
 def _split_spec(spec: str) -> tuple[str, str | None]:
     name, _, split = spec.partition(":")
     if not name:
-        raise ValueError("recordings 'datasets:' name none; expected datasets:<hub name or folder>[:<split>]")
+        raise ValueError("recordings 'datasets:' has no dataset name; expected datasets:<hub name or folder>[:<split>]")
     return name, split or None
 
 
 def _open(datasets: ModuleType, name: str, streaming: bool) -> Any:
-    """A dataset, or a dictionary of them."""
+    """Returns a dataset, or a dictionary of its splits."""
     if not any(Path(name, file).exists() for file in SAVED):
         return datasets.load_dataset(name, streaming=streaming)
     saved = datasets.load_from_disk(name)
@@ -145,7 +152,7 @@ def _pick_split(splits: Mapping[str, Any], name: str, split: str | None) -> Any:
 def _genre_of(column: str | None, feature: Any) -> Callable[[Mapping[str, Any]], str | None]:
     def genre(row: Mapping[str, Any]) -> str | None:
         value = row[column] if column else None
-        if value is None or value == -1:  # −1: a class label that is not known
+        if value is None or value == -1:  # −1: unknown class label
             return None
         return feature.int2str(value) if hasattr(feature, "int2str") else str(value)
 

@@ -1,4 +1,4 @@
-"""Which files make up a library: all audio below a folder, or those that a manifest lists."""
+"""Lists the files of a library: all audio below a folder, or the files of a manifest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Entry(NamedTuple):
     """One recording.
 
     Attributes:
-        name: tells it from all others of its library, wherever that lies; decides whether it is held out.
-        path: of its file.
-        genre: None if unknown.
+        name: Unique name within the library, independent of the library's location; decides whether it is held out.
+        path: Path of the file.
+        genre: Genre; None if unknown.
     """
 
     name: str
@@ -31,14 +31,14 @@ class Entry(NamedTuple):
 
 
 def list_recordings(source: str | Path, *others: str) -> list[Entry]:
-    """The recordings of a folder or a manifest.
+    """Lists the recordings of a folder or a manifest.
 
     Args:
-        source: its path.
-        others: what else can be named in its place, for the error message.
+        source: Path of the folder or manifest.
+        others: Other accepted sources, for the error message.
 
     Raises:
-        ValueError: it does not exist, cannot be read, is malformed, or names no audio file.
+        ValueError: The source does not exist, cannot be read, is malformed, or names no audio file.
     """
     path = Path(source)
     if path.is_dir():
@@ -48,16 +48,17 @@ def list_recordings(source: str | Path, *others: str) -> list[Entry]:
     found = "a file of another kind" if path.exists() else "nothing"
     expected = ["a folder", f"a manifest ({' or '.join(TABLE_ENDINGS)})", *others]
     raise ValueError(
-        f"recordings {str(source)!r}: expected {', '.join(expected[:-1])} or {expected[-1]}; found {found} there"
+        f"recordings {str(source)!r}: expected {', '.join(expected[:-1])} or {expected[-1]}; found {found}"
     )
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """Every audio file below ``folder``, sorted; named by its path from there. Hidden files and folders are left out,
-    and links to folders are not followed.
+    """Lists every audio file below ``folder``, sorted; its name is its path relative to the folder.
+
+    Hidden files and folders are skipped, and links to folders are not followed.
 
     Raises:
-        ValueError: there is none; the endings that were looked for, and those that are there, are named.
+        ValueError: There is no audio file; the message lists the expected and the existing file endings.
     """
     entries, others = [], Counter()
     for root, folders, files in os.walk(folder):
@@ -70,19 +71,20 @@ def list_folder(folder: Path) -> list[Entry]:
     if not entries:
         present = ", ".join(f"{count} {ending}" for ending, count in others.most_common(SHOWN))
         raise ValueError(
-            f"folder {str(folder)!r} {'holds no audio file' if others else 'is empty'}; looked for "
-            f"{', '.join(ENDINGS)} in it and in all folders below{f'; found {present}' if others else ''}"
+            f"folder {str(folder)!r} {'contains no audio file' if others else 'is empty'}; expected "
+            f"{', '.join(ENDINGS)} in it or in a folder below{f'; found {present}' if others else ''}"
         )
     return sorted(entries)
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """The rows of a CSV file with a header, or the objects of a JSONL file: ``path``, and if you like ``name`` and
-    ``genre``. Paths are relative to the manifest's folder; a name that is not given is the path as it is written.
+    """Reads a CSV file with a header, or a JSONL file of objects: ``path``, and optionally ``name`` and ``genre``.
+
+    Paths are relative to the manifest's folder; the default name is the path as written.
 
     Raises:
-        ValueError: the file cannot be read, the column is missing, or rows name no file, a missing one, or one that
-            another row names; all by line number.
+        ValueError: The file cannot be read, the column ``path`` is missing, or rows have no path, a missing file, or
+            the file or name of another row; the message lists them by line number.
     """
     rows = read_table(path, WHAT, EXAMPLE, required=["path"])
     entries = [_entry(path.parent, row) for _, row in rows]
@@ -91,13 +93,13 @@ def read_manifest(path: Path) -> list[Entry]:
         first = files.setdefault(entry.path.resolve(), line)
         same = names.setdefault(entry.name, line)
         if "path" not in row:
-            bad.append((line, "it has no path"))
+            bad.append((line, "the path is missing"))
         elif not entry.path.is_file():
-            bad.append((line, f"there is no file {str(entry.path)!r}"))
+            bad.append((line, f"the file {str(entry.path)!r} does not exist"))
         elif first != line:
-            bad.append((line, f"line {first} has named the file {row['path']!r}"))
+            bad.append((line, f"the file {row['path']!r} is already in line {first}"))
         elif same != line:
-            bad.append((line, f"line {same} has the name {entry.name!r}"))
+            bad.append((line, f"the name {entry.name!r} is already in line {same}"))
     refuse_bad_rows(path, WHAT, bad, "correct or remove them (paths are relative to the manifest's folder)")
     return entries
 
@@ -108,9 +110,9 @@ def _entry(folder: Path, row: Row) -> Entry:
 
 
 def reference_paths(name: str) -> list[Path] | None:
-    """The files of a reference; None of the built-in one.
+    """Lists the files of a reference; None for the built-in one.
 
     Raises:
-        ValueError: it is none.
+        ValueError: The name is neither "builtin" nor a folder or manifest of recordings.
     """
     return None if name == BUILTIN else [entry.path for entry in list_recordings(name, repr(BUILTIN))]

@@ -1,7 +1,7 @@
-"""Prompts from files: one reader for training and for evaluation.
+"""Reads prompts from files, for training and for evaluation.
 
-Whatever the format, texts are stripped, empty ones are skipped, and of those that differ in case and white space only
-the first is kept. What was skipped is told by line.
+In every format, texts are stripped, empty ones are skipped, and of texts that differ only in case and white space the
+first is used. The lines of skipped texts are reported.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import NamedTuple, TextIO
 from qd.data.tables import FormatError, csv_rows, json_lines, reading
 
 GENERIC = Path(__file__).with_name("generic_prompts.txt")
-"""Short prompts of the kind that the paper calls generic: "Rock song."."""
+"""Short prompts that the paper calls generic, such as "Rock song."."""
 COLUMNS = ("prompt", "caption", "text")
-"""Where no column (key) is named, the first of these that there is."""
+"""Default columns (keys): the first of these that exists."""
 HEADERS = {
     "musiccaps": ("ytid", "aspect_list", "caption"),
     "song-describer": ("caption_id", "track_id", "caption", "is_valid_subset"),
 }
-"""By what the published CSV files are known. Of Song Describer only the validated captions are taken."""
+"""Columns that identify the published CSV files. Only the validated captions of Song Describer are used."""
 FILE_KINDS = ("text", "csv", "jsonl", *HEADERS)
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl"}
 SHOWN = 5  # line numbers in a message
 
 _Rows = Iterator[tuple[int, str | None]]
-"""The line, from 1 on, where a prompt begins, and its text; None is a row that is left out."""
+"""First line of a prompt, counted from 1, and its text; None for an excluded row."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a file gives.
+    """Prompts of a file.
 
     Attributes:
-        name: of the file, for messages.
-        texts: in the file's order, none empty and none twice.
-        lines: where each begins, from 1 on.
-        empty, repeated: lines of what was skipped.
-        left_out: rows that do not belong to the validated part of Song Describer.
+        name: Name of the file, for messages.
+        texts: Prompts in the file's order, without empty or repeated ones.
+        lines: First line of each prompt, counted from 1.
+        empty, repeated: Lines of the skipped prompts.
+        left_out: Number of rows outside the validated part of Song Describer.
     """
 
     name: str
@@ -50,26 +50,26 @@ class Prompts:
     left_out: int = 0
 
     def first(self, size: int | None) -> Prompts:
-        """The first so many; None is all."""
+        """Returns the first ``size`` prompts; None returns all."""
         return replace(self, texts=self.texts[:size], lines=self.lines[:size])
 
     def summary(self) -> str:
-        """How many there are, and what was skipped, on one line."""
+        """Returns one line with the number of prompts and the skipped lines."""
         parts = [f"{self.name}: {len(self.texts):,} prompt{'s' if len(self.texts) != 1 else ''}"]
         parts += [f"{len(self.empty):,} empty ({listed_lines(self.empty)})"] if self.empty else []
         if self.repeated:
-            parts.append(f"{len(self.repeated):,} skipped that repeat an earlier one ({listed_lines(self.repeated)})")
-        parts += [f"{self.left_out:,} left out that are not validated"] if self.left_out else []
+            parts.append(f"{len(self.repeated):,} repeated ({listed_lines(self.repeated)})")
+        parts += [f"{self.left_out:,} not validated and left out"] if self.left_out else []
         return "; ".join(parts)
 
 
 class PromptFile(NamedTuple):
-    """A list of prompts, and how to read it.
+    """A list of prompts and its format.
 
     Attributes:
-        kind: ``generic`` (the shipped list) or one of :data:`FILE_KINDS`; ``builtin`` is the grammar, which is no list.
-        path: of the file, UTF-8.
-        column: of a CSV file, or key of the objects of a JSONL file; None takes the first of :data:`COLUMNS`.
+        kind: ``generic`` (the shipped list) or one of :data:`FILE_KINDS`; ``builtin`` is the grammar, not a list.
+        path: Path of the file, UTF-8.
+        column: Column of a CSV file, or key of the objects of a JSONL file; None uses the first of :data:`COLUMNS`.
     """
 
     kind: str
@@ -78,8 +78,10 @@ class PromptFile(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> PromptFile:
-        """What is meant by ``generic``, ``builtin``, ``a.txt``, ``a.csv``, ``a.csv:column``, ``a.jsonl:key`` or
-        ``<kind>:<file>``; the ending decides where no kind is named."""
+        """Parses ``generic``, ``builtin``, ``a.txt``, ``a.csv[:column]``, ``a.jsonl[:key]`` or ``<kind>:<file>``.
+
+        Without a kind, the file's ending decides.
+        """
         if text in ("generic", "builtin"):
             return cls(text)
         head, colon, rest = text.partition(":")
@@ -90,17 +92,17 @@ class PromptFile(NamedTuple):
         return cls(kind or ENDINGS.get(Path(path).suffix.lower(), "text"), path)
 
     def read(self) -> Prompts:
-        """The prompts in the file's order.
+        """Reads the prompts in the file's order.
 
         Raises:
-            ValueError: the file cannot be read, holds no prompt, or is not of its kind; lines are named.
+            ValueError: The file cannot be read, contains no prompt, or has another format; the message names the lines.
         """
         if self.kind == "builtin":
-            raise ValueError("the built-in grammar is no list of prompts; expected a file or generic")
+            raise ValueError("the built-in grammar is not a list of prompts; expected a file or 'generic'")
         path = GENERIC if self.kind == "generic" else Path(str(self.path))
         name = "the generic prompts" if self.kind == "generic" else f"prompt file {str(path)!r}"
         with reading(path, name) as file:
-            return _sorted_out(name, self._rows(file))
+            return _without_repeats(name, self._rows(file))
 
     def _rows(self, file: TextIO) -> _Rows:
         if self.kind == "jsonl":
@@ -116,8 +118,8 @@ def listed_lines(numbers: Sequence[int]) -> str:
     return f"line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:SHOWN]))}{more}"
 
 
-def _sorted_out(name: str, rows: _Rows) -> Prompts:
-    """The texts that are worth keeping, and where the others stand."""
+def _without_repeats(name: str, rows: _Rows) -> Prompts:
+    """Collects the texts that are neither empty nor repeated, and the lines of the others."""
     seen: set[str] = set()
     texts, lines, empty, repeated, left_out = [], [], [], [], 0
     for line, text in rows:
@@ -133,7 +135,7 @@ def _sorted_out(name: str, rows: _Rows) -> Prompts:
             texts.append(text.strip())
             lines.append(line)
     if not texts:
-        raise FormatError("holds no prompt; expected one a line, or one a row")
+        raise FormatError("contains no prompt; expected one per line or row")
     return Prompts(name, texts, lines, empty, repeated, left_out)
 
 
@@ -141,30 +143,30 @@ def _csv_cells(file: TextIO, kind: str, column: str | None) -> _Rows:
     header, rows = csv_rows(file)
     missing = [name for name in HEADERS.get(kind, ()) if name not in header]
     if missing:
-        raise FormatError(f"is no {kind} file: it has no column {', '.join(map(repr, missing))}")
+        raise FormatError(f"is not a {kind} file: it has no column {', '.join(map(repr, missing))}")
     chosen = _chosen(header, column)
     for line, cells in rows:
-        out = kind == "song-describer" and cells.get("is_valid_subset", "").strip().lower() != "true"
-        yield line, None if out else cells.get(chosen, "")
+        excluded = kind == "song-describer" and cells.get("is_valid_subset", "").strip().lower() != "true"
+        yield line, None if excluded else cells.get(chosen, "")
 
 
 def _json_values(file: TextIO, key: str | None) -> _Rows:
-    """Of one JSON object, or one JSON string, a line."""
+    """Yields the prompt of each line: a JSON string, or the value of a JSON object."""
     for number, value in json_lines(file):
         try:
             value = value[_chosen(list(value), key)] if isinstance(value, dict) else value
         except FormatError as error:
             raise FormatError(f"{error} (line {number})") from error
         if not isinstance(value, str | None):
-            raise FormatError(f"holds {value!r} in line {number}; expected a text, or an object that holds one")
+            raise FormatError(f"contains {value!r} in line {number}; expected a string, or an object with a string")
         yield number, value or ""
 
 
 def _chosen(present: Sequence[str], column: str | None) -> str:
-    """The column (key) that holds the prompts."""
+    """Returns the column (key) with the prompts."""
     wanted = COLUMNS if column is None else (column,)
     for name in wanted:
         if name in present:
             return name
-    told = " or ".join(map(repr, wanted))
-    raise FormatError(f"has no column {told}; present: {', '.join(present) or 'none'}; name one: <file>:<column>")
+    names = " or ".join(map(repr, wanted))
+    raise FormatError(f"has no column {names}; present: {', '.join(present) or 'none'}; name one: <file>:<column>")

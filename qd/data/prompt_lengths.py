@@ -1,43 +1,39 @@
-"""Whether a model's text encoder can read the prompts of a run, told before the run begins."""
+"""Checks, before a run begins, that the prompts fit into the model's text encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
 from qd.data.prompt_files import SHOWN, PromptFile, Prompts
 
-if TYPE_CHECKING:
-    pass
-
 UNLIMITED = 10**9
-"""A tokenizer whose files state no limit has one of 1e30."""
+"""A larger ``model_max_length`` means no limit; transformers uses 1e30."""
 
 
 def named_list(file: str | None, size: int | None) -> list[tuple[str, Prompts]]:
-    """The list that ``--prompts`` of a command that measures names, if it names one; of the file the first ``size``."""
+    """Returns the first ``size`` prompts of the file that ``--prompts`` names, with the setting's name."""
     return [("prompts", PromptFile.parse(file).read().first(size))] if file else []
 
 
 def prompt_report(lists: Iterable[tuple[str, Prompts]]) -> str:
-    """A line for each list: how many prompts, and which lines were skipped."""
+    """Returns one line per list: the number of prompts and the skipped lines."""
     return "".join(f"{path}: {prompts.summary()}\n" for path, prompts in lists)
 
 
 def unreadable_lists(lists: Iterable[tuple[str, Prompts]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """One sentence for each list with prompts that are too long, by the path of the setting that names it."""
-    found = ((path, too_long(prompts, tokenizer)) for path, prompts in lists)
-    return [f"{path}: {problem}" for path, problem in found if problem]
+    """Returns one sentence for each list with too long prompts; it begins with the path of the list's setting."""
+    problems = ((path, too_long(prompts, tokenizer)) for path, prompts in lists)
+    return [f"{path}: {problem}" for path, problem in problems if problem]
 
 
 def too_long(prompts: Prompts, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What is wrong with the length of prompts, if anything.
+    """Returns a sentence that lists the prompts above the tokenizer's limit; None if all fit.
 
     Args:
-        prompts: of a file.
-        tokenizer: of the model; its ``model_max_length`` counts all tokens, those that it adds too.
+        prompts: Prompts of a file.
+        tokenizer: Tokenizer of the model; its ``model_max_length`` includes the special tokens that it adds.
     """
     limit = tokenizer.model_max_length
     if limit >= UNLIMITED:

@@ -1,4 +1,4 @@
-"""Where training prompts come from."""
+"""Sources of training prompts."""
 
 from __future__ import annotations
 

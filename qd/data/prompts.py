@@ -1,8 +1,7 @@
 """The endless stream of training prompts, a pure function of (seed, position).
 
-Nothing is remembered between prompts: a step's positions follow from its number, so a run that is resumed, or spread
-over other ranks, micro-batches or workers, sees at each step the prompts that it would have seen anyway. Prefetching
-cannot make it stale.
+There is no state between prompts: a step's positions depend only on its number. A step has the same prompts after a
+resume and for any number of ranks, micro-batches and workers, and prefetching cannot change them.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from qd.data.world import world
 if TYPE_CHECKING:
     from qd.data.prompt_sources import PromptSource
 
-BLOCK = 1024  # in every so many consecutive prompts, each source has exactly its share
+BLOCK = 1024  # consecutive prompts in which each source has exactly its share
 
 
 class PromptBatch(NamedTuple):
-    """The prompts of one micro-batch and their positions in the stream, which no other micro-batch shares."""
+    """Prompts of one micro-batch and their positions in the stream, unique to this micro-batch."""
 
     prompts: list[str]
     positions: list[int]
@@ -34,15 +33,15 @@ class PromptBatch(NamedTuple):
 class PromptStream:
     """A weighted mixture of prompt sources: ``stream[i]`` is prompt i, for any i ≥ 0.
 
-    A source that has an end is gone through in a new order each time, so that all its prompts come equally often. The
-    built-in grammar has none, unless ``size`` gives it one.
+    A finite source is repeated in a new order each time, so that all its prompts occur equally often. The built-in
+    grammar is infinite unless ``size`` limits it.
 
     Args:
-        sources: where prompts come from, with their weights.
-        seed: of the order.
+        sources: Prompt sources with their weights.
+        seed: Seed for the order.
 
     Raises:
-        ValueError: a prompt file is unusable, or a weight is too small for its source ever to be drawn.
+        ValueError: A prompt file is unusable, or a weight is too small to give its source one prompt per block.
     """
 
     def __init__(self, sources: Sequence[PromptSource], seed: int) -> None:
@@ -57,7 +56,7 @@ class PromptStream:
         return self._sources[source][block * int(self._shares[source]) + earlier]
 
     def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each position of a block, the source and how often that source came before in the block."""
+        """Returns each position's source, and how many prompts of that source precede it in the block."""
         order = np.repeat(np.arange(len(self._shares)), self._shares)
         np.random.default_rng([self._seed, len(self._shares), block]).shuffle(order)
         earlier = np.zeros(BLOCK, dtype=np.int64)
@@ -67,7 +66,7 @@ class PromptStream:
 
 
 class _Shuffled:
-    """Item i of one source, endlessly."""
+    """Prompts of one source by index, without end."""
 
     def __init__(self, source: PromptSource, seed: list[int]) -> None:
         self._texts = None if source.kind == "builtin" else source.file.read().first(source.size).texts
@@ -79,8 +78,8 @@ class _Shuffled:
     def __getitem__(self, item: int) -> str:
         if self._size is None:
             return world.prompt("train", self._start + item)
-        epoch, place = divmod(item, self._size)
-        index = int(self._order(epoch)[place])
+        epoch, offset = divmod(item, self._size)
+        index = int(self._order(epoch)[offset])
         return _grammar(index) if self._texts is None else self._texts[index]
 
     def _draw_order(self, epoch: int) -> np.ndarray:
@@ -93,20 +92,20 @@ def _grammar(index: int) -> str:
 
 
 def _shares(weights: Sequence[float]) -> np.ndarray:
-    """How many prompts of a block each source gives: largest remainders."""
+    """Returns each source's number of prompts in a block, by the largest-remainder method."""
     exact = np.asarray(weights, dtype=np.float64) / sum(weights) * BLOCK
     if (exact < 1).any():
-        raise ValueError(f"prompt source weights are {list(weights)}; each must be 1/{BLOCK} of their sum or more")
+        raise ValueError(f"prompt source weights are {list(weights)}; each must be at least 1/{BLOCK} of their sum")
     shares = np.floor(exact).astype(np.int64)
     shares[np.argsort(shares - exact, kind="stable")[: BLOCK - shares.sum()]] += 1
     return shares
 
 
 class PromptBatches(IterableDataset):
-    """The micro-batches of one rank, endlessly, from micro-batch ``start`` of that rank on.
+    """Endless micro-batches of one rank, from its micro-batch ``start`` on.
 
-    Micro-batch k of rank r of R holds the prompts at positions (k·R + r)·P … (k·R + r)·P + P − 1; its loader workers
-    take turns.
+    Micro-batch k of rank r of R contains the P prompts at positions (k·R + r)·P … (k·R + r)·P + P − 1; the loader's
+    workers take turns.
     """
 
     def __init__(self, stream: PromptStream, prompts: int, rank: int, ranks: int, start: int) -> None:
@@ -124,15 +123,15 @@ class PromptBatches(IterableDataset):
 class PromptDataModule(pl.LightningDataModule):
     """Gives every optimiser step its own ``batch_size / samples_per_prompt`` prompts of the stream.
 
-    The position is saved with the run as what it derives from, the step: a loader made by a trainer that was resumed at
+    The position needs no checkpoint of its own because it depends only on the step: a loader of a trainer resumed at
     step s starts with the prompts of step s.
 
     Args:
-        sources: the mixture, see ``PromptStream``.
-        batch_size: sequences an optimiser step, over all ranks and accumulated micro-batches.
-        micro_batch_size: sequences a rank holds at once.
-        samples_per_prompt: N, sequences a prompt.
-        seed: of the stream.
+        sources: Mixture of prompt sources, see ``PromptStream``.
+        batch_size: Sequences per optimiser step, over all ranks and accumulated micro-batches.
+        micro_batch_size: Sequences that a rank holds at once.
+        samples_per_prompt: Sequences per prompt, N.
+        seed: Seed of the stream.
     """
 
     def __init__(
@@ -150,21 +149,21 @@ class PromptDataModule(pl.LightningDataModule):
         self.samples_per_prompt = samples_per_prompt
 
     def accumulation(self, ranks: int) -> int:
-        """Micro-batches of a rank that make an optimiser step.
+        """Returns the micro-batches per rank and optimiser step.
 
         Raises:
-            ValueError: the batch cannot be shared evenly among the ranks.
+            ValueError: The batch cannot be divided evenly among the ranks.
         """
         together = self.micro_batch_size * ranks
         if self.batch_size % together:
             raise ValueError(
-                f"data.batch_size={self.batch_size} is no multiple of {together}, which is data.micro_batch_size="
+                f"data.batch_size={self.batch_size} is not a multiple of {together}, which is data.micro_batch_size="
                 f"{self.micro_batch_size} times {ranks} ranks; change one of them"
             )
         return self.batch_size // together
 
     def train_dataloader(self) -> DataLoader:
-        """Micro-batches from the trainer's optimiser step on."""
+        """Returns the micro-batches from the trainer's optimiser step on."""
         trainer = self.trainer
         start = trainer.global_step * self.accumulation(trainer.world_size)
         prompts = self.micro_batch_size // self.samples_per_prompt

@@ -1,14 +1,14 @@
-"""Listeners' ratings from a file: which of two recordings was preferred, or how good each one is.
+"""Reads listeners' ratings from a file: preferences between two recordings, or a rating of each recording.
 
 Columns of a CSV file, or keys of JSONL objects:
 
 - **pairwise**: ``audio_a``, ``audio_b``, and either ``preferred`` (``a``, ``b`` or ``tie``) or ``difference``, a number
-  that is positive where a was better, 0 for a tie;
+  that is positive if a is better, 0 for a tie;
 - **absolute**: ``audio`` and ``rating``, a number from 1 to 5.
 
-Both may have ``rater`` and ``prompt``. Absolute ratings are compared within a rater, and within a prompt where one is
-given, because one rater's 3 is another's 4, and one prompt is easier than another. Audio paths are relative to the
-file's folder.
+``rater`` and ``prompt`` are optional in both. Absolute ratings are compared only within a rater, and within a prompt if
+the file has prompts, because raters use the scale differently and prompts differ in difficulty. Audio paths are
+relative to the file's folder.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ COLUMNS = "audio_a, audio_b and preferred (or difference), or audio and rating"
 
 @dataclass(frozen=True)
 class Ratings:
-    """Who liked what.
+    """Ratings of a file.
 
     Attributes:
-        paths: of the recordings, each once.
-        sittings: values that may be compared with each other, by the number of the recording; the larger is the better.
-            One comparison is a sitting of two, the ratings of one rater (for one prompt) are one sitting.
-        rows: of the file.
+        paths: Paths of the recordings, each once.
+        sittings: Groups of comparable values, each a map from the number of a recording to its value; larger is better.
+            A pairwise comparison is a sitting of two; the ratings of one rater (for one prompt) are one sitting.
+        rows: Number of rows in the file.
         kind: ``pairwise`` or ``absolute``.
-        raters: how many have a name; 0 where the file names none.
+        raters: Number of named raters; 0 if the file names none.
     """
 
     paths: tuple[Path, ...]
@@ -50,11 +50,11 @@ class Ratings:
 
 
 def read_ratings(path: str | Path) -> Ratings:
-    """The ratings of a file.
+    """Reads the ratings of a file.
 
     Raises:
-        ValueError: the file cannot be read, lacks columns, or has rows that cannot be used, all of which are named by
-            line; or no rater has judged two recordings, or all comparisons are ties.
+        ValueError: The file cannot be read, lacks columns, or has unusable rows (the message lists their lines); or no
+            rater has rated two recordings, or all comparisons are ties.
     """
     rows = read_table(path, WHAT, EXAMPLE)
     columns = set().union(*(row for _, row in rows))
@@ -62,8 +62,7 @@ def read_ratings(path: str | Path) -> Ratings:
     reader = _Reader(Path(path).parent)
     for line, row in rows:
         (reader.comparison if kind == "pairwise" else reader.rating)(line, row)
-    mend = "correct or remove them (paths are relative to the file's folder)"
-    refuse_bad_rows(path, WHAT, reader.bad, mend)
+    refuse_bad_rows(path, WHAT, reader.bad, "correct or remove them (paths are relative to the file's folder)")
     ratings = Ratings(
         tuple(reader.numbers),
         tuple(reader.sittings()),
@@ -74,10 +73,10 @@ def read_ratings(path: str | Path) -> Ratings:
     if not any(len(sitting) > 1 for sitting in ratings.sittings):
         raise ValueError(
             f"{WHAT} {str(path)!r}: no rater has rated two recordings{' of one prompt' * ('prompt' in columns)}, so "
-            "that nothing can be compared; give more ratings"
+            "nothing can be compared; add ratings"
         )
     if all(len(set(sitting.values())) == 1 for sitting in ratings.sittings):
-        raise ValueError(f"{WHAT} {str(path)!r}: all comparisons are ties, from which no preference can be learned")
+        raise ValueError(f"{WHAT} {str(path)!r}: all comparisons are ties; add comparisons with a winner")
     return ratings
 
 
@@ -90,7 +89,7 @@ def _kind(path: str | Path, columns: set[str]) -> str:
 
 
 class _Reader:
-    """Collects what the rows say, and what is wrong with them."""
+    """Collects the ratings of the rows, and their problems."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,7 +102,7 @@ class _Reader:
         )
 
     def comparison(self, line: int, row: Row) -> None:
-        """Takes a pairwise row."""
+        """Adds a pairwise row."""
         a, b = self._audio(line, row, "audio_a"), self._audio(line, row, "audio_b")
         difference = self._difference(line, row)
         if None in (a, b, difference):
@@ -114,7 +113,7 @@ class _Reader:
         self._pairs.append({a: difference, b: 0.0})
 
     def rating(self, line: int, row: Row) -> None:
-        """Takes an absolute row."""
+        """Adds an absolute row."""
         number = self._audio(line, row, "audio")
         value = _number(row.get("rating"))
         if value is None or not LOWEST <= value <= HIGHEST:
@@ -123,14 +122,14 @@ class _Reader:
             self._rated[row.get("rater"), row.get("prompt")][number].append(value)
 
     def sittings(self) -> list[dict[int, float]]:
-        """What may be compared with each other; who has rated a recording twice is taken at the mean."""
+        """Returns groups of comparable values; repeated ratings of a recording by one rater are averaged."""
         rated = [{n: sum(values) / len(values) for n, values in each.items()} for each in self._rated.values()]
         return [*self._pairs, *rated]
 
     def _difference(self, line: int, row: Row) -> float | None:
         if "difference" in row:
             difference = _number(row["difference"])
-            expected = "a number, positive where a was better"
+            expected = "a number, positive if a is better"
         else:
             difference = PREFERRED.get(row.get("preferred", "").lower())
             expected = "a, b or tie"
@@ -140,7 +139,7 @@ class _Reader:
         return difference
 
     def _audio(self, line: int, row: Row, column: str) -> int | None:
-        """The recording's number; None if it cannot be used."""
+        """Returns the recording's number; None if the recording cannot be used."""
         if column not in row:
             self.bad.append((line, f"{column} is empty"))
             return None
@@ -155,11 +154,11 @@ class _Reader:
 
 def _problem(path: Path) -> str | None:
     if not path.is_file():
-        return "is not there"
+        return "does not exist"
     try:
         check_opens(path)
     except BadAudioError as error:
-        return f"is no audio that can be read ({error})"
+        return f"is not readable audio ({error})"
     return None
 
 

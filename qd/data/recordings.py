@@ -1,7 +1,7 @@
-"""Pairs of clips of one recording: what the embedder learns from, streamed by step.
+"""Streams training data of the embedder by step: pairs of clips of one recording.
 
-Which recordings a step holds is a function of (seed, step, rank), never a state: the stream is the same for any number
-of loader workers, and a resumed run asks for the step at which it stopped.
+The recordings of a step are a function of (seed, step, rank), without state: the stream is the same for any number of
+loader workers, and a resumed run starts at the step where it stopped.
 """
 
 from __future__ import annotations
@@ -20,50 +20,54 @@ from qd.data.world import world
 
 
 class PairBatch(NamedTuple):
-    """Two clips that do not overlap of each of ``pairs`` recordings."""
+    """Two clips that do not overlap, of each of ``pairs`` recordings."""
 
     audio: Tensor
     """(pairs, 2, samples) float32."""
     labels: Tensor
-    """(pairs,) int64: which recording; equal for clips of the same recording only."""
+    """(pairs,) int64: number of the recording; equal only for pairs of the same recording."""
 
 
 class RecordingsError(ValueError):
-    """The recordings cannot be used, for a reason that the message tells in full: a loader's worker hands it to the
-    training process as it is, without the worker's traceback."""
+    """The recordings cannot be used.
+
+    The message is complete: a loader's worker passes it to the training process without the worker's traceback.
+    """
 
 
 class Recordings(Protocol):
-    """Recordings by index, each giving a pair of clips. All methods are pure functions of the index."""
+    """Pairs of clips by index. All methods are pure functions of the index."""
 
     size: int | None
-    """Indices from 0 on that give different recordings for certain; None if all do."""
+    """Number of indices, from 0 on, with different recordings; None if all indices differ."""
 
     def pair(self, index: int) -> np.ndarray:
-        """Two clips of recording ``index`` that do not overlap: ``(2, samples)`` float32.
+        """Returns two clips of recording ``index`` that do not overlap: ``(2, samples)`` float32.
 
         Raises:
-            RecordingsError: there is no usable recording, or too many were not.
+            RecordingsError: No recording is usable, or too many are bad.
         """
 
     def identity(self, index: int) -> int:
-        """Which recording ``pair(index)`` is of: equal for two indices of the same one. Free after ``pair(index)``,
-        else it may have to decode."""
+        """Returns the number of the recording of ``pair(index)``.
+
+        This is free after ``pair(index)``; otherwise it may decode the recording.
+        """
 
     def genre(self, index: int) -> str | None:
-        """Of the recording that ``pair(index)`` is of; None if unknown. Free after ``pair(index)``."""
+        """Returns the genre of the recording of ``pair(index)``, None if unknown; free after ``pair(index)``."""
 
 
 @runtime_checkable
 class SequentialRecordings(Protocol):
-    """Recordings that can only be gone through in order, as a stream has them."""
+    """Recordings that can only be read in order, such as a stream."""
 
     def pairs(self, shard: int, shards: int, skip: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Endless pairs and identities of part ``shard`` of ``shards``, from its pair ``skip`` on."""
+        """Yields endless pairs and identities of part ``shard`` of ``shards``, from its pair ``skip`` on."""
 
 
 class BuiltinRecordings:
-    """Recordings of the built-in world: endless, no two seeds share one."""
+    """Endless recordings of the built-in world; different seeds share none."""
 
     size = None
 
@@ -80,7 +84,7 @@ class BuiltinRecordings:
         return index
 
     def genre(self, index: int) -> str:
-        # The piece does not depend on the windows asked for, and a short one is cheap to render.
+        # The piece does not depend on the windows, and a short window is cheap to render.
         return world.chunks(self.split, self._number(index), 1, seconds=0.05)[0].piece.genre
 
     def _number(self, index: int) -> int:
@@ -88,21 +92,21 @@ class BuiltinRecordings:
 
 
 class PairStream(IterableDataset[PairBatch]):
-    """The batches of one rank from ``first_step`` on. Step s of all ranks holds the recordings s·G … s·G + G − 1,
-    G = ``pairs`` · ``ranks``, each rank its own run of them; worker w of W loads every W-th step, and the loader takes
-    turns, so steps arrive in order.
+    """Batches of one rank from ``first_step`` on.
 
-    Recordings that can only be gone through in order are dealt to ranks · W shards instead: those of the steps that are
-    w modulo W come from shard rank · W + w, one after the other. So what a step holds depends on the number of ranks
-    and workers too, and a resumed run has to keep both.
+    Step s of all ranks contains the recordings s·G … s·G + G − 1, G = ``pairs`` · ``ranks``, a contiguous part for each
+    rank. Worker w of W loads every W-th step, and the loader alternates between workers, so steps arrive in order.
+
+    Sequential recordings are split into ranks · W shards instead: steps equal to w modulo W read shard rank · W + w in
+    order. Their steps therefore depend on the number of ranks and workers too, and a resumed run must keep both.
 
     Args:
-        recordings: where clips come from.
-        pairs: pairs in a batch of this rank.
-        first_step: the step of the first batch.
-        total: stop after so many recordings over all ranks (the last batch may be smaller); None never stops.
-        rank: of this process.
-        ranks: number of processes.
+        recordings: Source of the clips.
+        pairs: Pairs in a batch of this rank.
+        first_step: Step of the first batch.
+        total: Number of recordings over all ranks (the last batch can be smaller); None is endless.
+        rank: Rank of this process.
+        ranks: Number of processes.
     """
 
     def __init__(
@@ -119,18 +123,18 @@ class PairStream(IterableDataset[PairBatch]):
         self.rank, self.ranks = rank, ranks
 
     def indices(self, step: int) -> range:
-        """Recordings of this rank at this step."""
+        """Returns the indices of this rank's recordings at a step."""
         start = (step * self.ranks + self.rank) * self.pairs
         stop = start + self.pairs
         return range(start, stop) if self.total is None else range(start, min(stop, self.total))
 
     def __iter__(self) -> Iterator[PairBatch]:
-        """Batches. In a worker a ``RecordingsError`` is not raised but the last item: :class:`PairLoader` raises it."""
+        """Yields batches; a worker yields a ``RecordingsError`` as its last item, and :class:`PairLoader` raises it."""
         worker = get_worker_info()
         first, workers = (self.first_step + worker.id, worker.num_workers) if worker else (self.first_step, 1)
         sequential = isinstance(self.recordings, SequentialRecordings)
         try:
-            yield from self._dealt_batches(first, workers) if sequential else self._indexed_batches(first, workers)
+            yield from self._sequential_batches(first, workers) if sequential else self._indexed_batches(first, workers)
         except RecordingsError as error:
             if worker is None:
                 raise
@@ -142,7 +146,7 @@ class PairStream(IterableDataset[PairBatch]):
                 return
             yield _batch((self.recordings.pair(index), self.recordings.identity(index)) for index in indices)
 
-    def _dealt_batches(self, first: int, workers: int) -> Iterator[PairBatch]:
+    def _sequential_batches(self, first: int, workers: int) -> Iterator[PairBatch]:
         shard = self.rank * workers + first % workers
         pairs = self.recordings.pairs(shard, self.ranks * workers, skip=first // workers * self.pairs)
         while True:
@@ -155,7 +159,7 @@ def _batch(pairs: Iterable[tuple[np.ndarray, int]]) -> PairBatch:
 
 
 class PairLoader(DataLoader[PairBatch]):
-    """A loader that raises in the training process what a worker has found wrong with the recordings."""
+    """A loader that raises a worker's ``RecordingsError`` in the training process."""
 
     def __iter__(self) -> Iterator[PairBatch]:
         for batch in super().__iter__():
@@ -168,11 +172,11 @@ class RecordingsDataModule(pl.LightningDataModule):
     """Endless training pairs that start at the trainer's ``global_step``, and a fixed set of held-out pairs.
 
     Args:
-        train: recordings for training.
-        validation: other recordings.
-        batch_pairs: pairs an optimiser step, over all ranks.
-        validation_pairs: held-out pairs at most; if there are fewer held-out recordings, one of each.
-        workers: loader processes; 0 loads in the training process.
+        train: Recordings for training.
+        validation: Held-out recordings.
+        batch_pairs: Pairs per optimiser step, over all ranks.
+        validation_pairs: Most held-out pairs; fewer held-out recordings give one pair each.
+        workers: Loader processes; 0 loads in the training process.
     """
 
     def __init__(
@@ -188,16 +192,16 @@ class RecordingsDataModule(pl.LightningDataModule):
         self.batch_pairs, self.validation_pairs, self.workers = batch_pairs, validation_pairs, workers
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Lightning asks for it after it has restored the checkpoint, so the step is the one to do next."""
+        """Returns pairs from the next step on: Lightning calls this after it has restored the checkpoint."""
         return self._loader(self.train, self.trainer.global_step, None)
 
     @property
     def held_out(self) -> int:
-        """Size of the held-out set."""
+        """Number of held-out pairs."""
         return min(self.validation_pairs, self.validation.size or self.validation_pairs)
 
     def val_dataloader(self) -> DataLoader[PairBatch]:
-        """The same pairs at every call."""
+        """Returns the held-out pairs, the same in every call."""
         return self._loader(self.validation, 0, self.held_out)
 
     def _loader(
@@ -209,6 +213,6 @@ class RecordingsDataModule(pl.LightningDataModule):
         stream = PairStream(
             recordings, self.batch_pairs // ranks, first_step, total, rank=self.trainer.global_rank, ranks=ranks
         )
-        # A batch is tens of megabytes of shared memory: one waits in each worker, not two.
+        # A batch needs tens of megabytes of shared memory, so each worker prefetches one, not two.
         prefetch = 1 if self.workers else None
         return PairLoader(stream, batch_size=None, num_workers=self.workers, prefetch_factor=prefetch)

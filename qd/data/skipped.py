@@ -1,4 +1,4 @@
-"""Recordings that cannot be used: counted by cause, listed in a file, and too many of them stop the run."""
+"""Counts bad recordings by cause, lists them in a file, and stops the run if there are too many."""
 
 from __future__ import annotations
 
@@ -11,52 +11,53 @@ from pathlib import Path
 from qd.data.audio_files import BadAudioError
 from qd.data.recordings import RecordingsError
 
-MINIMUM_LOOKED = 20
-STEADY_LOOKED = 100
+MINIMUM_CHECKED = 20
+"""Number of checked recordings below which the share of bad ones is not tested."""
+RELIABLE_CHECKED = 100
+"""Number of checked recordings from which the share of bad ones is exact."""
 
 
 class SkippedFiles:
-    """What one process has found of one library.
+    """Bad recordings of one library, as counted by one process.
 
-    Every process counts what it meets itself; the file is common to all of them. Each line is written under a lock
-    and only if no line has its path yet, so that a recording is listed once however many workers, ranks and restarts
-    come across it.
+    Every process counts its own recordings; all processes share the file. Each line is written under a lock, and only
+    if its path is not listed yet, so that a recording is listed once for any number of workers, ranks and restarts.
 
     Args:
-        path: of the JSONL file, one object a line: ``path``, ``cause``, ``detail``; None writes none.
-        max_share: of bad ones among those looked at; above, the run stops.
-        total: recordings that can be looked at.
+        path: JSONL file, one object per line: ``path``, ``cause``, ``detail``; None writes no file.
+        max_share: Highest share of bad recordings among those checked; above, the run stops.
+        total: Number of recordings in the library; None if unknown.
     """
 
     def __init__(self, path: Path | None, max_share: float, total: int | None = None) -> None:
         self.path, self.max_share, self.total = path, max_share, total
-        self._looked: set[str] = set()
+        self._checked: set[str] = set()
         self._bad: dict[str, BadAudioError] = {}
 
-    def looked_at(self, names: Iterable[str], bad: Mapping[str, BadAudioError]) -> None:
-        """Records that the recordings ``names`` were looked at, and what is wrong with some of them.
+    def record(self, names: Iterable[str], bad: Mapping[str, BadAudioError]) -> None:
+        """Records the checked recordings ``names``, and the errors of the bad ones among them.
 
         Raises:
-            RecordingsError: more than ``max_share`` are bad. A share of few is no share: nothing stops below 20 looked
-                at, and until 100 of a larger library are, as many count as good.
+            RecordingsError: More than ``max_share`` are bad. The share is not tested below 20 checked recordings; in a
+                larger library the first 100 count as checked and good unless they are known to be bad.
         """
-        self._looked.update(names)
+        self._checked.update(names)
         new = {name: error for name, error in bad.items() if name not in self._bad}
         self._bad |= new
         if new:
             append_skipped(self.path, new)
-        looked = len(self._looked)
-        steady = max(looked, STEADY_LOOKED if self.total is None else min(STEADY_LOOKED, self.total))
-        if looked >= MINIMUM_LOOKED and len(self._bad) > self.max_share * steady:
+        checked = len(self._checked)
+        reliable = RELIABLE_CHECKED if self.total is None else min(RELIABLE_CHECKED, self.total)
+        if checked >= MINIMUM_CHECKED and len(self._bad) > self.max_share * max(checked, reliable):
             raise RecordingsError(
-                f"{len(self._bad)} of {looked} recordings looked at are bad, more than data.max_bad_share="
-                f"{self.max_share}: {self.summary()}; mend or remove them, or raise data.max_bad_share"
+                f"{len(self._bad)} of {checked} checked recordings are bad, more than data.max_bad_share="
+                f"{self.max_share}: {self.summary()}; repair or remove them, or raise data.max_bad_share"
             )
 
     def summary(self) -> str:
-        """``2 truncated, 1 silent (such as a.wav, silent: …), listed in runs/x/skipped.jsonl``."""
+        """Returns text such as ``2 truncated, 1 silent (such as a.wav, silent: …), listed in runs/x/skipped.jsonl``."""
         if not self._bad:
-            return "none is bad"
+            return "none"
         causes = Counter(error.cause for error in self._bad.values())
         counts = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
         name, error = next(iter(self._bad.items()))
@@ -65,7 +66,7 @@ class SkippedFiles:
 
 
 def append_skipped(path: Path | None, bad: Mapping[str, BadAudioError]) -> None:
-    """Adds a line for each bad recording that has none."""
+    """Adds a line for each bad recording that the file does not list yet."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Recordings of a Hugging Face dataset that is not stored but gone through in order.
+"""Recordings of a Hugging Face dataset that is read in order and not stored.
 
-Where a run stands follows from its step alone: a resumed run goes through the rows before its step again, which costs
-their download but not their decoding. The rows are dealt to ranks and workers by the library: by files, if their number
-is a multiple of that of the workers, else row by row, in which case each worker downloads all of them.
+The position of a run depends on its step alone: a resumed run skips the rows before its step, which downloads them
+again but does not decode them. The library divides the rows among ranks and workers: by files, if the number of files
+is a multiple of the number of workers, otherwise row by row, and then each worker downloads all rows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from qd.data.recordings import RecordingsError
 from qd.data.skipped import SkippedFiles
 
 BUFFER = 128
-"""Rows that are shuffled among each other, besides the order of the files: a row is a whole encoded recording."""
+"""Size of the shuffle buffer in rows; small, because a row is a whole encoded recording. Files are shuffled too."""
 HELD_OUT_PAIRS = 256
 IDENTIFYING_BYTES = 1 << 16
-MOST_WAITING = 64
-"""Rows one after the other that cannot be used, after which nobody waits for a good one."""
+MAX_BAD_RUN = 64
+"""Number of consecutive unusable rows that stops the run."""
 
 
 class _Row(NamedTuple):
     audio: Path | bytes
     identity: int
-    """53 bits of a hash of the path, the length and the first bytes of the recording."""
+    """53 bits of a hash of the recording's path, length and first bytes."""
     label: str
     genre: str | None
 
@@ -41,16 +41,16 @@ class _Row(NamedTuple):
 
 
 class StreamedTraining:
-    """The rows that are not held out, endlessly, shuffled anew each epoch: a ``SequentialRecordings``.
+    """Endless rows that are not held out, reshuffled each epoch: a ``SequentialRecordings``.
 
-    Pair p of a shard is of its first row from p on that can be used: the good row after a bad one serves for both.
+    Pair p of a shard comes from its first usable row from p on: the good row after a bad one serves both.
 
     Args:
-        dataset: the rows.
-        shape: of a clip.
-        seed: of the order and the positions.
-        validation_share: of the rows, left out here.
-        skipped: told what is bad.
+        dataset: Rows of the dataset.
+        shape: Shape of a clip.
+        seed: Seed for the order and the positions.
+        validation_share: Share of held-out rows, which are left out.
+        skipped: Receives the bad recordings.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class StreamedTraining:
     def pairs(self, shard: int, shards: int, skip: int) -> Iterator[tuple[np.ndarray, int]]:
         waiting: dict[int, tuple[np.ndarray, int] | None] = {}
         rows = islice(enumerate(self._rows(shard, shards)), skip, None)
-        for place, row in rows:
-            waiting[place] = None
+        for number, row in rows:
+            waiting[number] = None
             for pair, served in waiting.items():
                 if served is None:
                     waiting[pair] = self._read(row, shard, pair)
-            if len(waiting) > MOST_WAITING:
+            if len(waiting) > MAX_BAD_RUN:
                 raise RecordingsError(
-                    f"{MOST_WAITING} rows of the stream, one after the other, cannot be used: {self.skipped.summary()}"
+                    f"{MAX_BAD_RUN} consecutive rows of the stream cannot be used: {self.skipped.summary()}"
                 )
             while waiting and (served := next(iter(waiting.values()))) is not None:
                 yield served
@@ -79,13 +79,13 @@ class StreamedTraining:
         try:
             audio = read_pair(row.audio, self.shape, np.random.default_rng([POSITION, self.seed, shard, pair]))
         except BadAudioError as error:
-            self.skipped.looked_at([row.label], {row.label: error})
+            self.skipped.record([row.label], {row.label: error})
             return None
-        self.skipped.looked_at([row.label], {})
+        self.skipped.record([row.label], {})
         return audio, row.identity
 
     def _rows(self, shard: int, shards: int) -> Iterator[_Row]:
-        """Of all epochs."""
+        """Yields the rows of a shard, epoch after epoch."""
         from datasets.distributed import split_dataset_by_node
 
         shuffled = self.dataset.rows.shuffle(seed=self.seed, buffer_size=BUFFER)
@@ -99,18 +99,18 @@ class StreamedTraining:
                     yield row
             if not usable:
                 raise RecordingsError(
-                    f"part {shard + 1} of {shards} of the stream has no recording to train on; lower data.workers, "
+                    f"part {shard + 1} of {shards} of the stream has no training recording; lower data.workers, "
                     "devices or data.validation_share"
                 )
 
 
 class StreamedHeldOut:
-    """The first held-out rows of a stream that can be used, kept as clips; index i is always the same pair.
+    """The first usable held-out rows of a stream, stored as clips; index i is always the same pair.
 
     Args:
-        dataset: the rows.
-        shape, seed, validation_share, skipped: as of :class:`StreamedTraining`.
-        most: rows that are enough.
+        dataset: Rows of the dataset.
+        shape, seed, validation_share, skipped: As in :class:`StreamedTraining`.
+        most: Most rows to store.
     """
 
     def __init__(
@@ -122,33 +122,33 @@ class StreamedHeldOut:
         skipped: SkippedFiles,
         most: int,
     ) -> None:
-        self._kept: dict[int, tuple[np.ndarray, str | None]] = {}
+        self._clips: dict[int, tuple[np.ndarray, str | None]] = {}
         for row in _read_rows(dataset):
-            if len(self._kept) == most:
+            if len(self._clips) == most:
                 break
-            if row.identity in self._kept or not row.held_out(validation_share):
+            if row.identity in self._clips or not row.held_out(validation_share):
                 continue
             try:
                 pair = read_pair(row.audio, shape, np.random.default_rng([POSITION, seed, row.identity]))
             except BadAudioError as error:
-                skipped.looked_at([row.label], {row.label: error})
+                skipped.record([row.label], {row.label: error})
             else:
-                skipped.looked_at([row.label], {})
-                self._kept[row.identity] = pair, row.genre
-        self.size = len(self._kept)
-        self._identities = list(self._kept)
+                skipped.record([row.label], {})
+                self._clips[row.identity] = pair, row.genre
+        self.size = len(self._clips)
+        self._identities = list(self._clips)
 
     def __len__(self) -> int:
         return self.size
 
     def pair(self, index: int) -> np.ndarray:
-        return self._kept[self.identity(index)][0]
+        return self._clips[self.identity(index)][0]
 
     def identity(self, index: int) -> int:
         return self._identities[index % self.size]
 
     def genre(self, index: int) -> str | None:
-        return self._kept[self.identity(index)][1]
+        return self._clips[self.identity(index)][1]
 
 
 def open_stream(
@@ -161,27 +161,27 @@ def open_stream(
     skipped: Path | None,
     pairs: int | None,
 ) -> StreamedTraining | StreamedHeldOut:
-    """The stream of ``qd.data.library.open_recordings``, with its arguments.
+    """Opens the stream for :func:`qd.data.library.open_recordings`, with the same arguments.
 
     Raises:
-        ValueError: as there.
+        ValueError: As there.
     """
     dataset = open_dataset(spec, streaming=True)
-    found = SkippedFiles(skipped, max_bad_share)
+    bad_files = SkippedFiles(skipped, max_bad_share)
     if split == "train":
-        return StreamedTraining(dataset, shape, seed, validation_share, found)
+        return StreamedTraining(dataset, shape, seed, validation_share, bad_files)
     share = 1.0 if split == "all" else validation_share
-    held_out = StreamedHeldOut(dataset, shape, seed, share, found, pairs or HELD_OUT_PAIRS)
+    held_out = StreamedHeldOut(dataset, shape, seed, share, bad_files, pairs or HELD_OUT_PAIRS)
     if held_out.size < 2:
         raise RecordingsError(
-            f"recordings 'datasets:{spec}': {held_out.size} held-out ones can be used, at least 2 are needed; raise "
-            f"data.validation_share={validation_share}; of the others: {found.summary()}"
+            f"recordings 'datasets:{spec}': {held_out.size} held-out recordings can be used, at least 2 are needed; "
+            f"raise data.validation_share={validation_share}; bad recordings: {bad_files.summary()}"
         )
     return held_out
 
 
 def _read_rows(dataset: AudioDataset) -> Iterator[_Row]:
-    # In a loader's worker, plain iteration would deal the rows to the workers once more; by batches it does not.
+    # In a loader's worker, plain iteration would divide the rows among the workers again; iter() does not.
     for batch in dataset.rows.iter(batch_size=1):
         row: Mapping[str, Any] = {name: values[0] for name, values in batch.items()}
         audio = encoded(row[dataset.column])

@@ -1,4 +1,4 @@
-"""CSV and JSONL files: rows with their line numbers, and all that is wrong with them in one message."""
+"""Reads CSV and JSONL files: rows with line numbers, and one message with all problems."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Row = dict[str, str]
 
 
 class FormatError(Exception):
-    """What is wrong with a file, as a predicate: "holds …"."""
+    """Problem of a file, worded as a predicate: "contains …"."""
 
 
 @contextmanager
 def reading(path: str | Path, name: str) -> Iterator[TextIO]:
-    """The file, UTF-8 with or without a mark, open for :func:`csv_rows` or :func:`json_lines`.
+    """Opens a file, UTF-8 with or without a byte-order mark, for :func:`csv_rows` or :func:`json_lines`.
 
     Raises:
-        ValueError: it cannot be read, or a :class:`FormatError` comes from inside; the message begins with ``name``.
+        ValueError: The file cannot be read, or the body raises :class:`FormatError`; the message begins with ``name``.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -36,8 +36,10 @@ def reading(path: str | Path, name: str) -> Iterator[TextIO]:
 
 
 def csv_rows(file: TextIO) -> tuple[list[str], Iterator[tuple[int, Row]]]:
-    """The names of a CSV file's columns, stripped; and the line, from 1 on, where each row begins, with its cells as
-    they are written. An empty line is no row."""
+    """Returns the stripped column names, and each row's first line, counted from 1, with its unchanged cells.
+
+    Empty lines are skipped.
+    """
     reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
 
@@ -52,48 +54,54 @@ def csv_rows(file: TextIO) -> tuple[list[str], Iterator[tuple[int, Row]]]:
 
 
 def json_lines(file: TextIO) -> Iterator[tuple[int, Any]]:
-    """The number, from 1 on, and the value of each line; None of a blank one."""
+    """Yields the number, counted from 1, and the value of each line; None for a blank line."""
     for number, line in enumerate(file, start=1):
         try:
             yield number, json.loads(line) if line.strip() else None
         except json.JSONDecodeError as error:
-            raise FormatError(f"is no JSONL file: line {number}: {error}") from error
+            raise FormatError(f"is not a JSONL file: line {number}: {error}") from error
 
 
 def read_table(path: str | Path, what: str, example: Row, required: Sequence[str] = ()) -> list[tuple[int, Row]]:
-    """The rows that are not blank, each with the number of the line where it begins.
+    """Reads the rows that are not blank, each with the number of its first line.
 
-    Cells are stripped text; JSON's null and empty cells are left out.
+    Cells are stripped text; JSON nulls and empty cells are left out.
 
     Args:
-        path: a CSV file with a header, or JSONL with one object a line; UTF-8.
-        what: the file is, for the error messages.
-        example: a row, for the same.
-        required: columns that the header of a CSV file must name.
+        path: CSV file with a header, or JSONL with one object per line; UTF-8.
+        what: Kind of file, for error messages.
+        example: Example row, for error messages.
+        required: Columns that the header of a CSV file must contain.
 
     Raises:
-        ValueError: it does not exist, is of another kind, cannot be read, is malformed, or holds no row.
+        ValueError: The file does not exist, has another ending, cannot be read, is malformed, or has no rows.
     """
     path, name = Path(path), f"{what} {str(path)!r}"
     if path.suffix.lower() not in TABLE_ENDINGS or not path.is_file():
         found = "a file of another kind" if path.is_file() else "no file"
-        raise ValueError(f"{name}: expected a {' or '.join(TABLE_ENDINGS)} file; found {found} there")
+        raise ValueError(f"{name}: expected a {' or '.join(TABLE_ENDINGS)} file; found {found}")
     is_csv = path.suffix.lower() == ".csv"
     with reading(path, name) as file:
         rows = list(_checked_csv(file, example, required) if is_csv else _objects(file, example))
     cells = [(line, {key: cell.strip() for key, cell in row.items() if key and cell.strip()}) for line, row in rows]
     if not any(row for _, row in cells):
-        raise ValueError(f"{name} holds no row; expected one a {'row below the header' if is_csv else 'line'}")
+        raise ValueError(
+            f"{name} contains no row; expected {'rows below a header' if is_csv else 'an object per line'}"
+        )
     return [(line, row) for line, row in cells if row or not is_csv]
 
 
 def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]], mend: str) -> None:
-    """Raises ``ValueError`` that names the bad rows, each by its line number, if there are any.
+    """Refuses a file with bad rows.
 
     Args:
-        path: of the file. what: it is.
-        bad: line numbers, and what is wrong there.
-        mend: what to do about it.
+        path: Path of the file.
+        what: Kind of file.
+        bad: Line number and problem of each bad row.
+        mend: Advice for the user.
+
+    Raises:
+        ValueError: There are bad rows; the message lists them by line number.
     """
     if not bad:
         return
@@ -119,5 +127,5 @@ def _objects(file: TextIO, example: Row) -> Iterator[tuple[int, Row]]:
         if value is None:
             continue
         if not isinstance(value, dict):
-            raise FormatError(f"holds no object in line {number}; expected one such as {json.dumps(example)}")
+            raise FormatError(f"has no object in line {number}; expected one such as {json.dumps(example)}")
         yield number, {key: str(cell) for key, cell in value.items() if cell is not None}

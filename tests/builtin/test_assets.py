@@ -1,4 +1,4 @@
-"""The shipped models: whole, loadable, small enough, each with its card."""
+"""The shipped models are complete, loadable and small, and have model cards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_base_model_samples_audio():
     assert audio.shape == (2, 8 * 640) and audio.isfinite().all()
 
 
-def test_embedders_and_scorers_hear_a_clip():
+def test_embedders_and_scorers_measure_a_clip():
     audio = 0.1 * torch.randn(2, 64_000, generator=torch.Generator().manual_seed(0))
     embeddings = [load_embedder(name)(audio) for name in ("builtin", "builtin-heldout")]
     assert embeddings[0].shape[1] != embeddings[1].shape[1]

@@ -13,7 +13,7 @@ from qd.models.codecs.codec import CodecConfig, FrameCodec
 TINY = CodecConfig(width=16, encoder_depths=(1, 1), decoder_depths=(1, 1), latent_width=8, codebook_size=16)
 
 
-def test_stage_ends_with_a_loadable_measured_asset(tmp_path):
+def test_stage_writes_a_loadable_measured_asset(tmp_path):
     config = CodecStageConfig(seconds=0.3, batch_size=2, max_steps=3, validation_clips=1, device="cpu", codec=TINY)
     asset = run(config, tmp_path)
     codec = FrameCodec.from_pretrained(asset)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qd.builtin import gate
-from qd.builtin.gate import GateConfig, judge
+from qd.builtin.gate import GateConfig, compare
 from qd.config.protocols import Protocol
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
@@ -17,7 +17,7 @@ from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
 
 
-def _measured(quality: np.ndarray, diversity: np.ndarray) -> Measurement:
+def _measurement(quality: np.ndarray, diversity: np.ndarray) -> Measurement:
     values = {name: np.zeros_like(quality) for name in METRICS} | {"quality": quality, "diversity": diversity}
     prompts = tuple(f"prompt {i}" for i in range(len(quality)))
     return Measurement(prompts, values, 0.8, np.zeros((0, 8), np.float32), 16_000, 1.0)
@@ -27,29 +27,29 @@ def _measured(quality: np.ndarray, diversity: np.ndarray) -> Measurement:
     ("gain", "share_of_diversity", "passes"),
     [(0.5, 0.8, True), (0.5, 0.95, False), (0.0, 0.8, False), (-0.5, 0.8, False), (0.5, 1.2, False)],
 )
-def test_the_gate_wants_more_quality_and_less_diversity(gain, share_of_diversity, passes):
+def test_gate_requires_more_quality_and_less_diversity(gain, share_of_diversity, passes):
     rng = np.random.default_rng(0)
     quality, diversity = rng.normal(size=101), rng.uniform(0.3, 0.6, 101)
-    guided = _measured(quality + gain + 0.3 * rng.normal(size=101), share_of_diversity * diversity)
-    verdict = judge(_measured(quality, diversity), guided)
-    assert verdict.passed is passes
-    assert verdict.relative_diversity == pytest.approx(share_of_diversity - 1)
-    assert verdict.quality.lo < verdict.quality.mean < verdict.quality.hi
+    guided = _measurement(quality + gain + 0.3 * rng.normal(size=101), share_of_diversity * diversity)
+    result = compare(_measurement(quality, diversity), guided)
+    assert result.passed is passes
+    assert result.relative_diversity == pytest.approx(share_of_diversity - 1)
+    assert result.quality.lo < result.quality.mean < result.quality.hi
 
 
 def test_an_uncertain_gain_does_not_pass():
     rng = np.random.default_rng(1)
     quality, diversity = rng.normal(size=20), np.full(20, 0.5)
     noise = rng.normal(size=20)
-    guided = _measured(quality + 0.05 + (noise - noise.mean()), 0.5 * diversity)
-    verdict = judge(_measured(quality, diversity), guided)
-    assert verdict.quality.mean > 0 > verdict.quality.lo
-    assert not verdict.passed
+    guided = _measurement(quality + 0.05 + (noise - noise.mean()), 0.5 * diversity)
+    result = compare(_measurement(quality, diversity), guided)
+    assert result.quality.mean > 0 > result.quality.lo
+    assert not result.passed
 
 
 @dataclass(frozen=True)
-class Loud:
-    """A score that hears the audio."""
+class Power:
+    """Scorer that returns the mean power of the audio."""
 
     name: str
     version: str = "1"
@@ -59,10 +59,8 @@ class Loud:
         return audio.square().mean(dim=1)
 
 
-def test_a_gate_that_is_run_again_measures_what_has_changed_and_nothing_else(
-    tiny_model, tiny_embedder, tmp_path, monkeypatch
-):
-    scorers, measured, measure = [Loud("adherence"), Loud("preference")], [], Evaluator.measure
+def test_a_second_gate_measures_only_what_has_changed(tiny_model, tiny_embedder, tmp_path, monkeypatch):
+    scorers, measured, measure = [Power("adherence"), Power("preference")], [], Evaluator.measure
     monkeypatch.setattr(gate, "load_quality", lambda: Quality(*scorers))
     monkeypatch.setattr(gate, "load_embedder", lambda name: AudioViT.from_pretrained(tiny_embedder))
     monkeypatch.setattr(
@@ -75,7 +73,7 @@ def test_a_gate_that_is_run_again_measures_what_has_changed_and_nothing_else(
         gate.run(config, model, tmp_path / "gate", Protocol("quick", "development", 2, 2, seconds=0.32))
         return len(measured)
 
-    assert measurements(tiny_model) == 3  # unguided; guided against the negative prompt, and against nothing
+    assert measurements(tiny_model) == 3  # unguided; guided with and without the negative prompt
     report = (tmp_path / "gate/gate.md").read_text()
     assert measurements(tiny_model) == 0
     assert (tmp_path / "gate/gate.md").read_text() == report
@@ -86,5 +84,5 @@ def test_a_gate_that_is_run_again_measures_what_has_changed_and_nothing_else(
     rebuilt.save(tmp_path / "rebuilt")
     assert measurements(tmp_path / "rebuilt") == 3
     assert (tmp_path / "gate/gate.md").read_text() != report
-    scorers[0] = Loud("adherence", version="2")
+    scorers[0] = Power("adherence", version="2")
     assert measurements(tmp_path / "rebuilt") == 3

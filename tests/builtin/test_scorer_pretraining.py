@@ -42,7 +42,7 @@ def unit(rows: int, width: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(vectors, dim=1)
 
 
-def test_info_nce_against_a_loop():
+def test_info_nce_equals_a_loop():
     audio, text, temperature = unit(5, 4, 0), unit(5, 4, 1), 0.2
     total = 0.0
     for i in range(5):
@@ -54,13 +54,13 @@ def test_info_nce_against_a_loop():
     assert float(loss) == pytest.approx(total, rel=1e-9)
 
 
-def test_info_nce_holds_the_temperature():
+def test_info_nce_limits_the_temperature():
     audio, text = unit(4, 3, 0), unit(4, 3, 1)
     coldest = adherence.info_nce(audio, text, torch.tensor(-math.log(100.0)))
     torch.testing.assert_close(adherence.info_nce(audio, text, torch.tensor(-9.0)), coldest)
 
 
-def test_ring_pairs_are_fair_and_distinct():
+def test_ring_pairs_are_balanced_and_distinct():
     first, second = preference.ring_pairs(9, 4)
     assert len(first) == 36 and (np.bincount(np.concatenate([first, second])) == 8).all()
     assert len({frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}) == 36
@@ -69,7 +69,7 @@ def test_ring_pairs_are_fair_and_distinct():
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=30), st.floats(0.05, 3))
-def test_affine_gives_the_statistics_asked_for(raw, deviation):
+def test_affine_gives_the_requested_statistics(raw, deviation):
     raw = torch.tensor(raw, dtype=torch.float64)
     if float(raw.std()) < 1e-3:
         return
@@ -79,18 +79,18 @@ def test_affine_gives_the_statistics_asked_for(raw, deviation):
     assert float((scale * raw + offset).std()) == pytest.approx(deviation, rel=1e-6)
 
 
-def test_a_scorer_that_says_one_thing_cannot_be_calibrated():
+def test_a_constant_scorer_cannot_be_calibrated():
     with pytest.raises(ValueError, match="tells clips apart"):
         affine(torch.ones(5), 1.0)
 
 
-def test_bank_holds_raw_clips_and_codec_clips(tmp_path, codec):
+def test_bank_has_raw_and_codec_clips(tmp_path, codec):
     loaded = FrameCodec.from_pretrained(codec)
     bank = build_bank(tmp_path, "adherence", 4, SECONDS, loaded, adherence._label, workers=0)
     clips = torch.from_numpy(np.stack([world.clip("adherence", i, SECONDS).audio for i in range(4)]))
-    uttered = loaded.decode(loaded.encode(clips[1::2])).clamp(-1, 1)
+    reconstructed = loaded.decode(loaded.encode(clips[1::2])).clamp(-1, 1)
     torch.testing.assert_close(bank.audio(slice(0, 4, 2)), clips[::2], atol=2e-5, rtol=0)
-    torch.testing.assert_close(bank.audio(slice(1, 4, 2)), uttered, atol=1e-4, rtol=0)
+    torch.testing.assert_close(bank.audio(slice(1, 4, 2)), reconstructed, atol=1e-4, rtol=0)
     assert [label["description"] for label in bank.labels] == [
         world.clip("adherence", i, SECONDS).description for i in range(4)
     ]
@@ -101,7 +101,7 @@ def test_bank_holds_raw_clips_and_codec_clips(tmp_path, codec):
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
-def test_stream_passes_through_the_whole_bank_in_a_new_order():
+def test_each_epoch_of_the_stream_visits_the_bank_in_a_new_order():
     bank = ClipBank(np.zeros((6, 4), np.int16), [{}] * 6)
     seen = [int(shuffled_example(i, bank, seed=3)["clip"]) for i in range(12)]
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6)) and seen[:6] != seen[6:]
@@ -115,7 +115,7 @@ def noise_bank(clips: int) -> ClipBank:
 
 
 @pytest.mark.parametrize("name", ["adherence", "preference"])
-def test_calibrated_scores_vary_alike_around_zero(name):
+def test_calibrated_scores_have_mean_zero_and_the_same_weighted_deviation(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name == "adherence":
@@ -132,21 +132,21 @@ def test_calibrated_scores_vary_alike_around_zero(name):
     assert weight * DEVIATIONS[name] == 1.0
 
 
-def test_accuracies_of_the_truth_and_of_its_opposite():
+def test_accuracies_of_the_true_utilities_and_of_their_opposite():
     rng = np.random.default_rng(0)
     utilities = rng.normal(scale=2.0, size=200)
     labels = [{"degradation": "clean" if i % 4 < 2 else "hiss", "utility": float(u)} for i, u in enumerate(utilities)]
     bank = ClipBank(np.zeros((200, 1), np.int16), labels)
     truth, opposite = preference.accuracies(utilities, bank, 4000), preference.accuracies(-utilities, bank, 4000)
     for kind in ("all", "clean"):
-        for heard in ("raw", "codec"):
-            name = f"accuracy, {kind}, {heard}"
+        for processing in ("raw", "codec"):
+            name = f"accuracy, {kind}, {processing}"
             assert truth[name] == pytest.approx(truth[f"Bayes {name}"], abs=0.03)
             assert truth[name] + opposite[name] == pytest.approx(1.0)
 
 
 class OracleTowers:
-    """Clip i and its text share a basis vector, except that clip 0 hears text 2's."""
+    """Clip i and its text share a basis vector, except clip 0, which has the vector of text 2."""
 
     def text(self, texts):
         return torch.eye(200)[[int(text.split()[-1]) for text in texts]]
@@ -156,16 +156,16 @@ class OracleTowers:
         return torch.eye(200)[torch.where(rows == 0, 2, rows)]
 
 
-def test_retrieval_counts_what_is_found():
+def test_retrieval_counts_correct_matches():
     pcm = np.arange(128, dtype=np.int16)[:, None].repeat(2, axis=1)
-    found = adherence.retrieval(OracleTowers(), ClipBank(pcm, [{"description": f"piece {i}"} for i in range(128)]))
-    assert found["recall@1 of 64, text found, codec"] == found["recall@1 of 64, clip found, codec"] == 1.0
-    assert found["recall@1 of 64, text found, raw"] == pytest.approx(63 / 64)
-    # text 0 finds nobody, and clip 0 stands level with clip 2 before text 2
-    assert found["recall@1 of 64, clip found, raw"] == pytest.approx(62 / 64)
+    recall = adherence.retrieval(OracleTowers(), ClipBank(pcm, [{"description": f"piece {i}"} for i in range(128)]))
+    assert recall["recall@1 of 64, text found, codec"] == recall["recall@1 of 64, clip found, codec"] == 1.0
+    assert recall["recall@1 of 64, text found, raw"] == pytest.approx(63 / 64)
+    # text 0 matches no clip, and clips 0 and 2 tie for text 2
+    assert recall["recall@1 of 64, clip found, raw"] == pytest.approx(62 / 64)
 
 
-def test_preference_stage_ends_in_an_asset(tmp_path, codec):
+def test_preference_stage_writes_an_asset(tmp_path, codec):
     config = preference.PreferenceStageConfig(
         codec=str(codec), seconds=SECONDS, clips=16, validation_clips=16, calibration_clips=8, comparisons=2,
         validation_comparisons=50, batch_size=8, max_steps=2, warmup_steps=1, workers=0, precision="32-true",
@@ -180,7 +180,7 @@ def test_preference_stage_ends_in_an_asset(tmp_path, codec):
 
 
 @pytest.mark.slow
-def test_adherence_stage_ends_in_an_asset(tmp_path, codec):
+def test_adherence_stage_writes_an_asset(tmp_path, codec):
     config = adherence.AdherenceStageConfig(
         codec=str(codec), seconds=SECONDS, clips=16, validation_clips=128, calibration_clips=8, batch_size=8,
         max_steps=2, warmup_steps=1, workers=0, precision="32-true", model=AdherenceConfig(AUDIO, TEXT),

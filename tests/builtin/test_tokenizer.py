@@ -1,4 +1,4 @@
-"""The text encoder's tokenizer takes any text, and a saved one is the one that was trained."""
+"""The text encoder's tokenizer accepts any text, and a saved tokenizer equals the trained one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def tokenizer(tmp_path_factory):
 
 @given(text=st.text())
 @example(text="</s> <pad><unk> Ünïcödé 日本語 🎹\n\t  ")
-def test_any_text_survives(tokenizer, text):
+def test_any_text_is_restored(tokenizer, text):
     ids = tokenizer(text).input_ids
     assert ids[-1] == tokenizer.eos_token_id
     assert not {tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id} & set(ids[:-1])
     assert tokenizer.decode(ids[:-1]) == text
 
 
-def test_special_tokens_are_t5s(tokenizer):
+def test_special_tokens_have_the_ids_of_t5(tokenizer):
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
     padded = tokenizer(["piano", "a slow piano waltz"], padding=True)
     assert padded.input_ids[0][-1] == 0 and padded.attention_mask[0][-1] == 0
@@ -47,6 +47,6 @@ def test_saved_equals_trained_and_training_is_repeatable(tokenizer):
 
 
 @pytest.mark.parametrize("vocabulary", [258, MAX_VOCABULARY + 1])
-def test_impossible_vocabulary(vocabulary):
+def test_impossible_vocabulary_is_refused(vocabulary):
     with pytest.raises(ValueError, match=f"vocabulary is {vocabulary}.*259.*{MAX_VOCABULARY}"):
         train_tokenizer(CAPTIONS, vocabulary)

@@ -1,4 +1,4 @@
-"""Shards of codes and captions: equal to encoding clip by clip, and the same after a kill."""
+"""Shards of codes and captions equal single encoding, also after a killed run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ write, written = tokens.save_file, []
 def write_then_die(tensors, path):
     write(tensors, path)
     written.append(path)
-    if len(written) == 3:  # the third shard is on disk, but not yet under its name
+    if len(written) == 3:  # the third shard is on disk, but not renamed yet
         os.kill(os.getpid(), signal.SIGKILL)
 
 tokens.save_file = write_then_die
@@ -60,29 +60,29 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("split", "clips"), [("base", 7), ("validation", 2)])
-def test_equals_encoding_clip_by_clip(whole, codec_folder, split, clips):
+def test_shards_equal_single_encoding(whole, codec_folder, split, clips):
     codec = FrameCodec.from_pretrained(codec_folder)
     codes, captions = read_tokens(whole, split)
     originals = [clip(split, index, CONFIG.seconds) for index in range(clips)]
     assert codes.dtype == torch.int16
     assert captions == [original.caption for original in originals]
     one_by_one = torch.cat([codec.encode(torch.as_tensor(original.audio)[None]) for original in originals])
-    assert len(one_by_one.unique()) > 4  # the codes say something
+    assert len(one_by_one.unique()) > 4  # the codes are not trivial
     assert torch.equal(codes.long(), one_by_one)
 
 
-def test_killed_in_the_middle_ends_equal(whole, codec_folder, tmp_path):
+def test_a_killed_run_ends_equal_after_a_resume(whole, codec_folder, tmp_path):
     command = [sys.executable, "-c", RUN_AND_DIE, str(tmp_path), str(codec_folder)]
     assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -9
-    begun = contents(tmp_path)
-    assert sum(name.endswith(".safetensors") for name in begun) == 2
-    with pytest.raises(ValueError, match="holds 3 clips of the split 'base', not all"):
+    partial = contents(tmp_path)
+    assert sum(name.endswith(".safetensors") for name in partial) == 2
+    with pytest.raises(ValueError, match="3 clips of the split 'base'.*'tokens'"):
         read_tokens(tmp_path, "base")
     run(CONFIG, tmp_path, codec_folder)
     assert contents(tmp_path) == contents(whole)
 
 
-def test_workers_change_nothing(whole, codec_folder, tmp_path):
+def test_workers_do_not_change_the_shards(whole, codec_folder, tmp_path):
     run(TokensStageConfig(7, 2, 0.4, 3, 2, workers=2), tmp_path, codec_folder)
     assert contents(tmp_path) == contents(whole)
 
@@ -106,15 +106,15 @@ def test_another_codec_or_setting_is_refused(whole, codec_folder, tmp_path):
         run(TokensStageConfig(7, 2, 0.8, 3, 2, 0), whole, codec_folder)
 
 
-def test_tokens_are_refused_to_another_codec(whole, codec_folder, tmp_path):
+def test_tokens_of_another_codec_are_refused(whole, codec_folder, tmp_path):
     require_codec(whole, codec_folder)
-    require_codec(tmp_path, codec_folder)  # it is empty: for read_tokens to refuse
-    with pytest.raises(ValueError, match="were made by the codec .* run the stage 'tokens' again"):
+    require_codec(tmp_path, codec_folder)  # an empty folder passes; read_tokens refuses it
+    with pytest.raises(ValueError, match="codec .*stage 'tokens'"):
         require_codec(whole, save_codec(tmp_path / "other", seed=1))
 
 
-def test_bad_input(codec_folder, tmp_path):
-    with pytest.raises(ValueError, match="tokens.shard_size is 0; expected a finite number, 1 or more"):
+def test_bad_input_is_refused(codec_folder, tmp_path):
+    with pytest.raises(ValueError, match="tokens.shard_size is 0; expected .*1 or more"):
         run(TokensStageConfig(shard_size=0), tmp_path, codec_folder)
-    with pytest.raises(ValueError, match="holds 0 clips of the split 'base'"):
+    with pytest.raises(ValueError, match="0 clips of the split 'base'"):
         read_tokens(tmp_path, "base")

@@ -218,7 +218,7 @@ def test_prompts_that_the_text_encoder_cannot_read_are_told_before_any_point(eva
     short = ["--prompts", str(tmp_path / "short.txt"), "--dry-run"]
     assert evaluate("--model", str(models[0]), *short) == 0
     told = capsys.readouterr().out
-    assert "4 prompts; 1 empty (line 2); 1 skipped that repeat an earlier one (line 4)" in told
+    assert "4 prompts; 1 empty (line 2); 1 repeated (line 4)" in told
     asked = ["--guidance=3", "--negative-prompt", "noise " * 600, "--prompts", str(tmp_path / "long.txt")]
     assert evaluate("--model", str(models[0]), *asked) == 2
     told = capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_of_a_model_on_prompts_of_ones_own(tiny_model, tiny_embedder, folders, t
     arguments = ["--model", str(tiny_model), "--prompts", str(prompts), "--seconds", str(2 * SECONDS), "--device=cpu"]
     arguments += ["--reference", str(folders["clean"]), "--embedder", str(tiny_embedder)]
     assert main(["fad", *arguments, "--out", str(tmp_path / "a.json")]) == 0
-    assert "3 prompts; 1 empty (line 2); 1 skipped that repeat an earlier one (line 5)" in capsys.readouterr().err
+    assert "3 prompts; 1 empty (line 2); 1 repeated (line 5)" in capsys.readouterr().err
     found = result(tmp_path / "a.json")
     assert found["n"] == 3 * PROTOCOLS["full"].n_samples * 2  # two windows a clip
     assert (found["prompts"], found["clip_seconds"]) == (str(prompts), 2 * SECONDS)
@@ -135,7 +135,7 @@ def test_prompts_are_looked_at_before_anything_is_heard(tiny_model, tmp_path, mo
     [
         (["--audio=builtin"], "audio is 'builtin', which is a reference; expected a folder of generations, or MODEL="),
         (["--audio=nowhere"], "recordings 'nowhere': expected a folder or a manifest (.csv or .jsonl); found nothing"),
-        (["--audio=.", "--reference=gone"], "(.csv or .jsonl) or 'builtin'; found nothing there"),
+        (["--audio=.", "--reference=gone"], "(.csv or .jsonl) or 'builtin'; found nothing"),
         (["--model=base", "--prompts=gone.txt", "--seconds=0"], "2 problems"),
     ],
 )

@@ -295,7 +295,7 @@ def test_defaults_have_no_problem():
         (["data.prompts=[{kind: jsonl}]"], "data.prompts[0].path is missing; a source of kind 'jsonl' needs it"),
         (["data.prompts=[{kind: generic, path: x}]"], "data.prompts[0].path is given, and a source of kind 'generic'"),
         (["data.prompts=[{kind: musiccaps, path: x, column: y}]"], "data.prompts[0].column is given"),
-        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar is no list"),
+        (["evaluation.prompts=builtin"], "evaluation.prompts: the built-in grammar"),
         (["data.prompts=[{kind: file}]"], "data.prompts[0].kind is 'file'"),
         (["data.prompts=[{path: x.txt}]"], "data.prompts[0].path is given, and a source of kind 'builtin' has none"),
         (["data.prompts=[{kind: text, path: x, column: y}]"], "data.prompts[0].column is given"),
@@ -372,7 +372,7 @@ def test_evaluation_prompts_may_be_of_any_format(tmp_path):
 
 
 def test_one_evaluation_prompt_is_too_few_and_no_prompt_is_told(tmp_path):
-    for content, told in {"calm piano\n": "holds 1 prompts, and 2 are needed", "\n \n": "holds no prompt"}.items():
+    for content, told in {"calm piano\n": "holds 1 prompts, and 2 are needed", "\n \n": "contains no prompt"}.items():
         (tmp_path / "prompts.txt").write_text(content)
         (found,) = problems_of(TrainConfig, "train", None, [f"evaluation.prompts={tmp_path / 'prompts.txt'}"])
         assert told in found

@@ -1,4 +1,4 @@
-"""Audio files for tests, whose samples tell where they come from."""
+"""Audio files for tests; their samples identify the recording and the position."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG
 
 
 def sound(number: int, seconds: float, rate: int = RATE) -> np.ndarray:
-    """A glide whose pitch begins higher for a higher number: ``(samples,)`` in [−0.5, 0.5]."""
+    """Returns a glide whose first pitch rises with ``number``: ``(samples,)`` in [−0.5, 0.5]."""
     time = np.arange(round(seconds * rate)) / rate
     return 0.5 * np.sin(2 * np.pi * (200 + 40 * number + 60 * time) * time)
 
 
 def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
-    """``(samples,)`` or ``(samples, channels)`` in the format that the ending names; makes the folder. Samples that are
-    not finite are written to WAV as floating point, which has the time of writing in the file."""
+    """Writes ``(samples,)`` or ``(samples, channels)`` in the format of the file's ending; creates the folder.
+
+    Samples that are not finite are written as floating-point WAV, whose header contains the time of writing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     audio_format = "OGG" if path.suffix == ".opus" else None
     channels = 1 if samples.ndim == 1 else samples.shape[1]
@@ -31,14 +33,14 @@ def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
 
 
 def cut(path: Path, share: float) -> Path:
-    """Leaves the first ``share`` of the file's bytes."""
+    """Cuts the file to the first ``share`` of its bytes."""
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     return path
 
 
 def library(folder: Path, count: int, seconds: float = 1.0, ending: str = ".wav") -> Path:
-    """A folder of ``count`` different recordings, in two folders."""
+    """Writes ``count`` different recordings to two subfolders of ``folder``."""
     for number in range(count):
         write(folder / "ab"[number % 2] / f"{number:03d}{ending}", sound(number, seconds))
     return folder

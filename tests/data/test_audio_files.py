@@ -1,4 +1,4 @@
-"""Clips out of real files of every format, checked against the whole file decoded at once."""
+"""Clips of real files in every format equal parts of the whole decoded file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.data.sounds import RATE, cut, sound, write
 SHAPE = ClipShape(RATE // 2, RATE)
 
 
-def place(whole: np.ndarray, clip: np.ndarray) -> tuple[int, float]:
-    """Where in ``whole`` the clip is, by least squares over all places, and the largest difference there."""
+def locate(whole: np.ndarray, clip: np.ndarray) -> tuple[int, float]:
+    """Returns the position of the clip in ``whole``, by least squares, and the largest difference there."""
     energy = np.concatenate([[0.0], np.cumsum(whole.astype(np.float64) ** 2)])
     distance = energy[len(clip) :] - energy[: -len(clip)] - 2 * scipy.signal.correlate(whole, clip, "valid", "fft")
     start = int(distance.argmin())
@@ -32,8 +32,8 @@ def test_clips_are_parts_of_the_file_that_do_not_overlap(ending: str, tmp_path: 
     for seed in range(8):
         pair = read_pair(path, SHAPE, np.random.default_rng(seed))
         assert pair.shape == (2, SHAPE.samples) and pair.dtype == np.float32
-        (first, error), (second, other_error) = (place(whole, clip) for clip in pair)
-        assert max(error, other_error) < 1e-6  # a seek loses nothing, MP3 included
+        (first, error), (second, other_error) = (locate(whole, clip) for clip in pair)
+        assert max(error, other_error) < 1e-6  # seeking is exact, also in MP3
         assert abs(first - second) >= SHAPE.samples
         starts.append((first, second))
     assert len(set(starts)) == 8 and {first < second for first, second in starts} == {True, False}
@@ -42,15 +42,15 @@ def test_clips_are_parts_of_the_file_that_do_not_overlap(ending: str, tmp_path: 
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
-def test_any_rate_becomes_the_clips(rate: int, tmp_path: Path):
+def test_any_rate_is_resampled(rate: int, tmp_path: Path):
     path = write(tmp_path / "a.wav", sound(0, 2.0, rate), rate)
     whole = scipy.signal.resample_poly(sound(0, 2.0, rate), RATE, rate)
     for seed in range(3):
         for clip in read_pair(path, SHAPE, np.random.default_rng(seed)):
-            start, error = place(whole, clip)
-            # A clip may lie between two samples of the whole: so much does the sound change within half of one.
+            start, error = locate(whole, clip)
+            # A clip may start between two samples of the whole; this is the largest change within half a sample.
             assert error < 0.5 * np.pi * (200 + 2 * 60 * 2.0) / RATE + 1e-3
-            # No fade at the clip's ends, where a filter that knew nothing beyond would have left one.
+            # No fade at the clip's ends, as a filter without the margin would cause.
             peaks = np.abs(clip[:40]).max(), np.abs(clip[-40:]).max()
             expected = np.abs(whole[start : start + 40]).max(), np.abs(whole[start + len(clip) - 40 :][:40]).max()
             np.testing.assert_allclose(peaks, expected, atol=0.06)
@@ -60,26 +60,26 @@ def test_any_rate_becomes_the_clips(rate: int, tmp_path: Path):
 def test_channels_are_averaged(channels: int, tmp_path: Path):
     audio = np.stack([sound(number, 1.0) for number in range(channels)], axis=1)
     path = write(tmp_path / "a.wav", audio)
-    pair = read_pair(path, SHAPE, np.random.default_rng(0))  # two halves: no choice but their order
+    pair = read_pair(path, SHAPE, np.random.default_rng(0))  # two halves: only their order is random
     joined = np.concatenate(sorted(pair, key=lambda clip: abs(clip[0])))
     np.testing.assert_allclose(joined, audio.mean(axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3", ".opus"])
-def test_file_that_was_cut_is_truncated(ending: str, tmp_path: Path):
+def test_a_cut_file_is_truncated(ending: str, tmp_path: Path):
     path = cut(write(tmp_path / f"a{ending}", sound(0, 6.0)), 0.6)
     with pytest.raises(BadAudioError, match="truncated: "):
         check(path, SHAPE)
 
 
 @pytest.mark.parametrize("ending", [".flac", ".mp3"])
-def test_clip_beyond_the_cut_is_noticed_when_decoded(ending: str, tmp_path: Path):
+def test_decoding_detects_a_clip_beyond_the_cut(ending: str, tmp_path: Path):
     path = cut(write(tmp_path / f"a{ending}", sound(0, 1.001)), 0.6)
     with pytest.raises(BadAudioError, match="truncated|corrupt"):
         read_pair(path, SHAPE, np.random.default_rng(0))
 
 
-def test_wav_of_a_writer_that_did_not_know_its_length_is_whole(tmp_path: Path):
+def test_a_wav_header_of_unknown_length_is_accepted(tmp_path: Path):
     path = write(tmp_path / "a.wav", sound(0, 2.0))
     data = bytearray(path.read_bytes())
     size = data.index(b"data") + 4
@@ -91,23 +91,23 @@ def test_wav_of_a_writer_that_did_not_know_its_length_is_whole(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content"), [("empty.wav", b""), ("text.flac", b"no audio at all\n" * 50), ("zeros.ogg", bytes(5_000))]
 )
-def test_file_that_is_no_audio_is_unreadable(name: str, content: bytes, tmp_path: Path):
+def test_a_file_without_audio_is_unreadable(name: str, content: bytes, tmp_path: Path):
     (tmp_path / name).write_bytes(content)
-    for look in (lambda: check(tmp_path / name, SHAPE), lambda: read_pair(content, SHAPE, np.random.default_rng(0))):
+    for read in (lambda: check(tmp_path / name, SHAPE), lambda: read_pair(content, SHAPE, np.random.default_rng(0))):
         with pytest.raises(BadAudioError, match="unreadable: ") as error:
-            look()
+            read()
         assert error.value.cause == "unreadable"
     with pytest.raises(BadAudioError, match="unreadable: "):
         check(tmp_path / "missing.wav", SHAPE)
 
 
-def test_short_silent_and_damaged_files_are_told_apart(tmp_path: Path):
+def test_short_silent_and_damaged_files_have_different_causes(tmp_path: Path):
     short = write(tmp_path / "short.wav", sound(0, 0.99))
-    with pytest.raises(BadAudioError, match="too short: 0.99 s, where two clips need 1.00 s"):
+    with pytest.raises(BadAudioError, match="too short: 0.99 s.* 1.00 s"):
         check(short, SHAPE)
     silent = write(tmp_path / "silent.wav", 1e-4 * sound(0, 3.0))
     check(silent, SHAPE)
-    with pytest.raises(BadAudioError, match="silent: below -60 dB"):
+    with pytest.raises(BadAudioError, match="silent: .*-60 dB"):
         read_pair(silent, SHAPE, np.random.default_rng(0))
     broken = write(tmp_path / "broken.wav", np.full(RATE * 3, np.nan))
     with pytest.raises(BadAudioError, match="corrupt: .*not finite"):

@@ -1,4 +1,4 @@
-"""Augmentation: each change is as large as asked for, depends on the generator alone, and off is off."""
+"""Augmentation: each change has the requested size, depends only on the generator, and can be off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qd.data.augmentation import Augmentation, add_noise, change_gain, layer_dru
 from qd.data.drum_loops import LOOPS, SECONDS, draw_drums, drum_loops
 
 OFF = {
-    "snr_db_min": 300.0,  # less than float32 can tell from nothing
+    "snr_db_min": 300.0,  # below the resolution of float32
     "snr_db_max": 300.0,
     "gain_db_min": 0.0,
     "gain_db_max": 0.0,
@@ -57,7 +57,7 @@ def refuse(*_: object) -> Tensor:
     raise AssertionError("the vocoder ran")
 
 
-def test_what_is_off_touches_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_that_are_off_change_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "stretch", refuse)
     monkeypatch.setattr(augmentation, "change_tempo_and_pitch", refuse)
     audio = noise(3, 5_000)
@@ -65,7 +65,7 @@ def test_what_is_off_touches_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(augment()(audio, 4_000, generator()), audio[:, :4_000])
 
 
-def test_it_is_a_function_of_the_generator() -> None:
+def test_augmentation_is_a_function_of_the_generator() -> None:
     change = Augmentation(SimpleNamespace(**ALL))
     audio = noise(4, change.needed_samples(6_000))
     first, again = (change(audio, 6_000, generator(1)) for _ in range(2))
@@ -74,7 +74,7 @@ def test_it_is_a_function_of_the_generator() -> None:
     assert not torch.allclose(first, change(audio, 6_000, generator(2)), atol=1e-2)
 
 
-def test_one_clip_four_times_becomes_four() -> None:
+def test_equal_clips_get_different_changes() -> None:
     for changes in ({"tempo_max": 1.25}, {"pitch_semitones_max": 3.0}, {"drums_share": 1.0}):
         change = augment(**changes)
         audio = noise(1, change.needed_samples(6_000)).expand(4, -1)
@@ -87,17 +87,17 @@ def test_silence_stays_silent() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"tempo_min": 1.25, "tempo_max": 1.25}, ALL])
-def test_it_needs_no_more_than_it_says_and_no_less(changes: dict[str, float]) -> None:
+def test_needed_samples_are_exact(changes: dict[str, float]) -> None:
     change = augment(**changes)
     needed = change.needed_samples(4_000)
     audio = noise(2, needed + 3_000)
     whole, cut = (change(clips, 4_000, generator()) for clips in (audio, audio[:, :needed]))
     assert torch.equal(whole, cut)
-    with pytest.raises(ValueError, match=f"{needed - 1} samples; expected {needed}"):
+    with pytest.raises(ValueError, match=f"{needed - 1} samples; expected {needed} "):
         change(audio[:, : needed - 1], 4_000, generator())
 
 
-def test_tempo_draws_slow_and_fast_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tempo_draws_slow_and_fast_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(augmentation, "stretch", lambda audio, rate, samples: drawn.append(rate) or audio[:, :samples])
     change = augment(tempo_min=0.8, tempo_max=1.25)
@@ -107,7 +107,7 @@ def test_tempo_draws_slow_and_fast_alike(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tempo.log().mean().abs() < 0.005 and (tempo < 1).float().mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_noise_has_the_ratio_that_was_asked_for() -> None:
+def test_noise_has_the_requested_ratio() -> None:
     audio = torch.sin(torch.arange(20_000) * 0.1).expand(3, -1) * torch.tensor([[1.0], [0.1], [0.0]])
     noisy = add_noise(audio, (12.0, 12.0), generator())
     power = (noisy - audio).square().mean(dim=1)
@@ -116,14 +116,14 @@ def test_noise_has_the_ratio_that_was_asked_for() -> None:
     assert torch.equal(noisy[2], torch.zeros(20_000))
 
 
-def test_gain_is_one_number_a_clip_within_its_range() -> None:
+def test_gain_is_one_number_per_clip_within_its_range() -> None:
     louder = change_gain(torch.ones(500, 2), (-6.0, 6.0), generator())
     decibels = 20 * torch.log10(louder)
     assert torch.equal(louder[:, 0], louder[:, 1])
     assert -6 <= decibels.min() < -5.5 and 5.5 < decibels.max() <= 6
 
 
-def test_drums_have_the_ratio_that_was_asked_for() -> None:
+def test_drums_have_the_requested_ratio() -> None:
     music, drums = noise(4, 8_000), noise(4, 8_000).flip(1)
     music[2] = 0
     drums[3] = 0
@@ -145,7 +145,7 @@ def test_a_share_of_the_clips_gets_drums() -> None:
     assert added.square().mean(1).min() > 0.1 * audio.square().mean()  # 0 to 12 dB below the music
 
 
-def test_loops_are_many_and_sound_throughout() -> None:
+def test_loops_differ_and_are_never_silent_for_long() -> None:
     loops = drum_loops(16_000, CPU)
     assert loops.shape == (LOOPS, SECONDS * 16_000) and loops.dtype == torch.float32
     assert loops is drum_loops(16_000, CPU)
@@ -156,7 +156,7 @@ def test_loops_are_many_and_sound_throughout() -> None:
     assert torch.pdist(loops).min() > 1
 
 
-def test_excerpts_of_loops_go_on_where_the_loop_ends() -> None:
+def test_excerpts_wrap_around_at_the_end_of_a_loop() -> None:
     loops = torch.arange(6.0).view(2, 3)
     drums = draw_drums(loops, 400, 5, generator())
     expected = {tuple((3 * row + (start + i) % 3) for i in range(5)) for row in range(2) for start in range(3)}

@@ -1,4 +1,4 @@
-"""What a folder and a manifest list, and what is said of bad ones."""
+"""Recordings of a folder and of a manifest, and messages about bad ones."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_folder_lists_all_audio_below_it(tmp_path: Path):
     ]
 
 
-def test_folder_without_audio_tells_what_was_looked_for(tmp_path: Path):
-    with pytest.raises(ValueError, match="is empty; looked for .flac, .mp3, .oga, .ogg, .opus, .wav in it and"):
+def test_a_folder_without_audio_lists_the_expected_endings(tmp_path: Path):
+    with pytest.raises(ValueError, match="is empty; expected .flac, .mp3, .oga, .ogg, .opus, .wav in it"):
         list_recordings(tmp_path)
     touch(tmp_path, "a.m4a", "b/c.m4a", "LICENSE")
-    with pytest.raises(ValueError, match=r"no audio file; looked for .*; found 2 .m4a, 1 \(none\)"):
+    with pytest.raises(ValueError, match=r"no audio file; expected .*; found 2 .m4a, 1 \(none\)"):
         list_recordings(tmp_path)
     for missing in (tmp_path / "nowhere", tmp_path / "a.m4a"):
         with pytest.raises(ValueError, match=r"expected a folder or a manifest \(.csv or .jsonl\); found"):
@@ -36,7 +36,7 @@ def test_folder_without_audio_tells_what_was_looked_for(tmp_path: Path):
             list_recordings(missing, "'builtin'")
 
 
-def test_csv_and_jsonl_say_the_same(tmp_path: Path):
+def test_csv_and_jsonl_give_the_same_entries(tmp_path: Path):
     touch(tmp_path, "x/a.wav", "x/b, live.flac", "c.mp3")
     rows = [
         {"path": "x/a.wav", "name": "first", "genre": "jazz"},
@@ -59,22 +59,22 @@ def test_csv_and_jsonl_say_the_same(tmp_path: Path):
     ("name", "text", "message"),
     [
         ("m.csv", "file,genre\na.wav,jazz\n", "no column 'path'; present: file, genre; .* such as path,name,genre"),
-        ("m.csv", "path,name\n", "holds no row; expected one a row below the header"),
-        ("m.jsonl", "\n", "holds no row; expected one a line"),
-        ("m.csv", "path,name\na.wav,\n,b\n", "has 1 row that cannot be used; .*:\n  • line 3: it has no path$"),
-        ("m.csv", "path\na.wav\nno.wav\nnot.wav\n", r"line 3: there is no file .*no.wav'\n  • line 4: .*not.wav'"),
+        ("m.csv", "path,name\n", "no row; .*below a header"),
+        ("m.jsonl", "\n", "no row; .*per line"),
+        ("m.csv", "path,name\na.wav,\n,b\n", "has 1 row that cannot be used; .*:\n  • line 3: the path is missing$"),
+        ("m.csv", "path\na.wav\nno.wav\nnot.wav\n", r"line 3: .*no.wav' does not exist\n  • line 4: .*not.wav'"),
         ("m.csv", "path\n" + "x.wav\n" * 22, "has 22 rows(.|\n)* and 2 more"),
-        ("m.csv", "path\na.wav\nb.wav\n./a.wav\n", "line 4: line 2 has named the file './a.wav'"),
-        ("m.csv", "path,name\na.wav,x\nb.wav,x\n", "line 3: line 2 has the name 'x'"),
-        ("m.csv", 'path,name\na.wav,"x\ny"\nno.wav,z\n', "line 4: there is no file"),
-        ("m.jsonl", '{"path": "a.wav"}\n{path}\n', "is no JSONL file: line 2: "),
-        ("m.jsonl", '{"path": "a.wav"}\n{"file": "b.wav"}\n', "line 2: it has no path"),
-        ("m.jsonl", '{"path": "a.wav"}\n{}\n', "line 2: it has no path"),
-        ("m.jsonl", '["a.wav"]\n', 'holds no object in line 1; expected one such as {"path": "a.flac", '),
+        ("m.csv", "path\na.wav\nb.wav\n./a.wav\n", "line 4: .*'./a.wav' is already in line 2"),
+        ("m.csv", "path,name\na.wav,x\nb.wav,x\n", "line 3: .*'x' is already in line 2"),
+        ("m.csv", 'path,name\na.wav,"x\ny"\nno.wav,z\n', "line 4: .*no.wav' does not exist"),
+        ("m.jsonl", '{"path": "a.wav"}\n{path}\n', "JSONL file: line 2: "),
+        ("m.jsonl", '{"path": "a.wav"}\n{"file": "b.wav"}\n', "line 2: the path is missing"),
+        ("m.jsonl", '{"path": "a.wav"}\n{}\n', "line 2: the path is missing"),
+        ("m.jsonl", '["a.wav"]\n', 'no object in line 1; .*{"path": "a.flac", '),
         ("m.csv", "path\n\xff\n", "cannot be read.*UTF-8"),
     ],
 )
-def test_bad_manifest_is_told_by_line(name: str, text: str, message: str, tmp_path: Path):
+def test_bad_manifest_rows_are_listed_by_line(name: str, text: str, message: str, tmp_path: Path):
     touch(tmp_path, "a.wav", "b.wav")
     (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):

@@ -17,7 +17,7 @@ from qd.data.world import world
 
 @pytest.fixture(autouse=True)
 def grammar(monkeypatch):
-    """A grammar that says which prompt was asked for, at no cost."""
+    """Replaces the grammar by fast prompts that name their split and index."""
     monkeypatch.setattr(world, "prompt", lambda split, index: f"{split} {index}")
 
 
@@ -37,16 +37,16 @@ def module(sources, batch=16, micro=16, n=4, seed=0) -> PromptDataModule:
 
 
 def steps_of(data: PromptDataModule, ranks: int, start: int, steps: int) -> list[Counter]:
-    """The (position, prompt) pairs of each optimiser step, gathered from all ranks."""
-    found = [Counter() for _ in range(steps)]
+    """Collects the (position, prompt) pairs of each optimiser step from all ranks."""
+    collected = [Counter() for _ in range(steps)]
     for rank in range(ranks):
         data.trainer = SimpleNamespace(global_step=start, world_size=ranks, global_rank=rank)
         batches = iter(data.train_dataloader())
-        for step in found:
+        for step in collected:
             for _ in range(data.accumulation(ranks)):
                 batch = next(batches)
                 step.update(zip(batch.positions, batch.prompts, strict=True))
-    return found
+    return collected
 
 
 def test_a_prompt_is_a_function_of_seed_and_position(letters):
@@ -57,7 +57,7 @@ def test_a_prompt_is_a_function_of_seed_and_position(letters):
     assert first(PromptStream(sources, 4), 200) != forwards
 
 
-def test_a_file_is_gone_through_in_a_new_order_each_time(letters):
+def test_a_file_is_repeated_in_a_new_order_each_time(letters):
     prompts = first(PromptStream([letters], 0), 50)
     rounds = [tuple(prompts[start : start + 5]) for start in range(0, 50, 5)]
     assert all(sorted(each) == ["a", "b", "c", "d", "e"] for each in rounds)
@@ -73,42 +73,42 @@ def test_a_csv_column_is_a_source(tmp_path):
     }
 
 
-def test_the_grammar_never_repeats_unless_size_ends_it():
+def test_the_grammar_repeats_only_with_a_size():
     endless = first(PromptStream([PromptSource()], 0), 3 * BLOCK)
     assert len(set(endless)) == 3 * BLOCK and all(text.startswith("train ") for text in endless)
     few = first(PromptStream([PromptSource(size=8)], 0), 80)
     assert Counter(few) == {f"train {index}": 10 for index in range(8)}
 
 
-def test_size_keeps_the_first_prompts_of_a_file(letters):
+def test_size_selects_the_first_prompts_of_a_file(letters):
     letters.size = 2
     assert set(first(PromptStream([letters], 0), 20)) == {"a", "b"}
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=4), st.integers(0, 5))
-def test_every_block_holds_the_sources_by_their_weights(weights, block):
+def test_every_block_has_the_sources_by_their_weights(weights, block):
     stream = PromptStream([PromptSource(weight=weight, size=number + 1) for number, weight in enumerate(weights)], 0)
     order, _ = stream._draw_block(block)
     counts = [int((order == number).sum()) for number in range(len(weights))]
     assert all(abs(count - BLOCK * weight / sum(weights)) <= 1 for count, weight in zip(counts, weights, strict=True))
 
 
-def test_within_a_mixture_each_source_goes_on_where_it_was(letters):
+def test_each_source_of_a_mixture_continues_in_its_own_order(letters):
     prompts = first(PromptStream([letters, PromptSource(weight=3.0)], 0), 2 * BLOCK)
     own = [text for text in prompts if not text.startswith("train")]
     assert len(own) == BLOCK // 2
     assert all(sorted(own[start : start + 5]) == ["a", "b", "c", "d", "e"] for start in range(0, len(own) - 5, 5))
 
 
-def test_a_weight_that_is_too_small_is_refused():
+def test_a_too_small_weight_is_refused():
     with pytest.raises(ValueError, match="1/1024"):
         PromptStream([PromptSource(), PromptSource(weight=1e-6)], 0)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from([(1, 32), (1, 16), (1, 8), (2, 16), (2, 8), (4, 4)]), st.integers(0, 7))
-def test_a_step_has_the_same_prompts_however_it_is_spread(shape, start):
+def test_a_step_has_the_same_prompts_for_any_ranks_and_micro_batches(shape, start):
     ranks, micro = shape
     sources = [PromptSource(size=40), PromptSource()]
     expected = steps_of(module(sources, 32, 32), 1, 0, start + 3)[start:]
@@ -127,7 +127,7 @@ def test_loader_workers_take_turns_in_order():
 
 
 class Recorder(pl.LightningModule):
-    """Notes the prompts of each optimiser step."""
+    """Records the prompts of each optimiser step."""
 
     def __init__(self):
         super().__init__()
@@ -154,7 +154,7 @@ def fit(data, steps, folder, resume=None):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_resumed_trainer_goes_on_with_the_prompts_of_its_step(tmp_path):
+def test_a_resumed_trainer_continues_with_the_prompts_of_its_step(tmp_path):
     sources = [PromptSource()]
     whole = fit(module(sources, 16, 8), 6, tmp_path)
     assert [step for step, _ in whole] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]

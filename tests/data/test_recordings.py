@@ -1,4 +1,4 @@
-"""Streams of pairs: the same whatever the ranks, the workers and the restarts."""
+"""Streams of pairs are the same for any number of ranks, workers and restarts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from qd.data.augmentation import add_noise, change_gain
 from qd.data.recordings import BuiltinRecordings, PairLoader, PairStream, RecordingsDataModule, RecordingsError
 from qd.data.world import world
 
@@ -32,7 +31,7 @@ class Numbered:
         return None
 
 
-class Dealt:
+class Sequential:
     """Recordings in order: pair i of shard s is the constant s, labelled i."""
 
     def pairs(self, shard: int, shards: int, skip: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -41,7 +40,7 @@ class Dealt:
 
 
 class Failing(Numbered):
-    """Index 4 tells that the recordings are bad."""
+    """Index 4 reports that the recordings are bad."""
 
     def pair(self, index: int) -> np.ndarray:
         if index == 4:
@@ -53,7 +52,7 @@ def labels(batches, count: int) -> list[list[int]]:
     return [batch.labels.tolist() for batch in islice(batches, count)]
 
 
-def test_batches_hold_pairs_and_their_labels():
+def test_batches_have_pairs_and_their_labels():
     batch = next(iter(PairStream(Numbered(), 4, first_step=2)))
     assert batch.audio.shape == (4, 2, 3) and batch.audio.dtype == torch.float32
     assert batch.labels.tolist() == [8, 9, 10, 11]
@@ -79,10 +78,10 @@ def test_labels_are_recordings_and_not_indices():
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("first_step", [0, 3])
-def test_recordings_in_order_are_dealt_to_ranks_and_workers(workers: int, first_step: int):
+def test_sequential_recordings_are_split_among_ranks_and_workers(workers: int, first_step: int):
     shards = max(workers, 1)
     for rank in range(2):
-        stream = PairStream(Dealt(), 5, first_step, rank=rank, ranks=2)
+        stream = PairStream(Sequential(), 5, first_step, rank=rank, ranks=2)
         loader = PairLoader(stream, batch_size=None, num_workers=workers)
         for step, batch in enumerate(islice(loader, 6), start=first_step):
             assert batch.audio.unique().tolist() == [rank * shards + step % shards]
@@ -90,7 +89,7 @@ def test_recordings_in_order_are_dealt_to_ranks_and_workers(workers: int, first_
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_bad_recordings_are_told_once_and_in_their_turn(workers: int):
+def test_bad_recordings_are_reported_once_and_in_order(workers: int):
     batches = iter(PairLoader(PairStream(Failing(), 2), batch_size=None, num_workers=workers))
     assert labels(batches, 2) == [[0, 1], [2, 3]]
     with pytest.raises(RecordingsError) as error:
@@ -104,7 +103,7 @@ def data_module(step: int, ranks: int = 1, held_out: int | None = None) -> Recor
     return data
 
 
-def test_a_resumed_run_goes_on_where_it_stopped():
+def test_a_resumed_run_continues_where_it_stopped():
     whole = labels(data_module(0).train_dataloader(), 7)
     assert labels(data_module(3).train_dataloader(), 4) == whole[3:]
 
@@ -114,11 +113,11 @@ def test_held_out_pairs_are_fixed_and_finite():
     assert labels(data_module(5).val_dataloader(), 9) == [[0, 1, 2, 3], [4, 5]]
 
 
-def test_no_held_out_recording_comes_twice():
+def test_no_held_out_recording_is_repeated():
     assert labels(data_module(0, held_out=5).val_dataloader(), 9) == [[0, 1, 2, 3], [4]]
 
 
-def test_batch_that_ranks_cannot_share_is_refused():
+def test_a_batch_that_ranks_cannot_share_is_refused():
     with pytest.raises(ValueError, match="batch_pairs=4.*3 ranks"):
         data_module(0, ranks=3).train_dataloader()
 
@@ -135,19 +134,3 @@ def test_builtin_pairs_are_two_chunks_of_one_recording():
     assert not np.array_equal(pair, BuiltinRecordings("validation", 0, 1.0).pair(5))
     with pytest.raises(ValueError, match="'trian'.*embedder"):
         BuiltinRecordings("trian", 0, 1.0)
-
-
-def test_noise_has_the_ratio_that_was_asked_for():
-    audio = torch.sin(torch.arange(20_000) * 0.1).expand(3, -1) * torch.tensor([[1.0], [0.1], [0.0]])
-    noisy = add_noise(audio, (12.0, 12.0), torch.Generator().manual_seed(0))
-    power = (noisy - audio).square().mean(dim=1)
-    ratio = 10 * torch.log10(audio.square().mean(dim=1) / power)
-    torch.testing.assert_close(ratio[:2], torch.full((2,), 12.0), atol=0.2, rtol=0)
-    assert torch.equal(noisy[2], torch.zeros(20_000))
-
-
-def test_gain_is_one_number_a_clip_within_its_range():
-    louder = change_gain(torch.ones(500, 2), (-6.0, 6.0), torch.Generator().manual_seed(0))
-    decibels = 20 * torch.log10(louder)
-    assert torch.equal(louder[:, 0], louder[:, 1])
-    assert -6 <= decibels.min() < -5.5 and 5.5 < decibels.max() <= 6

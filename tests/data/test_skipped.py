@@ -1,4 +1,4 @@
-"""The list of bad recordings, and when there are too many."""
+"""The list of bad recordings, and the limit of their share."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def listed(path: Path) -> list[str]:
 def test_each_recording_is_listed_once(tmp_path: Path):
     path = tmp_path / "runs" / "skipped.jsonl"
     first, second = SkippedFiles(path, 1.0), SkippedFiles(path, 1.0)
-    first.looked_at(["a", "b"], {"b": SILENT})
-    first.looked_at(["b"], {"b": SILENT})
-    second.looked_at(["b", "c"], {"b": SILENT, "c": BadAudioError("truncated", "ends early")})
+    first.record(["a", "b"], {"b": SILENT})
+    first.record(["b"], {"b": SILENT})
+    second.record(["b", "c"], {"b": SILENT, "c": BadAudioError("truncated", "ends early")})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"path": "b", "cause": "silent", "detail": "below -60 dB"},
         {"path": "c", "cause": "truncated", "detail": "ends early"},
@@ -36,7 +36,7 @@ def report(path: Path, worker: int) -> None:
         append_skipped(path, {f"{(number * (worker + 1)) % 23}": SILENT})
 
 
-def test_processes_that_write_together_list_each_once(tmp_path: Path):
+def test_concurrent_processes_list_each_recording_once(tmp_path: Path):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=report, args=(tmp_path / "skipped.jsonl", worker)) for worker in range(3)]
     for process in processes:
@@ -48,27 +48,29 @@ def test_processes_that_write_together_list_each_once(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("looked", "bad", "total", "stops"),
+    ("checked", "bad", "total", "stops"),
     [
         (200, 20, 200, False),
         (200, 21, 200, True),
-        (19, 19, 19, False),  # too few to speak of a share
+        (19, 19, 19, False),  # too few for a share
         (30, 3, 30, False),
         (30, 4, 30, True),
-        (30, 10, 1000, False),  # early ones of many
+        (30, 10, 1000, False),  # at the start of a large library
         (30, 11, 1000, True),
         (30, 11, None, True),
     ],
 )
-def test_share_that_stops(looked: int, bad: int, total: int | None, stops: bool, tmp_path: Path):
+def test_too_large_share_stops(checked: int, bad: int, total: int | None, stops: bool, tmp_path: Path):
     path = tmp_path / "skipped.jsonl"
     skipped = SkippedFiles(path, 0.1, total)
-    names = [str(number) for number in range(looked)]
+    names = [str(number) for number in range(checked)]
     errors = {name: SILENT if name != "3" else BadAudioError("truncated", "") for name in names[:bad]}
     if stops:
-        message = f"{bad} of {looked} recordings .*max_bad_share=0.1: {bad - 1} silent, 1 truncated .*skipped.jsonl"
+        message = (
+            f"{bad} of {checked} checked recordings .*max_bad_share=0.1: {bad - 1} silent, 1 truncated .*skipped.jsonl"
+        )
         with pytest.raises(RecordingsError, match=message):
-            skipped.looked_at(names, errors)
+            skipped.record(names, errors)
     else:
-        skipped.looked_at(names, errors)
+        skipped.record(names, errors)
     assert listed(path) == names[:bad]

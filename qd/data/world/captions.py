@@ -1,4 +1,4 @@
-"""Captions: English that names some of what is heard, so that one caption has many right answers."""
+"""Writes captions: English text that names some of what a clip contains, so that many clips fit one caption."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEMPI = {
     "medium": ("mid-tempo", "moderate"),
     "fast": ("fast", "up-tempo", "quick"),
 }
-MASS_NOUNS = ("music", "techno", "jazz", "reggae", "rock", "bossa nova")  # words that take no article
+MASS_NOUNS = ("music", "techno", "jazz", "reggae", "rock", "bossa nova")  # nouns without an article
 LEADS = ("{1} {0} melody", "a lead {0}", "{0} playing the melody", "a solo {0}", "{0} lead")
 CHORDS = ("{0} chords", "{0} accompaniment", "{1} {0} in the background", "{0} backing")
 BASSES = ("{0}", "{1} {0} line", "a deep {0}")
@@ -53,22 +53,28 @@ FAULTS = {
 }
 CLEAN_WORDS = ("clean recording", "clear studio recording", "high quality recording", "good audio quality")
 
-QUALITY_RATE = {"bad": 0.6, "clean": 0.2}  # share of the captions that speak of the recording
-ONLY_QUALITY_RATE = 0.1  # share of the captions of bad recordings that say nothing else
+QUALITY_RATE = {"bad": 0.6, "clean": 0.2}  # share of the captions that mention the recording's quality
+ONLY_QUALITY_RATE = 0.1  # share of those captions of bad recordings that mention nothing else
 NEGATIVE_PROMPT = "Bad audio quality."
 
 
-def describe(piece: Piece, heard: frozenset[str], rng: np.random.Generator) -> str:
-    """A description of the music alone: a random subset of genre, tempo, mood, key and the parts that are heard."""
+def describe(piece: Piece, audible: frozenset[str], rng: np.random.Generator) -> str:
+    """Describes the music alone, by a random subset of genre, tempo, mood, key and audible parts.
+
+    Args:
+        piece: Piece to describe.
+        audible: Parts that play in the window, see :meth:`~qd.data.world.composer.Piece.audible`.
+        rng: Draws the subset and the words.
+    """
     noun = _pick(rng, GENRE_NOUNS[piece.genre]) if rng.random() < 0.75 else _pick(rng, PLAIN_NOUNS)
     adjectives = _adjectives(piece, rng)
-    details = _details(piece, heard, rng)
+    details = _details(piece, audible, rng)
     if not adjectives and not details:
         adjectives = [_pick(rng, MOODS[_light(piece), _pace(piece)])]
     style = rng.random()
     if style < 0.2:  # a list of tags
         return ", ".join([noun, *adjectives, *details])
-    if style < 0.4 and details:  # the players first
+    if style < 0.4 and details:  # the parts first
         return _sentence(f"{_joined(details)} in {_noun_phrase(adjectives, noun)}")
     phrase = _noun_phrase(adjectives, noun)
     return _sentence(
@@ -77,7 +83,7 @@ def describe(piece: Piece, heard: frozenset[str], rng: np.random.Generator) -> s
 
 
 def with_quality(description: str, degradation: str, rng: np.random.Generator) -> str:
-    """Add, at the rates above, what the caption says of the recording; a clean one is never called bad."""
+    """Adds words about the recording's quality, at the rates above; a clean recording is never called bad."""
     if degradation == CLEAN:
         words = _pick(rng, CLEAN_WORDS) if rng.random() < QUALITY_RATE["clean"] else None
         return f"{description.rstrip('.')}. {_sentence(words)}" if words else description
@@ -102,15 +108,15 @@ def _adjectives(piece: Piece, rng: np.random.Generator) -> list[str]:
     return adjectives
 
 
-def _details(piece: Piece, heard: frozenset[str], rng: np.random.Generator) -> list[str]:
+def _details(piece: Piece, audible: frozenset[str], rng: np.random.Generator) -> list[str]:
     details = []
     for part, templates, rate in (("lead", LEADS, 0.7), ("chords", CHORDS, 0.4), ("bass", BASSES, 0.25)):
-        if part in heard and rng.random() < rate:
+        if part in audible and rng.random() < rate:
             timbre = piece.timbres[part]
             details.append(_pick(rng, templates).format(timbre, _article(timbre)))
-    if "drums" in heard and rng.random() < 0.4:
+    if "drums" in audible and rng.random() < 0.4:
         details.append(_pick(rng, DRUMS[piece.kit]))
-    elif "drums" not in heard and rng.random() < 0.15:
+    elif "drums" not in audible and rng.random() < 0.15:
         details.append(_pick(rng, NO_DRUMS))
     if rng.random() < 0.1:
         key = KEYS[piece.key]

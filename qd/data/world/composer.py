@@ -1,8 +1,8 @@
-"""The composer: from a seed, a piece of music as notes and drum hits in seconds.
+"""Composes a piece of music, as notes and drum hits in seconds, from a random generator.
 
-A piece draws a genre and from its row tempo, key, mode, chords, timbres and an arrangement; its melody repeats two
-motifs over the chords. Players may be careless: at the piece's own rates they hit neighbouring wrong notes and lose
-time.
+A piece draws a genre, then tempo, key, mode, chords, timbres and an arrangement from the genre's row. Its melody
+repeats two motifs over the chords. The simulated players can be careless: at rates drawn for each piece they play wrong
+neighbouring notes and unsteady onsets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qd.data.world.styles import ARPEGGIO_STYLES, BASS_STYLES, CHORD_STYLES, RHY
 
 MINIMUM_SECONDS = 16.0
 PARTS = ("lead", "chords", "bass")
-LEAD_CENTRE, CHORD_CENTRE, BASS_CENTRE = 72, 58, 38  # MIDI pitches about which the parts lie
+LEAD_CENTRE, CHORD_CENTRE, BASS_CENTRE = 72, 58, 38  # MIDI pitches around which the parts play
 STRONG, SOFT = 1.0, 0.45  # velocities of the marks "x" and "o" of a drum pattern
 KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 
@@ -54,7 +54,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Piece:
-    """A composed piece. ``timbres`` maps each part to its timbre; ``kit`` is None where nobody drums."""
+    """A composed piece. ``timbres`` maps each part to its timbre; ``kit`` is None for a piece without drums."""
 
     genre: str
     tempo: int
@@ -77,18 +77,18 @@ class Piece:
         return self.timbres["lead"]
 
     def audible(self, start: float, seconds: float) -> frozenset[str]:
-        """The parts, "drums" among them, that begin at least two notes in the given window."""
-        heard = [n.part for n in self.notes if start <= n.onset < start + seconds]
-        heard += ["drums" for h in self.hits if start <= h.onset < start + seconds]
-        return frozenset(part for part in (*PARTS, "drums") if heard.count(part) >= 2)
+        """Returns the parts, "drums" included, with at least two onsets in the window."""
+        onsets = [n.part for n in self.notes if start <= n.onset < start + seconds]
+        onsets += ["drums" for h in self.hits if start <= h.onset < start + seconds]
+        return frozenset(part for part in (*PARTS, "drums") if onsets.count(part) >= 2)
 
 
 def compose(rng: np.random.Generator, carelessness: float = 0.2) -> Piece:
-    """Compose a piece of at least 16 s.
+    """Composes a piece of at least 16 s.
 
     Args:
-        rng: all the chance there is: equal generators give equal pieces.
-        carelessness: probability of wrong notes, and independently of unsteady time.
+        rng: The only source of randomness: equal generators give equal pieces.
+        carelessness: Probability of wrong notes and, independently, of unsteady onsets.
     """
     name = _pick(rng, tuple(GENRES))
     genre = GENRES[name]
@@ -111,12 +111,12 @@ def compose(rng: np.random.Generator, carelessness: float = 0.2) -> Piece:
                 "bass": float(rng.uniform(0.6, 0.9)), "drums": float(rng.uniform(1.6, 2.6))},
         seconds=score.bars * score.bar_seconds,
         notes=_perform(notes, wrong_note_rate, unsteadiness, rng),
-        hits=tuple(Hit(_shaken(h.onset, unsteadiness, rng), h.drum, h.velocity) for h in hits),
+        hits=tuple(Hit(_jittered(h.onset, unsteadiness, rng), h.drum, h.velocity) for h in hits),
     )  # fmt: skip
 
 
 def onset(genre: Genre, tempo: int, bar: int, step: float) -> float:
-    """Seconds from the beginning of a piece of ``tempo`` beats a minute to a sixteenth ``step`` of a bar."""
+    """Returns the time in seconds of sixteenth ``step`` of a bar, at ``tempo`` beats per minute."""
     step_seconds = 60.0 / tempo / 4
     # Swing delays the second eighth of every beat.
     swung = step + genre.swing if step % 4 == 2 else step
@@ -124,7 +124,7 @@ def onset(genre: Genre, tempo: int, bar: int, step: float) -> float:
 
 
 def bar_hits(genre: Genre, tempo: int, bar: int, drums: Mapping[str, str]) -> list[Hit]:
-    """The hits of one bar, in the time of the genre: a pattern of a mark a sixteenth for each of the drums."""
+    """Returns the hits of one bar in the genre's timing; a drum's pattern has one mark per sixteenth."""
     return [
         Hit(onset(genre, tempo, bar, step), drum, STRONG if mark == "x" else SOFT)
         for drum, pattern in drums.items()
@@ -137,29 +137,29 @@ def _pick(rng: np.random.Generator, options: tuple):
     return options[int(rng.integers(len(options)))]
 
 
-def _other(rng: np.random.Generator, options: tuple[str, ...], taken: str) -> str:
-    return _pick(rng, tuple(option for option in options if option != taken) or options)
+def _other(rng: np.random.Generator, options: tuple[str, ...], excluded: str) -> str:
+    return _pick(rng, tuple(option for option in options if option != excluded) or options)
 
 
-def _shaken(onset: float, unsteadiness: float, rng: np.random.Generator) -> float:
+def _jittered(onset: float, unsteadiness: float, rng: np.random.Generator) -> float:
     return max(0.0, onset + float(rng.normal(0.0, unsteadiness))) if unsteadiness else onset
 
 
 def _perform(
     notes: list[Note], wrong_note_rate: float, unsteadiness: float, rng: np.random.Generator
 ) -> tuple[Note, ...]:
-    """Play the written notes with the faults of the players: semitone slips and unsteady onsets."""
+    """Plays the written notes with the players' errors: semitone slips and unsteady onsets."""
     if not (wrong_note_rate or unsteadiness):
         return tuple(notes)
     played = []
     for n in notes:
         slip = int(rng.choice((-1, 1))) if rng.random() < wrong_note_rate else 0
-        played.append(Note(n.part, _shaken(n.onset, unsteadiness, rng), n.length, n.pitch + slip, n.velocity))
+        played.append(Note(n.part, _jittered(n.onset, unsteadiness, rng), n.length, n.pitch + slip, n.velocity))
     return tuple(played)
 
 
 class _Score:
-    """Writes the notes of one piece; holds what its parts agree on."""
+    """Writes the notes of one piece; holds the values that its parts share."""
 
     def __init__(self, genre: Genre, rng: np.random.Generator) -> None:
         self.genre, self.rng = genre, rng
@@ -193,7 +193,7 @@ class _Score:
         return notes, hits
 
     def _pitch(self, degree: int, centre: int) -> int:
-        """MIDI pitch of a scale degree, the tonic being the one nearest below ``centre``."""
+        """Returns the MIDI pitch of a scale degree; the tonic is the nearest one at or below ``centre``."""
         tonic = centre - (centre - self.key) % 12
         return tonic + SCALES[self.mode][degree % 7] + 12 * (degree // 7)
 
@@ -201,7 +201,7 @@ class _Score:
         return Note(part, onset(self.genre, self.tempo, bar, step), length * self.step_seconds, pitch, velocity)
 
     def _motif(self) -> list[tuple[int, int, int | None]]:
-        """One bar of melody as (step, length, degree above the chord's root or None for a rest)."""
+        """Draws one bar of melody as (step, length, degree above the chord's root or None for a rest)."""
         lengths = _pick(self.rng, RHYTHMS[self.genre.steps_per_bar, self.genre.lead_rhythm])
         degree, step, motif = int(_pick(self.rng, (0, 2, 4, 7))), 0, []
         for length in lengths:

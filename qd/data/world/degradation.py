@@ -1,4 +1,4 @@
-"""What a bad recording does to good music: hiss, muffling, clipping, bit-crushing and dropouts."""
+"""Degrades clips as bad recordings do: hiss, muffling, clipping, bit-crushing and dropouts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ DEGRADATIONS = ("hiss", "muffled", "clipping", "bitcrush", "dropouts")
 
 
 def degrade(audio: np.ndarray, kind: str, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Degrade a clip.
+    """Returns the degraded clip.
 
     Args:
-        audio: float32 (samples,) in [−1, 1].
+        audio: Clip, float32 (samples,) in [−1, 1].
         kind: ``"clean"``, which returns the clip itself, or one of ``DEGRADATIONS``.
-        severity: 0 (hardly heard) … 1 (hardly bearable).
-        rng: chance of the noise and of the places of the dropouts.
+        severity: From 0 (barely audible) to 1 (severe).
+        rng: Draws the noise and the positions of the dropouts.
+
+    Raises:
+        ValueError: ``kind`` is unknown.
     """
     if kind == CLEAN:
         return audio

@@ -1,4 +1,4 @@
-"""The same piece with and without drums: does an ear hear a recording, or whether somebody drums?"""
+"""Adds drums to a piece and removes them, to test whether an embedder reacts to the recording or only to drums."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from qd.data.world.genres import GENRES, Genre
 
 
 def without_drums(piece: Piece) -> Piece:
-    """The piece as it sounds when its drummer stays at home."""
+    """Returns the piece without its drums."""
     return replace(piece, kit=None, hits=())
 
 
 def with_drums(piece: Piece, rng: np.random.Generator) -> Piece:
-    """The piece with drums in every bar: its genre's own, or for a genre without any those of one of its metre.
+    """Returns the piece with drums in every bar.
+
+    The drums are the genre's own or, for a genre without drums, those of another genre with the same bar length.
 
     Args:
-        piece: with or without drums; hits that it has are replaced.
-        rng: draws the lending genre.
+        piece: Piece with or without drums; existing hits are replaced.
+        rng: Draws the other genre.
     """
     genre = GENRES[piece.genre]
-    lender = genre if genre.drums else _lender(genre, rng)
+    source = genre if genre.drums else _genre_with_drums(genre, rng)
     bar_seconds = onset(genre, piece.tempo, 1, 0)
     bars = range(round(piece.seconds / bar_seconds))
-    hits = tuple(hit for bar in bars for hit in bar_hits(genre, piece.tempo, bar, lender.drums))
-    return replace(piece, kit=lender.kit, hits=hits)
+    hits = tuple(hit for bar in bars for hit in bar_hits(genre, piece.tempo, bar, source.drums))
+    return replace(piece, kit=source.kit, hits=hits)
 
 
-def _lender(genre: Genre, rng: np.random.Generator) -> Genre:
-    lenders = [other for other in GENRES.values() if other.drums and other.steps_per_bar == genre.steps_per_bar]
-    return lenders[int(rng.integers(len(lenders)))]
+def _genre_with_drums(genre: Genre, rng: np.random.Generator) -> Genre:
+    options = [other for other in GENRES.values() if other.drums and other.steps_per_bar == genre.steps_per_bar]
+    return options[int(rng.integers(len(options)))]

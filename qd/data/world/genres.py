@@ -1,4 +1,4 @@
-"""The genres of the built-in world: what a piece of each may be made of.
+"""The genres of the built-in world: the values that a piece of each genre can draw.
 
 A genre is a table row, not code: the composer reads every field. Styles and rhythms are rows of
 ``qd.data.world.styles``.
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Genre:
-    """What pieces of one genre share; a piece draws one value from each tuple."""
+    """Values that pieces of one genre share; a piece draws one value from each tuple."""
 
-    tempo: tuple[int, int]  # beats a minute, inclusive range
+    tempo: tuple[int, int]  # beats per minute, inclusive range
     modes: tuple[str, ...]
     progressions: tuple[tuple[int, ...], ...]  # scale degree of the chord of each bar
     leads: tuple[str, ...]

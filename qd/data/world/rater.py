@@ -1,12 +1,13 @@
-"""The simulated rater whose comparisons the preference scorer learns.
+"""The simulated rater whose comparisons train the preference scorer.
 
-It dislikes a degraded recording, wrong notes and unsteady rhythm, and is inconsistent as people are. For a clip x
+It dislikes degraded recordings, wrong notes and unsteady rhythm, and it is as inconsistent as people. The utility of a
+clip x is
 
     u(x) = − w_k · (FLOOR + (1 − FLOOR) · severity) − WRONG_NOTES · rate − UNSTEADINESS · deviation
 
-with w_k the weight of the degradation k (0 when clean), the rate of wrong notes, and the standard deviation of the
-onsets in seconds. Between two clips it adds to each utility an independent Gumbel noise of scale NOISE and takes the
-larger; that is the Bradley–Terry model P(a ≻ b) = σ((u(a) − u(b)) / NOISE). Genre, timbre and tempo leave it cold.
+with w_k the weight of degradation k (0 when clean), the rate of wrong notes, and the standard deviation of the onsets
+in seconds. To compare two clips, the rater adds independent Gumbel noise of scale NOISE to each utility and prefers the
+larger sum; this is the Bradley–Terry model P(a ≻ b) = σ((u(a) − u(b)) / NOISE). Genre, timbre and tempo have no effect.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ NOISE = 0.5
 
 
 def utility(clip: Clip) -> float:
-    """u(x), 0 for a clean and faultless clip, negative otherwise."""
+    """Returns u(x): 0 for a clean and faultless clip, negative otherwise."""
     weight = DEGRADATION[clip.degradation]
     recording = weight * (FLOOR + (1.0 - FLOOR) * clip.severity)
     return -recording - WRONG_NOTES * clip.piece.wrong_note_rate - UNSTEADINESS * clip.piece.unsteadiness
 
 
 def preference_probability(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """P(a ≻ b) for utilities of any shape."""
+    """Returns P(a ≻ b) for utilities of any shape."""
     return 1.0 / (1.0 + np.exp(-(np.asarray(a) - np.asarray(b)) / NOISE))
 
 
 def compare(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """True where the rater, asked once, prefers the first clip."""
+    """Draws one comparison for each pair: True where the rater prefers the first clip."""
     probability = preference_probability(a, b)
     return rng.random(probability.shape) < probability
 
 
 def bayes_accuracy(a: np.ndarray, b: np.ndarray) -> float:
-    """Accuracy of a judge who knows the utilities: the mean of max(P, 1 − P). Nobody can do better."""
+    """Accuracy of a predictor that knows the utilities: the mean of max(P, 1 − P), the highest possible."""
     probability = preference_probability(a, b)
     return float(np.maximum(probability, 1.0 - probability).mean())

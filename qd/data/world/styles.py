@@ -1,4 +1,4 @@
-"""How the parts of a piece are played: scales, melody rhythms, chord and bass patterns, in sixteenths ("steps")."""
+"""Scales, melody rhythms, chord and bass patterns, in sixteenths ("steps")."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RHYTHMS = {
 }
 
 
-# When a chord of each style is struck, as (step, length in steps); a style named in the composer has rules of its own.
+# Chord onsets of each style as (step, length in steps); ARPEGGIO_STYLES has the others.
 CHORD_STYLES = {
     "sustained": ((0, 16),),
     "stabs": ((2, 2), (6, 1), (10, 2), (14, 1)),

@@ -1,4 +1,4 @@
-"""The synthesiser: a window of a piece as mono float32 audio at 16 kHz."""
+"""Renders a window of a piece as mono float32 audio at 16 kHz."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ECHO_SECONDS = 0.19
 
 
 def render(piece: Piece, start: float = 0.0, seconds: float = 4.0) -> np.ndarray:
-    """Render the window [start, start + seconds) of ``piece``, float32 (samples,) in [−1, 1].
+    """Renders the window [start, start + seconds) of ``piece``, float32 (samples,) in [−1, 1].
 
-    Notes that began before the window sound on in it. Every clip is brought to one loudness, so that loudness
-    tells nothing, and passes a tanh limiter.
+    Notes that began before the window continue in it. Every clip is scaled to the same loudness, so that loudness
+    carries no information, and passes a tanh limiter.
     """
     mix = np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
     for part in PARTS:
@@ -36,7 +36,7 @@ def render(piece: Piece, start: float = 0.0, seconds: float = 4.0) -> np.ndarray
 
 @lru_cache(maxsize=2000)
 def _released(timbre: str, pitch: int, length: int) -> np.ndarray:
-    """A note cut at ``length`` samples and faded out over the release."""
+    """Returns a note that is cut at ``length`` samples and fades out over the release."""
     release = round(RELEASE_SECONDS * SAMPLE_RATE)
     sound = note(timbre, pitch)[: length + release].copy()
     tail = sound[length:]
@@ -53,7 +53,7 @@ def _add(mix: np.ndarray, sound: np.ndarray, onset: float, gain: float) -> None:
 
 
 def _master(mix: np.ndarray, echo: float, brightness: float) -> np.ndarray:
-    """Echo, a gentle tilt of the spectrum, one loudness for all, and a limiter."""
+    """Applies echo, a gentle spectral tilt, the common loudness and a limiter."""
     delay = round(ECHO_SECONDS * SAMPLE_RATE)
     if echo:
         for turn in (1, 2):

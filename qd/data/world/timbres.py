@@ -1,7 +1,7 @@
 """Voices of the synthesiser: wavetables, two-operator FM, plucked strings and noise drums.
 
-Every note of a timbre is rendered once at each pitch and kept, as a sampler keeps its recordings: mixing a piece is
-then adding slices, which is what lets one core make hundreds of clips a second.
+Every note of a timbre is rendered once per pitch and cached, like the recordings of a sampler. Mixing a piece then only
+adds slices, so that one core makes hundreds of clips per second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.signal import butter, lfilter, sosfilt
 SAMPLE_RATE = 16_000
 SUSTAINED_SECONDS = 4.2  # the longest note that a piece holds
 DECAYING_SECONDS = 2.5
-HIGHEST_PARTIAL = 7_200.0  # Hz: what lies above would fold back over the Nyquist frequency
+HIGHEST_PARTIAL = 7_200.0  # Hz: higher partials would alias
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Wavetable:
 
 @dataclass(frozen=True)
 class FM:
-    """sin(2πft + I(t)·sin(2πrft)), the index I falling from ``index`` at ``index_decay`` a second."""
+    """sin(2πft + I(t)·sin(2πrft)), where the index I decays from ``index`` at ``index_decay`` per second."""
 
     ratio: float
     index: float
@@ -44,9 +44,9 @@ class FM:
 
 @dataclass(frozen=True)
 class Pluck:
-    """Karplus–Strong: a burst of noise in a delay line of one period, low-passed at each turn."""
+    """Karplus–Strong: a burst of noise in a delay line of one period, low-passed in each cycle."""
 
-    damping: float  # loss factor a turn
+    damping: float  # gain per cycle
     brightness: float  # weight of the undelayed sample in the loop's two-tap filter
     drive: float = 0.0
 
@@ -87,13 +87,13 @@ DRUMS = ("kick", "snare", "hat", "clap", "rim", "shaker")
 
 
 def frequency(midi: int) -> float:
-    """Frequency in Hz of a MIDI pitch: 440 · 2^((midi − 69)/12)."""
+    """Returns the frequency in Hz of a MIDI pitch: 440 · 2^((midi − 69)/12)."""
     return 440.0 * 2.0 ** ((midi - 69) / 12)
 
 
 @lru_cache(maxsize=1000)
 def note(timbre: str, midi: int) -> np.ndarray:
-    """One note of ``timbre`` at full length, float32 (samples,), at unit loudness over its first half second."""
+    """Returns one full-length note, float32 (samples,), with unit loudness (RMS) over its first half second."""
     voice = TIMBRES[timbre]
     render = {Wavetable: _wavetable_note, FM: _fm_note, Pluck: _plucked_note}[type(voice)]
     return _levelled(render(voice, frequency(midi)))
@@ -113,7 +113,7 @@ def _envelope(t: np.ndarray, attack: float, decay: float) -> np.ndarray:
 
 
 def _noise(*key: float | str) -> np.ndarray:
-    """Four seconds of white noise, always the same for one key."""
+    """Returns about four seconds of white noise, always the same for the same key."""
     return np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(int(SUSTAINED_SECONDS * SAMPLE_RATE))
 
 
@@ -122,7 +122,7 @@ def _wavetable_note(voice: Wavetable, hertz: float) -> np.ndarray:
     cycle = np.arange(2048) * (2 * np.pi / 2048)
     audible = [a for h, a in enumerate(voice.partials, 1) if h * hertz < HIGHEST_PARTIAL]
     table = sum(a * np.sin(h * cycle) for h, a in enumerate(audible or voice.partials[:1], 1))
-    # A 5.5 Hz vibrato of depth d semitones modulates the phase by f·(2^(d/12) − 1)/5.5 cycles, after the attack.
+    # A 5.5 Hz vibrato of d semitones changes the phase by up to f·(2^(d/12) − 1)/5.5/(2π) cycles; it fades in.
     depth = hertz * (2.0 ** (voice.vibrato / 12) - 1) / 5.5 / (2 * np.pi)
     phase = hertz * t + depth * np.minimum(t / 0.4, 1.0) * np.sin(2 * np.pi * 5.5 * t)
     sound = np.interp(phase % 1.0 * 2048, np.arange(2049), np.append(table, table[0]))
@@ -143,7 +143,8 @@ def _fm_note(voice: FM, hertz: float) -> np.ndarray:
 
 
 def _plucked_note(voice: Pluck, hertz: float) -> np.ndarray:
-    # The loop's filter delays by (1 − brightness) samples: the line is shorter by as much, the rest is an all-pass.
+    # The loop's filter delays by (1 − brightness) samples, so the delay line is shorter by that amount; linear
+    # interpolation supplies the fractional part.
     period = SAMPLE_RATE / hertz - (1 - voice.brightness)
     whole = int(period)
     fraction = period - whole
@@ -161,7 +162,7 @@ def _plucked_note(voice: Pluck, hertz: float) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def drum(kind: str, kit: str) -> np.ndarray:
-    """One hit of a drum of the ``acoustic``, ``electronic`` or ``chip`` kit, float32 (samples,), of unit peak."""
+    """Returns one hit of a drum of the ``acoustic``, ``electronic`` or ``chip`` kit, float32 (samples,), unit peak."""
     t = _times(0.35)
     white = _noise("drum", kind, kit)[: t.size]
     pitch, decay = {"acoustic": (62.0, 16.0), "electronic": (48.0, 9.0), "chip": (90.0, 18.0)}[kit]

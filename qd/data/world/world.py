@@ -1,7 +1,7 @@
 """The built-in world: captioned recordings and prompts, each a pure function of a split and an index.
 
-No two splits share a seed, and the three prompt sets share no text: a prompt belongs to the set that a hash of its
-words names. Results do not depend on the number of workers, on order, or on the machine.
+No two splits share a seed, and the three prompt sets share no text: a hash of its text assigns each prompt to one set.
+Results do not depend on the number of workers, on order, or on the machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 BUILTIN = "builtin"
-"""The name of whatever this world gives: prompts, recordings, and the models that are trained on them."""
+"""Name of everything from this world: prompts, recordings, and the models trained on them."""
 
 SPLITS = {
     name: number
@@ -44,9 +44,9 @@ SPLITS = {
          "validation", "calibration", "listener_train", "listener_test")
     )
 }  # fmt: skip
-QUALITY_PROMPTS = 101  # size of the held-out set, after the paper's Section 3.5; its first 50 serve for diversity
+QUALITY_PROMPTS = 101  # size of the held-out set (Section 3.5 of the paper); its first 50 measure diversity
 DEGRADED_RATE = 0.5
-CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # bad recordings are often of careless players
+CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # players in bad recordings are more often careless
 _PROMPT_BUCKETS = {"development": (0, 1), "heldout": (2, 3), "train": range(4, 16)}
 
 
@@ -55,12 +55,12 @@ class Clip:
     """A captioned window of a recording.
 
     Attributes:
-        audio: float32 (samples,) at 16 kHz in [−1, 1].
-        caption: what a listener wrote; it may speak of the recording's quality.
-        description: the same without a word about quality.
-        piece: the music as it was composed.
-        degradation: ``"clean"`` or a name of ``qd.data.world.degradation.DEGRADATIONS``.
-        severity: of the degradation, in [0, 1]; 0 when clean.
+        audio: Samples, float32 (samples,) at 16 kHz in [−1, 1].
+        caption: Text that may mention the recording's quality.
+        description: The same text without the recording's quality.
+        piece: The music as composed.
+        degradation: ``"clean"`` or one of ``qd.data.world.degradation.DEGRADATIONS``.
+        severity: Severity of the degradation in [0, 1]; 0 when clean.
     """
 
     audio: np.ndarray
@@ -72,12 +72,12 @@ class Clip:
 
 
 class DrumChange(NamedTuple):
-    """One window of a recording, float32 (samples,), as it is and with its drums changed; nothing else differs."""
+    """One window of a recording, float32 (samples,), original and with changed drums; nothing else differs."""
 
     original: np.ndarray
     changed: np.ndarray
     added: bool
-    """Drums were added, because nobody drummed in the window; else they were removed."""
+    """True if drums were added, because the window had none; False if they were removed."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class _Recording:
 
 
 def clip(split: str, index: int, seconds: float = 4.0) -> Clip:
-    """Clip ``index`` of ``split``: one window of a piece that no other index shares.
+    """Returns clip ``index`` of ``split``: one window of a piece that no other index shares.
 
     Raises:
-        ValueError: for an unknown split, a negative index, or more seconds than every piece has (16).
+        ValueError: The split is unknown, the index is negative, or ``seconds`` is more than 16, the shortest piece.
     """
     rng = _generator(split, index)
     recording = _record(rng)
@@ -99,10 +99,10 @@ def clip(split: str, index: int, seconds: float = 4.0) -> Clip:
 
 
 def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Clip]:
-    """``n`` windows of recording ``index`` that do not overlap, in random order: what one recording is heard by.
+    """Returns ``n`` windows of recording ``index`` that do not overlap, in random order.
 
     Raises:
-        ValueError: if ``n`` windows of ``seconds`` do not fit into 16 s, or as :func:`clip`.
+        ValueError: ``n`` windows of ``seconds`` do not fit into 16 s, or as :func:`clip`.
     """
     rng = _generator(split, index)
     recording = _record(rng)
@@ -110,28 +110,32 @@ def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Cli
 
 
 def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> DrumChange:
-    """The first window of :func:`chunks` of the same arguments, and the same without its drums; or, where nobody drums
-    in it, with drums throughout.
+    """Returns the first window of :func:`chunks` with the same arguments, and the same window with changed drums.
+
+    Drums in the window are removed; a window without drums gets drums throughout.
 
     Raises:
-        ValueError: as :func:`chunks`.
+        ValueError: As :func:`chunks`.
     """
     rng = _generator(split, index)
     recording = _record(rng)
     start = _starts(rng, n, seconds)[0]
-    same_chance = deepcopy(rng)  # the degradation draws its noise anew, and must draw the same
+    same_rng = deepcopy(rng)  # the degradation of the changed window must draw the same noise
     original = _window(recording, start, seconds, rng)
     added = "drums" not in original.piece.audible(start, seconds)
-    # Who lends the drums is drawn from elsewhere, so that the noise stays the same.
+    # The source of added drums has its own generator, so that the noise stays the same.
     piece = with_drums(recording.piece, np.random.default_rng(index)) if added else without_drums(recording.piece)
-    changed = _window(replace(recording, piece=piece), start, seconds, same_chance)
+    changed = _window(replace(recording, piece=piece), start, seconds, same_rng)
     return DrumChange(original.audio, changed.audio, added)
 
 
 def prompt(split: str, index: int) -> str:
-    """Prompt ``index`` of ``"train"``, ``"development"`` or ``"heldout"``: a description with no word about quality.
+    """Returns prompt ``index`` of ``"train"``, ``"development"`` or ``"heldout"``: a description of the music alone.
 
-    A pure function; two indices may give the same text. The three sets are disjoint as texts.
+    Two indices can give the same text, but no text is in two sets.
+
+    Raises:
+        ValueError: The split has no prompts, or the index is negative.
     """
     if split not in _PROMPT_BUCKETS:
         raise ValueError(f"no prompts in split {split!r}: expected one of {', '.join(_PROMPT_BUCKETS)}")
@@ -145,7 +149,7 @@ def prompt(split: str, index: int) -> str:
 
 @lru_cache(maxsize=32)
 def prompt_set(split: str, size: int) -> tuple[str, ...]:
-    """The first ``size`` distinct prompts of ``split``."""
+    """Returns the first ``size`` distinct prompts of ``split``."""
     texts: dict[str, None] = {}
     index = 0
     while len(texts) < size:
@@ -163,9 +167,9 @@ def _generator(split: str, index: int) -> np.random.Generator:
 
 
 def _starts(rng: np.random.Generator, n: int, seconds: float) -> list[float]:
-    """Where ``n`` windows that do not overlap begin, in seconds and in random order."""
+    """Draws the starts, in seconds and in random order, of ``n`` windows that do not overlap."""
     if not 1 <= n <= 16.0 / seconds:
-        raise ValueError(f"{n} windows of {seconds} s do not fit into a piece of 16 s: ask for fewer or shorter ones")
+        raise ValueError(f"{n} windows of {seconds} s do not fit into a piece of 16 s: use fewer or shorter windows")
     starts = np.sort(rng.uniform(0.0, 16.0 - n * seconds, n)) + np.arange(n) * seconds
     return [float(starts[i]) for i in rng.permutation(n)]
 
@@ -186,7 +190,7 @@ def _record(rng: np.random.Generator) -> _Recording:
 def _window(recording: _Recording, start: float, seconds: float, rng: np.random.Generator) -> Clip:
     piece = recording.piece
     audio = degrade(render(piece, start, seconds), recording.degradation, recording.severity, rng)
-    heard = piece.audible(start, seconds) or frozenset(PARTS[:1])
-    description = describe(piece, heard, rng)
+    audible = piece.audible(start, seconds) or frozenset(PARTS[:1])
+    description = describe(piece, audible, rng)
     caption = with_quality(description, recording.degradation, rng)
     return Clip(audio, caption, description, piece, recording.degradation, recording.severity)

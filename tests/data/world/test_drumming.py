@@ -10,9 +10,9 @@ from qd.data.world.drumming import with_drums, without_drums
 from qd.data.world.genres import GENRES
 
 
-def pieces(wanted, count: int = 4) -> list[Piece]:
+def pieces(matches, count: int = 4) -> list[Piece]:
     composed = (compose(np.random.default_rng(seed), carelessness=0.0) for seed in range(10_000))
-    return [next(piece for piece in composed if wanted(piece)) for _ in range(count)]
+    return [next(piece for piece in composed if matches(piece)) for _ in range(count)]
 
 
 def test_without_drums_nothing_else_changes():
@@ -22,9 +22,9 @@ def test_without_drums_nothing_else_changes():
         assert replace(silent, kit=piece.kit, hits=piece.hits) == piece
 
 
-def test_drums_given_back_are_those_that_the_composer_writes_in_every_bar():
-    everywhere = pieces(lambda p: p.hits and GENRES[p.genre].swing)  # a swung genre: the onsets must swing too
-    for piece in everywhere:
+def test_restored_drums_are_those_of_the_composer_in_every_bar():
+    swung = pieces(lambda p: p.hits and GENRES[p.genre].swing)  # a swung genre: the onsets must swing too
+    for piece in swung:
         again = with_drums(without_drums(piece), np.random.default_rng(0))
         assert again.kit == piece.kit
         assert set(again.hits) >= set(piece.hits)
@@ -32,10 +32,10 @@ def test_drums_given_back_are_those_that_the_composer_writes_in_every_bar():
 
 
 @pytest.mark.parametrize("genre", [name for name, row in GENRES.items() if not row.drums])
-def test_a_genre_without_drums_borrows_some_of_its_metre(genre):
+def test_a_genre_without_drums_borrows_those_of_its_metre(genre):
     (piece,) = pieces(lambda p: p.genre == genre, 1)
     drummed = with_drums(piece, np.random.default_rng(0))
-    lenders = [row for row in GENRES.values() if row.kit == drummed.kit and row.steps_per_bar == 16]
-    assert any({hit.drum for hit in drummed.hits} == set(row.drums) for row in lenders)
+    sources = [row for row in GENRES.values() if row.kit == drummed.kit and row.steps_per_bar == 16]
+    assert any({hit.drum for hit in drummed.hits} == set(row.drums) for row in sources)
     assert piece.seconds - 4 < max(hit.onset for hit in drummed.hits) < piece.seconds
     assert drummed == with_drums(piece, np.random.default_rng(0))

@@ -39,7 +39,7 @@ def test_comparisons_are_those_of_noisy_utilities():
         assert rater.compare(a, b, rng).mean() == pytest.approx(noisy, abs=0.006)
 
 
-def test_nobody_beats_bayes_and_who_knows_the_utilities_reaches_it():
+def test_the_true_utilities_reach_the_bayes_accuracy():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 100_000))
     preferred = rater.compare(a, b, rng)

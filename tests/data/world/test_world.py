@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import builtin_listener as listener
+from experiments import builtin_classifier
 from qd.data.world import world
 from qd.data.world.captions import BAD, CLEAN_WORDS, FAULTS, NEGATIVE_PROMPT
 from qd.data.world.composer import compose
@@ -22,7 +22,7 @@ QUALITY_WORDS = [w.lower() for w in (*BAD, *CLEAN_WORDS, *(word for words in FAU
 
 
 def _digest(split: str, indices: range) -> str:
-    """A hash of the symbolic content and the audio to 1/1000: what "the same clip" means on another machine."""
+    """Hashes the symbolic content and the audio rounded to 1/1000, to compare clips across machines."""
     digest = hashlib.sha256()
     for index in indices:
         c = world.clip(split, index)
@@ -69,16 +69,16 @@ def test_pieces_are_long_enough_audible_and_in_range(index):
     assert all(n.onset >= 0.0 and 20 <= n.pitch <= 110 for n in c.piece.notes)
 
 
-def test_descriptions_never_speak_of_quality_and_clean_captions_never_say_bad():
+def test_descriptions_never_mention_quality_and_clean_captions_never_say_bad():
     clips = [world.clip("validation", i, seconds=0.1) for i in range(400)]
     for c in clips:
         assert not any(word in c.description.lower() for word in QUALITY_WORDS)
         if c.degradation == "clean":
             assert not any(w.lower() in c.caption.lower() for w in (*BAD, *(x for f in FAULTS.values() for x in f)))
     degraded = [c for c in clips if c.degradation != "clean"]
-    told = [c for c in degraded if any(word in c.caption.lower() for word in QUALITY_WORDS)]
+    with_quality = [c for c in degraded if any(word in c.caption.lower() for word in QUALITY_WORDS)]
     assert 0.4 < len(degraded) / len(clips) < 0.6
-    assert 0.5 < len(told) / len(degraded) < 0.7
+    assert 0.5 < len(with_quality) / len(degraded) < 0.7
     assert any(c.caption == NEGATIVE_PROMPT for c in degraded)
     assert any("clean recording" in c.caption.lower() for c in clips if c.degradation == "clean")
 
@@ -130,7 +130,7 @@ def test_noise_is_the_same_with_and_without_drums():
     (lambda: world.prompt("codec", 0), "no prompts in split"),
     (lambda: degrade(np.zeros(10, np.float32), "tape", 0.5, np.random.default_rng(0)), "unknown degradation"),
 ])  # fmt: skip
-def test_bad_arguments_are_named(call, message):
+def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -141,7 +141,7 @@ def test_every_timbre_sounds_at_its_pitch(timbre):
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(sound.size)))
     hertz = np.fft.rfftfreq(sound.size, 1 / SAMPLE_RATE)
     pitch = frequency(57)
-    # The strongest line lies on a multiple of the pitch, or of half of it (an FM side band of a ratio x.5).
+    # The strongest partial is a multiple of the pitch, or of half of it (an FM side band of a ratio x.5).
     strongest = hertz[spectrum.argmax()] / pitch
     assert abs(strongest - round(strongest * 2) / 2) < 0.03
     assert np.isfinite(sound).all()
@@ -169,6 +169,6 @@ def test_careless_players_slip_and_steady_players_do_not():
     assert np.mean([out_of_scale(p) for p in careless]) > 0.05
 
 
-def test_genres_and_leads_are_heard():
-    for accuracy, chance in listener.report(train_clips=900, test_clips=300).values():
+def test_genres_and_leads_are_audible():
+    for accuracy, chance in builtin_classifier.report(train_clips=900, test_clips=300).values():
         assert accuracy > 3 * chance
