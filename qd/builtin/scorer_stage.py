@@ -14,6 +14,7 @@ import torch
 from qd.builtin.calibration import calibrate
 from qd.builtin.clip_bank import ClipBank, Label, build_bank, shuffled_example
 from qd.builtin.stage import fit_stage, stream_loader, write_asset
+from qd.builtin.stage_config import ScorerStageConfig
 from qd.models.codecs.codec import load_codec
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.scorers.adherence import AdherenceScorer
@@ -33,7 +34,7 @@ class ScorerPretraining(pl.LightningModule):
     name: ClassVar[str]
     """Name of the scorer and of its stage; also the split of its training clips."""
 
-    def __init__(self, config: Any, scorer: Scorer) -> None:
+    def __init__(self, config: ScorerStageConfig, scorer: Scorer) -> None:
         super().__init__()
         self.config, self.scorer = config, scorer
 
@@ -48,7 +49,7 @@ class ScorerPretraining(pl.LightningModule):
 
 
 def run_scorer_stage(
-    config: Any,
+    config: ScorerStageConfig,
     folder: Path,
     pretraining: type[ScorerPretraining],
     label: Label,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import builtin_probe
+from experiments import builtin_classifier
 from qd.data.world import world
 from qd.data.world.captions import BAD, CLEAN_WORDS, FAULTS, NEGATIVE_PROMPT
 from qd.data.world.composer import compose
@@ -170,5 +170,5 @@ def test_careless_players_slip_and_steady_players_do_not():
 
 
 def test_genres_and_leads_are_audible():
-    for accuracy, chance in builtin_probe.report(train_clips=900, test_clips=300).values():
+    for accuracy, chance in builtin_classifier.report(train_clips=900, test_clips=300).values():
         assert accuracy > 3 * chance
