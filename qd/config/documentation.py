@@ -142,6 +142,8 @@ def _row(entry: Entry, prefix: str) -> str:
         values = "a group"
     elif is_dataclass(element_type(entry.kind)):
         values = "a list of groups"
+    elif isinstance(entry.value, dict):
+        values = "key: value pairs"
     default = yaml.safe_dump([_changed(entry.value)], default_flow_style=True, allow_unicode=True, width=10**6).strip()
     cells = [f"`{prefix}{entry.name}`", f"`{default[1:-1]}`", values, entry.setting.help]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
