@@ -110,7 +110,7 @@ class SoupConfig(Settings):
         if len(self.models) < 2:
             yield f"{prefix}models is {self.models}; expected two or more models"
         if self.weights is not None and len(self.weights) != len(self.models):
-            yield f"{prefix}weights has {len(self.weights)} values for {len(self.models)} models; expected one for each"
+            yield f"{prefix.rstrip('.')}: {len(self.models)} models and {len(self.weights)} weights; expected one for each"
 
 
 @dataclass
