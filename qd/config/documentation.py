@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 
 from qd.config.loading import element_type, group_type, type_name
@@ -94,13 +96,27 @@ def _commented(title: str, schema: type) -> Iterator[str]:
 
 
 def _yaml(entry: Entry) -> list[str]:
-    values = [_plain(value) for value in entry.value] if isinstance(entry.value, (list, tuple)) else entry.value
+    """The YAML lines of one setting; a list of numbers or names takes one line."""
+    values = _changed(entry.value)
+    if values and isinstance(values, list) and all(map(_is_simple, values)):
+        return [f"{entry.name}: [{', '.join(map(str, values))}]"]
     return OmegaConf.to_yaml(OmegaConf.create({entry.name: values})).splitlines()
 
 
-def _plain(value: Any) -> Any:
-    """A group as a dict, for YAML; any other value unchanged."""
-    return {entry.name: _plain(entry.value) for entry in entries(value)} if is_dataclass(value) else value
+def _changed(value: Any) -> Any:
+    """A group as a dict of the settings that differ from their defaults; a tuple as a list; other values unchanged."""
+    if isinstance(value, (list, tuple)):
+        return [_changed(element) for element in value]
+    if not is_dataclass(value):
+        return value
+    defaults = type(value)()
+    return {
+        entry.name: _changed(entry.value) for entry in entries(value) if entry.value != getattr(defaults, entry.name)
+    }
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (re.fullmatch(r"[\w.-]+", str(value)) and yaml.safe_load(value) == value)
 
 
 def _tables(config: Any, prefix: str) -> Iterator[str]:
@@ -121,9 +137,13 @@ def _tables(config: Any, prefix: str) -> Iterator[str]:
 
 
 def _row(entry: Entry, prefix: str) -> str:
-    kind = "a group" if is_dataclass(entry.kind) else "a list of groups"
-    named = is_dataclass(entry.kind) or is_dataclass(element_type(entry.kind))
-    values = kind if named else entry.setting.range or type_name(entry.kind)
-    default = " ".join(line.strip() for line in _yaml(entry)).partition(":")[2].strip()
-    cells = [f"`{prefix}{entry.name}`", f"`{default or chr(39) * 2}`", values, entry.setting.help]
+    values = entry.setting.range or type_name(entry.kind)
+    if is_dataclass(entry.kind):
+        values = "a group"
+    elif is_dataclass(element_type(entry.kind)):
+        values = "a list of groups"
+    elif isinstance(entry.value, dict):
+        values = "key: value pairs"
+    default = yaml.safe_dump([_changed(entry.value)], default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    cells = [f"`{prefix}{entry.name}`", f"`{default[1:-1]}`", values, entry.setting.help]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

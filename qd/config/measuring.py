@@ -68,7 +68,7 @@ class MeasuringConfig(ScoringConfig):
             yield from unavailable(f"{prefix}fad_embedder", check_listener, self.fad_embedder or BUILTIN)
         yield from present_device(f"{prefix}device", self.device)
         if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
-            yield f"{prefix}out is {self.out!r}; expected the name of a .jsonl file, not of a folder"
+            yield f"{prefix}out is {self.out!r}; expected a .jsonl file, no folder"
         else:
             yield from folder_problems(f"{prefix}out", Path(self.out).parent)
 

@@ -79,7 +79,7 @@ def _saved(schema: type, kind: str, run: Path, overrides: Sequence[str] = ()) ->
 def _changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
     before, after = dict(_leaves(saved)), dict(_leaves(wanted))
     return [
-        f"{key} is {after.get(key)!r}, but this run has {before.get(key)!r}"
+        f"{key} is {after.get(key)!r}, and this run has {before.get(key)!r}"
         for key in before | after
         if before.get(key) != after.get(key) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     ]

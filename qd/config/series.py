@@ -110,7 +110,8 @@ class SoupConfig(Settings):
         if len(self.models) < 2:
             yield f"{prefix}models is {self.models}; expected two or more models"
         if self.weights is not None and len(self.weights) != len(self.models):
-            yield f"{prefix}weights has {len(self.weights)} values for {len(self.models)} models; expected one for each"
+            counts = f"{len(self.models)} models and {len(self.weights)} weights"
+            yield f"{prefix.rstrip('.')}: {counts}; expected one weight for each model"
 
 
 @dataclass

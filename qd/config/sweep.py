@@ -59,7 +59,8 @@ class SweepConfig(MeasuringConfig):
             path = f"models.{name}" if name in self.models else f"model {name!r}"
             if reasons := unavailable(path, weights.source, self.models.get(name, name)):
                 users = [series.name for series in self.chosen if name in series.used]
-                problems.append(f"{reasons[0]} {', '.join(users)} needs it: train it or leave them out (only=[…])")
+                needed_by = f"It is needed by {', '.join(users)}: train it or leave them out (only=[…])"
+                problems.append(f"{reasons[0]} {needed_by}")
                 missing.add(name)
         for series in self.chosen:
             if not missing.intersection(series.used):

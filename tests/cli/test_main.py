@@ -184,10 +184,10 @@ def test_changes_that_make_a_resumed_run_another_one_are_reported_together(calls
     error = capsys.readouterr().err
     assert "6 problems" in error and not calls
     assert "config is 'quick'" in error and "remove CONFIG" in error
-    assert "beta is 4.0, but this run has 3.0" in error
+    assert "beta is 4.0, and this run has 3.0" in error
     assert all(f"• {key} is" in error for key in ("seed", "name", "data.prompts", "reward.embedder"))
     assert cli.main(["train-embedder", "--resume", str(run), "trainer.max_steps=9"]) == 2
-    assert "trainer.max_steps is 9, but this run has 1" in capsys.readouterr().err
+    assert "trainer.max_steps is 9, and this run has 1" in capsys.readouterr().err
 
 
 def test_train_embedder_passes_the_recordings(calls):

@@ -188,7 +188,7 @@ def test_bad_settings_are_told_at_once(evaluate, models, tmp_path, capsys):
     assert evaluate(*arguments, "--seeds", "0", "0", "--temperature=0", "--device=tpu", "--guidance=-1") == 2
     told = capsys.readouterr().err
     wanted = (
-        "full?",
+        "'full'?",
         "eval_batch_size is 0",
         "seeds is [0, 0]",
         "temperature is 0.0",

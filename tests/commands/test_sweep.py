@@ -110,7 +110,7 @@ def test_of_a_config_that_is_not_there_no_model_is_missed(capsys):
 
 def test_no_series_is_an_error(config, capsys):
     assert main(["sweep", "--config", str(config()), "only=[]"]) == 2
-    assert "only is empty; expected names of series, or null for all" in capsys.readouterr().err
+    assert "only is empty" in capsys.readouterr().err
 
 
 def test_a_point_of_a_line_is_that_of_the_merged_folder(config, models, measured, tmp_path):
@@ -224,11 +224,11 @@ def test_bad_series_are_told_at_once(config):
     with pytest.raises(ConfigError) as told:
         load_config(SweepConfig, "sweep", str(config(series)), ["only=[three]", "protocol=ful", "seconds=0"])
     wanted = (
-        "series[0].name is missing", "series[0].interpolate.step is 0", "a and b are both 'beta0'",
+        "series[0].name is empty", "series[0].interpolate.step is 0", "a and b are both 'beta0'",
         "series[1] has soup and models", "series[1].soup.models is ['base']", "series[1].models.names is empty",
         "series[2] has no kind", "series[2].seeds is [1, 1]", "series[3].temperature.values is 0.0",
-        "series[4].guidance.scales is empty", "2 models and 1 weights", "series 'none' is there 2 times",
-        "there is no series 'three'", "full?", "seconds is 0", "series[6].guidance.scales is -1",
+        "series[4].guidance.scales is empty", "2 models and 1 weights", "series 'none' occurs 2 times",
+        "there is no series 'three'", "'full'?", "seconds is 0", "series[6].guidance.scales is -1",
     )  # fmt: skip
     assert [text for text in wanted if not any(text in problem for problem in told.value.problems)] == []
     assert len(told.value.problems) == len(wanted)

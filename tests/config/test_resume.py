@@ -69,11 +69,11 @@ def test_changes_that_make_it_another_run_are_reported_with_the_other_problems(r
     unknown, device, config, *changed = caught.value.problems
     assert "unknown key 'betta'" in unknown and device == "no device cuda" and "remove CONFIG" in config
     assert [text.split()[0] for text in changed] == ["name", "beta", "prompts", "trainer.runs"]
-    assert changed[1].startswith("beta is 3.0, but this run has 2.0") and "start a new run" in changed[1]
+    assert changed[1].startswith("beta is 3.0, and this run has 2.0") and "start a new run" in changed[1]
 
 
 def test_an_embedder_cannot_change_its_steps(run):
-    with pytest.raises(ConfigError, match="trainer.max_steps is 9, but this run has 5"):
+    with pytest.raises(ConfigError, match="trainer.max_steps is 9, and this run has 5"):
         resumed_config(RunSettings, "embedder", run, ["trainer.device=cpu", "trainer.max_steps=9"])
 
 
