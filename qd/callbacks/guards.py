@@ -56,7 +56,7 @@ class NonFiniteGuard(pl.Callback):
         self._stop(trainer, *((None, []) if finite else _problem(micro_batches, norm)))
 
     def _stop(self, trainer: pl.Trainer, problem: str | None, prompts: list[str]) -> None:
-        """Stops all ranks if one of them has a problem; the others would wait for its gradient for ever."""
+        """Stops all ranks if one of them has a problem; the others would wait forever for its gradient."""
         problems = [(what, texts) for what, texts in gather_objects((problem, prompts)) if what]
         if not problems:
             return

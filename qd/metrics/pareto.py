@@ -177,7 +177,7 @@ def common_reference(*strategies: ArrayLike) -> NDArray[np.float64]:
 def dominance(a: Strategy, b: Strategy, reference: ArrayLike, n: int = 2000, seed: int = 0) -> Dominance:
     """Compares two strategies by their fronts, with a bootstrap over prompts.
 
-    Each of the ``n`` resamples draws as many prompts as there are, with replacement. All points of both strategies use
+    Each of the ``n`` resamples draws the original number of prompts with replacement. All points of both strategies use
     the same draw, because they were measured on the same prompts. In each resample every point is its mean over the
     drawn prompts, and fronts, hypervolumes and coverage are computed from these means. The reference stays fixed. The
     probability is P(hypervolume of A > that of B) + ½ P(both are equal) over the resamples.
