@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 FRAMES_AT_ONCE = 800
-"""Spectrogram frames in a chunk on a CPU: 4 clips of 4 s of the built-in codec, 6 of the built-in embedder."""
+"""Spectrogram frames in a chunk on a CPU: 4 clips of 4 s for the built-in codec, 6 for the built-in embedder."""
 
 
 def map_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int | None) -> Tensor:
-    """``function(rows)``, computed for at most ``size`` rows at once.
+    """Returns ``function(rows)``, computed for at most ``size`` rows at once.
 
     Args:
-        function: maps ``(batch, …)`` to ``(batch, …)``; no row of the result depends on another row of the input.
-        rows: ``(batch, …)``.
-        size: rows in a chunk; the last chunk may be smaller. None: all rows at once.
+        function: Maps ``(batch, …)`` to ``(batch, …)``. No row of the result depends on another row of the input.
+        rows: Input, ``(batch, …)``.
+        size: Rows in a chunk; the last chunk may be smaller. None: all rows at once.
     """
     if size is None or len(rows) <= size:
         return function(rows)
@@ -25,14 +25,14 @@ def map_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, size: int | N
 
 
 def cached_rows(clips: Tensor, frames: int) -> int | None:
-    """The number of clips whose intermediate results stay in the cache of a CPU; None where all clips go at once.
+    """Returns the number of clips whose intermediate results fit into a CPU's cache; None for all clips at once.
 
-    The intermediate results of a whole batch are tens of megabytes each, and a CPU reads them from memory for every
-    operation. Those of a few clips stay in its cache. A GPU, and a backward pass, take the whole batch.
+    The intermediate results of a whole batch are tens of megabytes each, which a CPU reads from memory for every
+    operation. Those of a few clips stay in its cache. On a GPU, and with gradients, the whole batch runs at once.
 
     Args:
-        clips: ``(batch, …)``.
-        frames: spectrogram frames of one clip.
+        clips: Clips, ``(batch, …)``.
+        frames: Spectrogram frames of one clip.
     """
     if clips.device.type != "cpu" or torch.is_grad_enabled():
         return None

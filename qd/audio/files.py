@@ -1,4 +1,4 @@
-"""Audio to files: WAV or FLAC, what a page can play, and pictures of log-mel spectrograms."""
+"""Writes audio as WAV or FLAC, encodes it for web pages, and draws log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -21,34 +21,46 @@ MP3_RATES = frozenset({8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44
 
 
 def write_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int) -> None:
-    """Writes a clip, ``(samples,)`` or ``(1 or 2 channels, samples)``, as 16-bit PCM, clipped to [-1, 1], in the format
-    that the name ends in (.wav or .flac); makes the folder if needed.
+    """Writes a clip as 16-bit PCM, clipped to [-1, 1]. Creates the folder if needed.
+
+    Args:
+        path: File to write. Its suffix selects the format, .wav or .flac.
+        audio: One clip, ``(samples,)`` or ``(1 or 2 channels, samples)``.
+        sample_rate: Sample rate in Hz.
 
     Raises:
-        ValueError: if the audio is not one clip, is empty, or is not finite.
+        ValueError: If the audio is not one clip, is empty, or is not finite.
     """
     if audio.ndim == 2 and len(audio) not in (1, 2):
-        raise ValueError(f"audio must be one clip, mono or stereo, got shape {tuple(audio.shape)}.")
+        raise ValueError(f"audio has shape {tuple(audio.shape)}: expected one clip, mono or stereo.")
     samples = np.stack([_samples(one) for one in audio], axis=1) if audio.ndim == 2 else _samples(audio)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples.clip(-1.0, 1.0), sample_rate, subtype="PCM_16")
 
 
-def playable(path: str | Path) -> tuple[str, bytes]:
-    """MIME type and bytes of an audio file, for a page that is sent: as MP3 of the library's usual rate, of equal
-    length and about a quarter of the size of the FLAC; as it is where MP3 does not know the sample rate."""
+def encode_for_web(path: str | Path) -> tuple[str, bytes]:
+    """Encodes an audio file as MP3 at the library's default bit rate, about a quarter of the size of a FLAC.
+
+    The length stays the same. A file whose sample rate MP3 does not support is not encoded.
+
+    Args:
+        path: Audio file.
+
+    Returns:
+        MIME type and bytes.
+    """
     path = Path(path)
     audio, sample_rate = soundfile.read(path, dtype="float32")
     if sample_rate not in MP3_RATES:
         return f"audio/{path.suffix.removeprefix('.').lower()}", path.read_bytes()
-    packed = io.BytesIO()
-    soundfile.write(packed, audio, sample_rate, format="MP3")
-    return "audio/mpeg", packed.getvalue()
+    encoded = io.BytesIO()
+    soundfile.write(encoded, audio, sample_rate, format="MP3")
+    return "audio/mpeg", encoded.getvalue()
 
 
 def log_mel(audio: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
-    """Mel power in dB, ``(MEL_BINS, frames)``, 0 dB being a power of 1; no lower than 1e-10."""
+    """Returns mel power in dB relative to a power of 1, ``(MEL_BINS, frames)``; the lowest power is 1e-10."""
     hop, window = round(HOP_SECONDS * sample_rate), round(WINDOW_SECONDS * sample_rate)
     n_fft = max(2048, window)
     power = librosa.feature.melspectrogram(
@@ -58,19 +70,19 @@ def log_mel(audio: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def spectrogram_figure(clips: Sequence[Tensor | np.ndarray], sample_rate: int, titles: Sequence[str]) -> Figure:
-    """Draws one log-mel panel a clip, one below the other, on one colour scale: 80 dB from the loudest point.
+    """Draws one log-mel panel for each clip, one below the other, on one colour scale from the loudest point to −80 dB.
 
     Args:
-        clips: mono clips ``(samples,)``.
-        sample_rate: of all clips, in Hz.
-        titles: one line above each panel.
+        clips: Mono clips, ``(samples,)`` each.
+        sample_rate: Sample rate of all clips in Hz.
+        titles: Title of each panel, one line.
 
     Raises:
-        ValueError: if there is no clip, or not one title for each.
+        ValueError: If there is no clip, or not one title for each.
     """
     if len(clips) == 0 or len(clips) != len(titles):
         raise ValueError(
-            f"one title a clip and at least one clip expected, got {len(clips)} clips, {len(titles)} titles."
+            f"{len(clips)} clips with {len(titles)} titles: expected at least one clip, and one title for each clip."
         )
     mels = [log_mel(clip, sample_rate) for clip in clips]
     loudest = max(mel.max() for mel in mels)
@@ -92,7 +104,7 @@ def spectrogram_figure(clips: Sequence[Tensor | np.ndarray], sample_rate: int, t
 def spectrogram_png(
     path: str | Path, clips: Sequence[Tensor | np.ndarray], sample_rate: int, titles: Sequence[str]
 ) -> None:
-    """Writes :func:`spectrogram_figure` to a PNG file; makes its folder if needed."""
+    """Writes :func:`spectrogram_figure` to a PNG file. Creates its folder if needed."""
     figure = spectrogram_figure(clips, sample_rate, titles)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,14 +114,14 @@ def spectrogram_png(
 def _samples(audio: Tensor | np.ndarray) -> np.ndarray:
     samples = audio.detach().float().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio, dtype=np.float32)
     if samples.ndim != 1 or samples.size == 0:
-        raise ValueError(f"audio must be one mono clip of shape (samples,), got shape {samples.shape}.")
+        raise ValueError(f"audio has shape {samples.shape}: expected one mono clip (samples,).")
     if not np.isfinite(samples).all():
-        raise ValueError(f"audio must be finite, got {np.count_nonzero(~np.isfinite(samples))} samples that are not.")
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(samples))} samples of the audio are not finite.")
     return samples
 
 
 def _edges(frames: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cell edges of the picture: seconds, and mels (the axis is linear in mels, its labels are in Hz)."""
+    """Returns the cell edges of the picture, in seconds and in mels. The axis is linear in mels, with labels in Hz."""
     hop_seconds = round(HOP_SECONDS * sample_rate) / sample_rate
     times = (np.arange(frames + 1) - 0.5) * hop_seconds
     return times, np.linspace(0.0, librosa.hz_to_mel(sample_rate / 2), MEL_BINS + 1)

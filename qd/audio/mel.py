@@ -1,4 +1,4 @@
-"""Mel spectrograms in torch, equal to librosa's."""
+"""Mel spectrograms in PyTorch, equal to librosa's."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOG_FLOOR = 1e-5
-"""The smallest value whose logarithm is taken, so that silence stays finite."""
+"""Smallest value before the logarithm, so that silence is finite."""
 
 
 class MelSpectrogram(nn.Module):
-    """Mel spectrogram ``M · |STFT(x)|^power`` with a Hann window, optionally ``log(max(·, 1e-5))``.
+    """Computes a mel spectrogram ``M · |STFT(x)|^power`` with a Hann window, optionally ``log(max(·, 1e-5))``.
 
-    Shapes: audio ``(batch, samples)`` → ``(batch, n_mels, frames)``, frames = 1 + samples // hop_length when
-    ``center`` (the signal is padded with zeros by half a window on both sides, as librosa does), and
-    1 + (samples − n_fft) // hop_length otherwise. Always computed in float32, also under autocast.
+    Maps audio ``(batch, samples)`` to ``(batch, n_mels, frames)``. With ``center`` frames = 1 + samples // hop_length,
+    and half a window of zeros pads both ends, as in librosa. Otherwise frames = 1 + (samples − n_fft) // hop_length.
+    Computed in float32, also under autocast.
 
     Args:
-        sample_rate: of the audio, in Hz.
-        n_fft: FFT size; the window of ``window_length`` samples is padded with zeros to it.
-        window_length: Hann window, in samples.
-        hop_length: distance between frames, in samples.
-        n_mels: number of mel bands.
-        f_min: lower edge of the lowest band, in Hz.
-        f_max: upper edge of the highest band, in Hz; half the sample rate if None.
-        power: exponent of the magnitude, 1 for magnitude and 2 for power.
-        htk: HTK's mel scale instead of Slaney's.
-        norm: "slaney" divides each band by its width; None leaves the triangles at height 1.
-        log: return natural logarithms.
-        center: frames are centred on multiples of the hop.
+        sample_rate: Sample rate of the audio in Hz.
+        n_fft: FFT size in samples. The window is padded with zeros to this size.
+        window_length: Length of the Hann window in samples.
+        hop_length: Distance between frames in samples.
+        n_mels: Number of mel bands.
+        f_min: Lower edge of the lowest band in Hz.
+        f_max: Upper edge of the highest band in Hz. None: half the sample rate.
+        power: Exponent of the magnitude, 1 for magnitude and 2 for power.
+        htk: Whether to use HTK's mel scale instead of Slaney's.
+        norm: "slaney" divides each band by its width. None leaves the triangles at height 1.
+        log: Whether to return natural logarithms.
+        center: Whether frames are centred on multiples of the hop.
 
     Raises:
-        ValueError: the window is longer than the FFT, or the audio is not ``(batch, samples)``.
+        ValueError: If the window is longer than the FFT, or the audio is not ``(batch, samples)``.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MelSpectrogram(nn.Module):
     ) -> None:
         super().__init__()
         if window_length > n_fft:
-            raise ValueError(f"window_length={window_length} is longer than n_fft={n_fft}: raise n_fft")
+            raise ValueError(f"window_length={window_length} is longer than n_fft={n_fft}. Raise n_fft.")
         self.n_fft, self.window_length, self.hop_length = n_fft, window_length, hop_length
         self.power, self.log, self.center = power, log, center
         filters = librosa.filters.mel(
@@ -63,9 +63,9 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Audio ``(batch, samples)`` → mel spectrogram ``(batch, n_mels, frames)``, float32."""
+        """Maps audio ``(batch, samples)`` to a mel spectrogram ``(batch, n_mels, frames)``, float32."""
         if audio.ndim != 2:
-            raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (batch, samples); add or fold a dimension")
+            raise ValueError(f"audio has shape {tuple(audio.shape)}: expected (batch, samples).")
         with torch.autocast(audio.device.type, enabled=False):
             audio = audio.float()
             if self.center:
@@ -84,6 +84,6 @@ class MelSpectrogram(nn.Module):
 
 
 def _magnitude(spectrum: Tensor, power: float) -> Tensor:
-    """|z|^power, whose gradient is finite at z = 0."""
+    """Returns |z|^power, with a finite gradient at z = 0."""
     squared = spectrum.real.square() + spectrum.imag.square()
     return squared if power == 2.0 else squared.clamp_min(1e-14).pow(power / 2)

@@ -1,4 +1,4 @@
-"""Band-limited change of the sample rate: a codec and an embedder need not agree on it."""
+"""Band-limited resampling, because a codec and an embedder may have different sample rates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 ZERO_CROSSINGS = 16
 ROLLOFF = 0.95
-"""Cut-off, as a share of the lower Nyquist frequency."""
+"""Cut-off frequency as a share of the lower Nyquist frequency."""
 
 
 @lru_cache(maxsize=8)
 def _kernel(source: int, target: int) -> tuple[Tensor, int]:
-    """Hann-windowed sinc for each of the ``target`` phases, ``(target, 1, taps)``, and its half width in samples."""
+    """Returns a Hann-windowed sinc for each ``target`` phase, ``(target, 1, taps)``, and its half width in samples."""
     cutoff = ROLLOFF * min(source, target)
     width = math.ceil(ZERO_CROSSINGS * source / cutoff)
     taps = torch.arange(-width, width + source, dtype=torch.float64) / source
@@ -27,9 +27,15 @@ def _kernel(source: int, target: int) -> tuple[Tensor, int]:
 
 
 def resample(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """Audio ``(batch, samples)`` → ``(batch, ceil(samples · target_rate / source_rate))``; rates in Hz.
+    """Resamples audio by polyphase windowed-sinc interpolation, the method of torchaudio's ``resample``.
 
-    Polyphase windowed-sinc interpolation (the method of torchaudio's ``resample``).
+    Args:
+        audio: Clips, ``(batch, samples)``.
+        source_rate: Sample rate of the clips in Hz.
+        target_rate: Sample rate of the result in Hz.
+
+    Returns:
+        Clips, ``(batch, ceil(samples · target_rate / source_rate))``.
     """
     if source_rate == target_rate:
         return audio

@@ -1,4 +1,4 @@
-"""What the policy sounds like, as it is trained."""
+"""Logs samples of the policy during training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from qd.evaluation.measurement import Measurement
 
 
 class AudioLog(MeasurementListener):
-    """Of each measurement, the kept samples as TensorBoard audio and one figure of the spectrograms of each prompt's
-    first."""
+    """Logs the saved samples of each measurement as TensorBoard audio, with one figure of spectrograms.
+
+    The figure shows the first sample of each prompt.
+    """
 
     def on_measurement(self, writer: SummaryWriter | None, step: int, measurement: Measurement) -> None:
         if writer is None or len(measurement.audio) == 0:

@@ -1,4 +1,4 @@
-"""The diversity coefficient as a function of the optimiser step."""
+"""The diversity coefficient β as a function of the optimiser step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import lightning.pytorch as pl
 
 
 def beta_at(step: int, beta: float, ramp_steps: int) -> float:
-    """β · min(1, step / ramp_steps): linear from 0, then constant (§3.1 of the paper: 1,000 steps).
+    """Returns β · min(1, step / ramp_steps): linear from 0, then constant (paper, Section 3.2: 1,000 steps).
 
-    A ramp of 0 steps is β from the start.
+    Args:
+        step: Optimiser step.
+        beta: Final value β.
+        ramp_steps: Steps of the ramp. 0: β from the first step.
     """
     return beta if step >= ramp_steps else beta * step / ramp_steps
 
 
 class BetaSchedule(pl.Callback):
-    """Sets the module's ``beta`` before each step, from ``global_step`` alone: a resumed run needs no state."""
+    """Sets the module's ``beta`` before each step from ``global_step`` alone, so that a resume needs no state.
+
+    Args:
+        beta: Final value β.
+        ramp_steps: Steps of the ramp.
+    """
 
     def __init__(self, beta: float, ramp_steps: int) -> None:
         self.beta = beta

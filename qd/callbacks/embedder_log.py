@@ -1,4 +1,4 @@
-"""What an embedder hears alike, for TensorBoard."""
+"""TensorBoard histograms and projections of an embedder's similarities."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ PROJECTED_CLIPS = 1000
 
 
 class EmbedderLog(pl.Callback):
-    """At each validation of a fit, histograms of the cosines of two clips of one recording, and of two recordings; at
-    the validation that follows a fit, of the weights that are kept, the projector: held-out clips, by genre.
+    """Logs cosine similarities of held-out clips, and the clips themselves in the TensorBoard projector.
 
-    Of several ranks the first one shows its own share of the held-out pairs.
+    Each validation during a fit logs two histograms: clips of the same recording, and clips of different recordings.
+    The validation after a fit, of the best weights, logs the projector, with the genres of the clips. With several
+    ranks, the first one logs its own share of the held-out pairs.
 
     Args:
-        recordings: those of validation; their genres are shown where they are known.
+        recordings: Validation recordings. Their genres are shown if they have any.
     """
 
     def __init__(self, recordings: Recordings) -> None:
@@ -73,10 +74,13 @@ class EmbedderLog(pl.Callback):
 
 
 def cosines(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines of the two clips of each recording, ``(n,)``, and of first and second clips of two, ``(n² − n,)``.
+    """Returns the cosine similarities of clips of the same and of different recordings.
 
     Args:
-        pairs: unit-norm ``(n, 2, width)``.
+        pairs: Unit-norm embeddings of two clips of each recording, ``(n, 2, width)``.
+
+    Returns:
+        First and second clip of each recording, ``(n,)``; first clips and second clips of others, ``(n² − n,)``.
     """
     similarity = pairs[:, 0] @ pairs[:, 1].T
     return similarity.diagonal(), similarity[~torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)]
@@ -89,10 +93,10 @@ def _add_histograms(writer: SummaryWriter, variant: str, pairs: Tensor, step: in
 
 
 def _genres(recordings: Any, count: int) -> dict[int, str]:
-    """Genre of each of the first ``count`` recordings that has one, by the label that batches give it."""
+    """Returns the genres of the first ``count`` recordings that have one, by the label that batches use."""
     if not hasattr(recordings, "genre"):
         return {}
     identity = getattr(recordings, "identity", lambda index: index)
     count = min(count, getattr(recordings, "size", None) or count)
-    found = {identity(index): recordings.genre(index) for index in range(count)}
-    return {label: genre for label, genre in found.items() if genre}
+    genres = {identity(index): recordings.genre(index) for index in range(count)}
+    return {label: genre for label, genre in genres.items() if genre}

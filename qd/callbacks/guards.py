@@ -1,4 +1,4 @@
-"""What stops or questions a run that has gone wrong."""
+"""Stops a run with numbers that are not finite, and warns of a collapsed policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qd.runs.collective import gather_objects, gradient_norm
 
 
 class NonFiniteError(RuntimeError):
-    """The loss, a reward or a gradient is NaN or infinite; the weights are still those of the last finite step."""
+    """The loss, a reward or a gradient is NaN or infinite. The weights are still those of the last finite step."""
 
 
 _GRADIENT = "the gradient is not finite"
@@ -26,81 +26,80 @@ _GRADIENT = "the gradient is not finite"
 class NonFiniteGuard(pl.Callback):
     """Raises :class:`NonFiniteError` before an optimiser step that would spoil the weights.
 
-    Reads the module's ``latest`` of each micro-batch: prompts, KL of each sequence, rewards. They are noted, and looked
-    at together before the step: a GPU is waited for once a step, and the ranks ask each other once.
+    It collects the module's ``latest`` of each micro-batch and checks all of them before the step, so that the program
+    waits for the GPU, and the ranks communicate, once in a step.
 
     Args:
-        folder: of the run, whose step folders a new run can start from.
-        precision: of training; in bfloat16 it may be what is wrong.
+        folder: Folder of the run. A new run can start from its step folders.
+        precision: Precision of training. The error message names bfloat16 as a possible cause.
     """
 
     def __init__(self, folder: Path, precision: str = "32-true") -> None:
         self.folder = Path(folder)
         self.precision = precision
-        self._judged: list[tuple[RolloutStats, Tensor]] = []
+        self._micro_batches: list[tuple[RolloutStats, Tensor]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._judged.clear()
+        self._micro_batches.clear()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        self._judged.append((pl_module.latest, loss.detach()))
+        self._micro_batches.append((pl_module.latest, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        judged, self._judged = self._judged, []
+        micro_batches, self._micro_batches = self._micro_batches, []
         norm = gradient_norm(p for group in optimizer.param_groups for p in group["params"])
-        noted = [value for stats, loss in judged for value in (stats.rewards.sum(), stats.kl.sum(), loss)]
-        # A sum is finite only if all of its terms are; that of finite ones may overflow, and is then looked into.
-        finite = bool(torch.stack([value.isfinite() for value in (norm, *noted)]).all())
-        self._stop(trainer, *((None, []) if finite else _complaint(judged, norm)))
+        values = [value for stats, loss in micro_batches for value in (stats.rewards.sum(), stats.kl.sum(), loss)]
+        # A sum is finite only if all of its terms are. A sum of finite terms may overflow, so check the terms then.
+        finite = bool(torch.stack([value.isfinite() for value in (norm, *values)]).all())
+        self._stop(trainer, *((None, []) if finite else _problem(micro_batches, norm)))
 
-    def _stop(self, trainer: pl.Trainer, complaint: str | None, prompts: list[str]) -> None:
-        """On all ranks if one of them has a complaint: the others would wait for its gradient for ever."""
-        blamed = [(what, texts) for what, texts in gather_objects((complaint, prompts)) if what]
-        if not blamed:
+    def _stop(self, trainer: pl.Trainer, problem: str | None, prompts: list[str]) -> None:
+        """Stops all ranks if one of them has a problem; the others would wait forever for its gradient."""
+        problems = [(what, texts) for what, texts in gather_objects((problem, prompts)) if what]
+        if not problems:
             return
-        # What is wrong on one rank is in the gradient of all: the cause is told.
-        blamed = [(what, texts) for what, texts in blamed if what != _GRADIENT] or blamed
-        what = blamed[0][0]
-        quoted = "; ".join(repr(prompt) for _, texts in blamed for prompt in texts)
+        # A problem on one rank reaches the gradient of all ranks: report the cause rather than the gradient.
+        problems = [(what, texts) for what, texts in problems if what != _GRADIENT] or problems
+        what = problems[0][0]
+        quoted = "; ".join(repr(prompt) for _, texts in problems for prompt in texts)
         raise NonFiniteError(
-            f"step {trainer.global_step}: {what}. Prompts: {quoted}. No weights were changed by this step. "
-            + self._advice()
+            f"step {trainer.global_step}: {what}. Prompts: {quoted}. This step changed no weights. {self._advice()}"
         )
 
     def _advice(self) -> str:
-        """Not to resume: a step is a function of the seed and its number, and the optimiser's state holds its rate."""
-        advice = "This run would come to the same again: start a new one with a lower optimizer.learning_rate or beta"
+        """Returns what to do next. To resume would not help: the step has the same random numbers and learning rate."""
+        advice = "To resume would fail again: start a new run with a lower optimizer.learning_rate or beta"
         if saved := step_folders(self.folder):
-            advice += f", from {saved[-1].name} if you like (model.name={self.folder}; it is then the teacher too)"
+            advice += f", optionally from {saved[-1].name} (model.name={self.folder}; it is then the teacher too)"
         if "bf16" in self.precision:
             advice += (
-                ". bfloat16 has 8 significant bits: if trainer.precision=32-true stays finite from the same seed, the "
-                "rounding was to blame; model.dtype=float32 gives the teacher all its bits"
+                ". bfloat16 has 8 significant bits: if trainer.precision=32-true stays finite from the same seed, "
+                "rounding was the cause; model.dtype=float32 gives the teacher full precision"
             )
         return f"{advice}."
 
 
-def _complaint(judged: list[tuple[RolloutStats, Tensor]], norm: Tensor) -> tuple[str | None, list[str]]:
-    """What is not finite, and the prompts of the step where it is so; None if all is."""
-    for stats, loss in judged:
+def _problem(micro_batches: list[tuple[RolloutStats, Tensor]], norm: Tensor) -> tuple[str | None, list[str]]:
+    """Returns what is not finite, None if nothing, and the prompts that it belongs to."""
+    for stats, loss in micro_batches:
         finite = stats.rewards.isfinite() & stats.kl.isfinite()  # (prompts, samples)
         if not finite.all():
             prompts = [prompt for prompt, fine in zip(stats.prompts, finite.all(dim=1), strict=True) if not fine]
             return f"the {'KL' if stats.rewards.isfinite().all() else 'reward'} is not finite", prompts
         if not loss.isfinite():
             return f"the loss is {loss.item()}", stats.prompts
-    return (None if norm.isfinite() else _GRADIENT), [prompt for stats, _ in judged for prompt in stats.prompts]
+    return (None if norm.isfinite() else _GRADIENT), [prompt for stats, _ in micro_batches for prompt in stats.prompts]
 
 
 class CollapseWarning(StepCallback):
-    """Warns, once, when the policy's entropy or its reward has been close to 0 for ``patience`` steps in a row.
+    """Warns, once, if the policy's entropy or its reward is close to 0 for ``patience`` steps in a row.
 
     Args:
-        entropy: nats a token; a policy below it says nearly the same tokens each time.
-        reward: mean cosine dissimilarity; below it the samples of a prompt sound alike to the embedder.
-        patience: optimiser steps.
+        entropy: Entropy in nats per token. A policy below it samples nearly the same tokens each time.
+        reward: Mean cosine dissimilarity. Below it, the samples of a prompt are nearly equal for the embedder.
+        patience: Number of optimiser steps.
     """
 
     def __init__(self, entropy: float = 0.05, reward: float = 0.01, patience: int = 50) -> None:
@@ -117,6 +116,6 @@ class CollapseWarning(StepCallback):
                 self.warned = True
                 rank_zero_warn(
                     f"the policy may have collapsed: {name} has been below {floor} for {self.patience} steps (step "
-                    f"{trainer.global_step}). Listen to the samples; try a lower learning rate or another beta.",
+                    f"{trainer.global_step}). Listen to the samples. Try a lower learning rate or another beta.",
                     stacklevel=2,
                 )

@@ -1,4 +1,4 @@
-"""The file from which a run goes on, and Ctrl-C, which must never leave a half-taken step in it."""
+"""The checkpoint that a run resumes from, and a Ctrl-C that never saves an incomplete step."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from qd.runs.folders import CHECKPOINT
 
 
 class LastCheckpoint(StepCallback, Checkpoint):
-    """Writes ``last.ckpt`` every ``every`` optimiser steps, at the end, and when the run is told to stop.
+    """Writes ``last.ckpt`` every ``every`` optimiser steps, at the end, and when the run is stopped.
 
-    Being a Lightning ``Checkpoint`` it runs after all other callbacks, so a measurement that is due at this step stands
-    on disk before the checkpoint says that the step is done. The file is written beside its place and then renamed:
-    a run killed at any moment finds either the old one or the new one.
+    Lightning calls a ``Checkpoint`` after all other callbacks. So a measurement at this step is on disk before the
+    checkpoint that includes the step. The file is written under another name and then renamed: a run that is killed at
+    any moment leaves either the old file or the new one.
+
+    Args:
+        folder: Folder of the run.
+        every: Optimiser steps between two checkpoints.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -36,10 +40,13 @@ class LastCheckpoint(StepCallback, Checkpoint):
 
 
 class GracefulInterrupt(StepCallback):
-    """First Ctrl-C: finish the optimiser step and what follows it, save, stop. Second Ctrl-C: stop at once, unsaved.
+    """First Ctrl-C: finishes the optimiser step, saves and stops. Second Ctrl-C: stops at once, without saving.
 
-    Lightning raises ``KeyboardInterrupt`` wherever it happens to be, possibly between the tensors of an optimiser
-    step; weights saved then would belong to no step. ``requested`` tells the caller that the run did not end by itself.
+    Lightning alone raises ``KeyboardInterrupt`` anywhere, even between the tensors of an optimiser step; weights saved
+    then would belong to no step.
+
+    Attributes:
+        requested: Whether Ctrl-C stopped the run.
     """
 
     def __init__(self) -> None:
@@ -47,12 +54,12 @@ class GracefulInterrupt(StepCallback):
         self._previous: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._teller = os.getpid() if trainer.is_global_zero else None
+        self._main_pid = os.getpid() if trainer.is_global_zero else None
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Ctrl-C reaches the ranks at different moments: they stop together, at the first step that one of them ends so.
-        # A signal may come while they agree; it is not forgotten, and counts at the next step.
+        # Ctrl-C reaches the ranks at different times. They stop together, at the first step after which one of them has
+        # it. A signal during this exchange counts at the next step.
         agreed = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
         self.requested = self.requested or agreed
         trainer.should_stop = trainer.should_stop or agreed
@@ -72,8 +79,8 @@ class GracefulInterrupt(StepCallback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        if os.getpid() == self._teller:  # forked loader workers have inherited this handler
-            print("\nCtrl-C: finishing this step, then saving. Once more stops at once, without saving.", flush=True)
+        if os.getpid() == self._main_pid:  # forked data loader workers inherit this handler
+            print("\nCtrl-C: finishing this step, then saving. Press it again to stop without saving.", flush=True)
 
 
 def fit_until_stopped(
@@ -87,38 +94,40 @@ def fit_until_stopped(
     """Trains to the last step, from the checkpoint if there is one.
 
     Args:
-        trainer: with ``interrupt`` among its callbacks.
-        module: what is trained.
-        data: what it is trained on.
-        checkpoint: ``last.ckpt`` of a run that goes on.
-        interrupt: tells whether Ctrl-C ended the fit.
-        command: what to type to go on.
+        trainer: The trainer, with ``interrupt`` among its callbacks.
+        module: The module to train.
+        data: The training data.
+        checkpoint: ``last.ckpt`` of a run to resume.
+        interrupt: Callback that handles Ctrl-C.
+        command: Command that resumes the run, for the message.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the message says what was saved and how to go on.
+        KeyboardInterrupt: If Ctrl-C stopped the run. The message says what is saved and how to resume.
     """
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stopped:  # what Lightning makes of a second Ctrl-C
+    except SystemExit as stopped:  # raised by Lightning at the second Ctrl-C
         if not interrupt.requested:
             raise
-        raise KeyboardInterrupt(_left_behind(trainer, command)) from stopped
+        raise KeyboardInterrupt(_how_to_resume(trainer, command)) from stopped
     except Exception:
         _end_other_ranks(trainer)
         raise
     if interrupt.requested and trainer.global_step < trainer.max_steps:
-        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to go on: {command}")
+        raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to resume: {command}")
 
 
 def _end_other_ranks(trainer: pl.Trainer) -> None:
-    """Those that Lightning has started: it watches that none of them fails, and they do not watch this process, for
-    whose part in a sum they would wait. Those of torchrun and srun are ended by them."""
+    """Ends the other ranks if Lightning has started them: they would wait for this process in a collective operation.
+
+    Lightning only watches for the failure of the others. torchrun and srun end their processes themselves.
+    """
     if kill := getattr(trainer.strategy.launcher, "kill", None):
-        kill(signal.SIGKILL)  # a process that waits in a sum hears nothing gentler
+        kill(signal.SIGKILL)  # a process that waits in a collective operation ignores weaker signals
 
 
-def _left_behind(trainer: pl.Trainer, command: str) -> str:
-    """What there is to go on from when nothing could be saved any more."""
+def _how_to_resume(trainer: pl.Trainer, command: str) -> str:
+    """Returns how to resume a run whose last steps could not be saved."""
     if any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks):
-        return f"nothing was saved since {CHECKPOINT}; to go on: {command}"
-    return f"nothing was saved, because the first {CHECKPOINT} was still to come; begin anew"
+        return f"nothing was saved since {CHECKPOINT}; to resume from it: {command}"
+    return f"nothing was saved, because the run stopped before its first {CHECKPOINT}; start it again"

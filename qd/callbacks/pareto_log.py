@@ -1,4 +1,4 @@
-"""Where the policy stands between quality and diversity, as it is trained."""
+"""Measures the quality and diversity of the policy during training."""
 
 from __future__ import annotations
 
@@ -21,34 +21,40 @@ from qd.models.checkpoints.resolver import step_folder
 from qd.models.language_model import LanguageModel
 
 REFERENCES = ".references"
-"""Folder under the runs folder where the measurements of base models are kept, by content."""
+"""Folder in the runs folder for the cached measurements of base models."""
 
 
 class MeasurementListener(pl.Callback):
-    """A callback that wants to see each measurement."""
+    """A callback that receives each measurement."""
 
     def on_measurement(self, writer: SummaryWriter | None, step: int, measurement: Measurement) -> None:
-        """The student has been measured at ``step``; rank 0 only."""
+        """Called on rank 0 after the student has been measured at ``step``.
+
+        Args:
+            writer: TensorBoard writer; None if the run has none.
+            step: Optimiser step.
+            measurement: The measurement.
+        """
 
 
 class ParetoLog(StepCallback):
     """Measures the student at step 0, every ``every`` steps and at the end.
 
-    Each point goes to ``points.jsonl`` (and its values for each prompt to ``per_prompt/``), to the loggers as scalars
-    ``eval/*``, and into the Pareto figure, for TensorBoard and for ``pareto.png``. The teacher's points without
-    guidance and with it are measured once for all runs of the runs folder; at step 0 the student still is the former.
-    Of the module ``music`` (the student in it) and ``teacher`` are read.
+    Each point is a line in ``points.jsonl``, with its values for each prompt in ``per_prompt/``. The loggers get it as
+    scalars ``eval/*``, and TensorBoard and ``pareto.png`` in the Pareto figure. The teacher's points with and without
+    guidance are measured once for all runs in the runs folder. At step 0 the student equals the teacher without
+    guidance, and so does its point. The callback reads the module's ``music``, which has the student, and ``teacher``.
 
     Args:
-        folder: of the run.
-        evaluator: what measures.
-        every: optimiser steps.
-        guidance_scale: γ of the teacher.
-        negative: its negative prompt, None for unconditional.
-        base: name of the model that is trained.
-        beta: of the run.
-        siblings: draw the other runs beside this one.
-        hparams: handed to the loggers; TensorBoard shows them with the final metrics.
+        folder: Folder of the run.
+        evaluator: Samples and scores.
+        every: Optimiser steps between two measurements.
+        guidance_scale: Guidance scale γ of the teacher.
+        negative: Negative prompt of the teacher; None for unconditional guidance.
+        base: Name of the model that is trained.
+        beta: Diversity coefficient β of the run.
+        siblings: Whether to draw the other runs in the runs folder too.
+        hparams: Hyperparameters for the loggers. TensorBoard shows them with the final metrics.
     """
 
     def __init__(
@@ -68,8 +74,8 @@ class ParetoLog(StepCallback):
         self.guidance_scale, self.negative, self.base, self.beta = guidance_scale, negative, base, beta
         self.siblings, self.hparams = siblings, dict(hparams or {})
         self.points = PointsFile(self.folder / FILE)
-        self._measured: Landmarks | None = None
-        self._teacher = ""  # its fingerprint, once it is known
+        self._cached_landmarks: Landmarks | None = None
+        self._teacher = ""  # its fingerprint, once computed
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -87,7 +93,7 @@ class ParetoLog(StepCallback):
             trainer.strategy.barrier()
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The first point, which all runs from this model share, and the frame of the pages."""
+        """Records the first point, which all runs from this model share, and the layout of the TensorBoard pages."""
         measurement = self._reference(pl_module.teacher, 1.0)
         point = self._record(trainer, pl_module, measurement)
         for logger in trainer.loggers if point else []:
@@ -99,7 +105,7 @@ class ParetoLog(StepCallback):
                 logger.log_hyperparams(self.hparams)
 
     def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, measurement: Measurement) -> Point | None:
-        """Written by the first rank alone, from what all of them have measured."""
+        """Records a point on the first rank, from what all ranks have measured."""
         landmarks = self._landmarks(pl_module.teacher)
         step, student = trainer.global_step, pl_module.music.lm
         sampling = self.evaluator.sampling()
@@ -111,7 +117,7 @@ class ParetoLog(StepCallback):
             model=str(step_folder(self.folder, step)) if step else self.base,
             step=step,
             beta=self.beta,
-        )  # by all ranks, each of which may hold a share of the weights that are hashed
+        )  # on all ranks, because each may hold a shard of the weights to hash
         if not trainer.is_global_zero:
             return None
         measurement.save(self.folder / "per_prompt" / f"step-{step:06d}.npz")
@@ -135,9 +141,9 @@ class ParetoLog(StepCallback):
             writer.flush()
 
     def _landmarks(self, teacher: LanguageModel) -> Landmarks:
-        if self._measured is None:
-            self._measured = self._measure_landmarks(teacher)
-        return self._measured
+        if self._cached_landmarks is None:
+            self._cached_landmarks = self._measure_landmarks(teacher)
+        return self._cached_landmarks
 
     def _measure_landmarks(self, teacher: LanguageModel) -> Landmarks:
         points = {}
@@ -153,7 +159,7 @@ class ParetoLog(StepCallback):
         return self.evaluator.recall(folder, self._key(teacher, sampling), teacher, sampling)
 
     def _key(self, teacher: LanguageModel, sampling: Sampling) -> str:
-        """Of a measurement of the teacher, which is frozen: gigabytes are hashed once."""
+        """Returns the key of a measurement of the teacher, whose gigabytes of frozen weights are hashed once."""
         self._teacher = self._teacher or acting_fingerprint(teacher)
         return self.evaluator.key_of(self._teacher, sampling)
 
@@ -170,7 +176,7 @@ def _scalars(metrics: Mapping[str, Interval]) -> dict[str, float]:
 
 
 def tensorboard_layout() -> dict[str, dict[str, list]]:
-    """For ``SummaryWriter.add_custom_scalars``: page → chart → kind and tags (which the plugin reads as patterns)."""
+    """Returns the layout for ``SummaryWriter.add_custom_scalars``: page → chart → kind and tag patterns."""
     training = {
         "loss": ["train/loss"],
         "KL per token, nats": ["train/kl_per_token"],

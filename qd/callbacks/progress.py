@@ -1,4 +1,4 @@
-"""How a run is going, in one line."""
+"""Shows the progress of a run in one line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from qd.metrics.formatting import format_duration
 
 
 class StepProgress(StepCallback):
-    """A bar on a terminal, else a line every ``log_every`` steps: step time, KL a token, reward, β, time left.
+    """Shows step time, KL per token, reward, β and time left: a bar on a terminal, else a line every few steps.
 
-    The step time is a moving average over about ten steps and holds everything that happens between two steps, but not
-    what comes before the first one.
+    The step time is a moving average over about ten steps. It includes everything between two steps, but nothing before
+    the first step.
+
+    Args:
+        log_every: Optimiser steps between two lines.
     """
 
     def __init__(self, log_every: int) -> None:
@@ -44,7 +47,7 @@ class StepProgress(StepCallback):
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         self.step_seconds = seconds if self.step_seconds is None else 0.9 * self.step_seconds + 0.1 * seconds
-        # Described only where it is seen: that may read numbers from a GPU, which must be waited for.
+        # Describes the step only where it is shown: to read numbers from a GPU, the program must wait for it.
         if self._bar is not None:
             line = self.describe(trainer, pl_module)
             self._bar.update(self._task, completed=trainer.global_step, description=line)
@@ -53,7 +56,7 @@ class StepProgress(StepCallback):
             print(f"step {trainer.global_step}/{trainer.max_steps} · {line}", flush=True)
 
     def describe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
-        """``0.82 s/step · KL/token 0.213 · reward 0.31 · β 1.50 · 24 min left``."""
+        """Returns text such as ``0.82 s/step · KL/token 0.213 · reward 0.31 · β 1.50 · 24 min left``."""
         metrics = pl_module.metrics
         left = (trainer.max_steps - trainer.global_step) * self.step_seconds
         return (
@@ -65,7 +68,7 @@ class StepProgress(StepCallback):
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._stop()  # after an exception Lightning calls no teardown, and the terminal's cursor would stay hidden
+        self._stop()  # Lightning calls no teardown after an exception, and the cursor of the terminal would stay hidden
 
     def _stop(self) -> None:
         if self._bar is not None:
@@ -77,7 +80,7 @@ _EMBEDDER_METRICS = {"train/loss": "loss", "train/active_share": "active", "vali
 
 
 class EmbedderProgress(StepProgress):
-    """``2.31 s/step · loss 0.142 · active 0.63 · recall@1 0.71 · 12 min left``; recall as last measured."""
+    """Shows ``2.31 s/step · loss 0.142 · active 0.63 · recall@1 0.71 · 12 min left``, with the last known recall."""
 
     def describe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
         measured = trainer.callback_metrics

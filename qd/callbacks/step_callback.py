@@ -1,4 +1,4 @@
-"""A hook that Lightning lacks: the end of an *optimiser* step, whatever the number of accumulated micro-batches."""
+"""A hook that Lightning does not have: the end of an *optimiser* step, with any number of accumulated micro-batches."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import lightning.pytorch as pl
 
 
 class StepCallback(pl.Callback):
-    """Calls :meth:`on_step_end` once after each optimiser step; ``trainer.global_step`` counts it already."""
+    """Calls :meth:`on_step_end` once after each optimiser step, which ``trainer.global_step`` then includes."""
 
     _step = 0
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The optimiser has stepped and no micro-batch of the next step has been seen."""
+        """Called after an optimiser step and before the first micro-batch of the next one."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step

@@ -1,4 +1,4 @@
-"""The weights of a run as folders that load anywhere."""
+"""Saves the weights of a run as folders that plain ``transformers`` loads."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from qd.report.cards.model import write_card
 
 
 class StepFolders(StepCallback, MeasurementListener):
-    """Saves ``step-000500/`` every ``every`` optimiser steps and at the end: the model, what was trained in float32,
-    ``recipe.yaml``, and its card, which has the measurement of the step whether that comes before or after.
+    """Saves ``step-000500/`` every ``every`` optimiser steps and at the end.
 
-    A folder appears under its name only when it is complete. The ``keep`` newest stay; None keeps all.
+    A step folder has the model, with trained weights in float32, ``recipe.yaml``, and a model card. The card includes
+    the measurement of its step, whether that runs before or after. A folder gets its name only when it is complete.
 
     Args:
-        folder: of the run.
-        recipe: how the weights are made: ``run`` and its ``config``.
+        folder: Folder of the run.
+        every: Optimiser steps between two step folders.
+        keep: Number of step folders to keep, the newest ones. None keeps all.
+        recipe: How the weights are made: ``run`` and its ``config``.
     """
 
     def __init__(self, folder: Path, every: int, keep: int | None, recipe: Mapping[str, Any]) -> None:
@@ -38,9 +40,9 @@ class StepFolders(StepCallback, MeasurementListener):
         self.recipe = dict(recipe)
 
     def on_measurement(self, writer: SummaryWriter | None, step: int, measurement: Measurement) -> None:
-        saved = step_folder(self.folder, step)
-        if saved.is_dir():
-            self._write_card(saved, step)
+        step_dir = step_folder(self.folder, step)
+        if step_dir.is_dir():
+            self._write_card(step_dir, step)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
@@ -52,7 +54,7 @@ class StepFolders(StepCallback, MeasurementListener):
         pl_module.music.save(unfinished, write=trainer.is_global_zero)
         if trainer.is_global_zero:
             self._finish(unfinished, trainer.global_step, pl_module)
-            self._forget()
+            self._delete_old()
 
     def _finish(self, unfinished: Path, step: int, pl_module: pl.LightningModule) -> None:
         rollout = self.recipe["config"]["rollout"]
@@ -61,12 +63,12 @@ class StepFolders(StepCallback, MeasurementListener):
         OmegaConf.save(OmegaConf.create(recipe), unfinished / "recipe.yaml")
         self._write_card(unfinished, step)
         final = step_folder(self.folder, step)
-        shutil.rmtree(final, ignore_errors=True)  # left by a run that was killed after it, and resumed from before it
+        shutil.rmtree(final, ignore_errors=True)  # from a run that was killed later and resumed from an earlier step
         unfinished.rename(final)
 
     def _write_card(self, folder: Path, step: int) -> None:
         write_card(folder, self.recipe | {"step": step}, PointsFile(self.folder / FILE).read())
 
-    def _forget(self) -> None:
+    def _delete_old(self) -> None:
         for path in step_folders(self.folder)[: -self.keep] if self.keep else []:
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The resume file of a run that keeps its best validated step."""
+"""The resume checkpoint of a run that selects its best validated step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from qd.callbacks.last_checkpoint import LastCheckpoint
 
 
 class ValidatedCheckpoint(LastCheckpoint):
-    """A ``last.ckpt`` that never lacks the validation of its own step: a resumed run chooses the same best step.
+    """A ``last.ckpt`` that always includes the validation of its own step, so that a resumed run selects the same step.
 
-    Where a validation is due the file is written after it. A run that is told to stop does not validate on its way out
-    (Lightning would): an uninterrupted run has no such measurement.
+    If a validation is due, the file is written after it. A stopped run does not validate before it ends, as Lightning
+    would, because an uninterrupted run has no validation at that step.
 
     Args:
-        folder: of the run.
-        every: optimiser steps between two files.
-        validate_every: optimiser steps between two validations.
+        folder: Folder of the run.
+        every: Optimiser steps between two checkpoints.
+        validate_every: Optimiser steps between two validations.
     """
 
     def __init__(self, folder: Path, every: int, validate_every: int) -> None:

@@ -41,7 +41,7 @@ def embed_with_cached_gradients(model: Callable[[Tensor], Tensor], audio: Tensor
         return map_chunks(model, audio, chunk_clips)
 
     def embed(chunk: Tensor) -> Tensor:
-        # Without its cache, autocast rounds each weight anew for each chunk, and the gradients of the chunks are added
+        # Without its cache, autocast rounds each weight again for each chunk, and the gradients of the chunks are added
         # up in the precision of the weight. With the cache they would be added up in half precision.
         device = chunk.device.type
         precision = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}

@@ -43,9 +43,8 @@ DIAGNOSTICS_EVERY = 50
 class DiversityDistillation(PartialCheckpointModule):
     """Trains a MusicGen to match its own guided predictions (KL) and to give diverse samples (β · policy gradient).
 
-    The loss is −QD(θ) of Eq. 5: KL − β·J, two sums over a sequence's tokens, divided by the number of tokens. So the
-    learning rate does not depend on the clip length. β does, because the summed KL grows with the length and the reward
-    does not.
+    The loss is −QD(θ) of Eq. 5, KL − β·J, summed over a sequence's tokens and divided by their number. So the learning
+    rate does not depend on the clip length. β does: the summed KL grows with the length, the reward does not.
 
     Args:
         music: The model. Its language model is trained in place; a frozen copy of its initial state is the teacher.

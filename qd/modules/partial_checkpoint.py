@@ -21,7 +21,7 @@ class PartialCheckpointModule(pl.LightningModule):
     TRAINED: tuple[str, ...] = ()
 
     def frozen_parts(self) -> dict[str, nn.Module]:
-        """Returns the parts that a checkpoint leaves out, by the name that users know. A resume loads them anew."""
+        """Returns the parts that a checkpoint leaves out, by the name that users know. A resume loads them again."""
         return {}
 
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:

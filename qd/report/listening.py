@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from qd.audio.files import playable
+from qd.audio.files import encode_for_web
 from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Setting
 from qd.report.headline import headline
@@ -70,5 +70,5 @@ def _prompt(prompt: str, samples: Sequence[Path]) -> str:
 
 
 def _player(clip: Path) -> str:
-    kind, sound = playable(clip)
+    kind, sound = encode_for_web(clip)
     return f'<audio controls preload="none" src="data:{kind};base64,{base64.b64encode(sound).decode()}"></audio>'

@@ -10,7 +10,8 @@ import numpy as np
 from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.metrics.formatting import markdown_interval, markdown_table
-from qd.metrics.pareto import Strategy, common_reference, dominance, hypervolume
+from qd.metrics.pareto import common_reference, hypervolume
+from qd.metrics.strategies import Strategy, dominance
 from qd.report.data import ReportData, Setting
 from qd.report.headline import HEADLINE, headline
 from qd.report.labels import series_label

@@ -8,32 +8,32 @@ from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 
 
-def seen_rows(clips: torch.Tensor, frames: int) -> list[int]:
-    rows = []
+def chunk_sizes(clips: torch.Tensor, frames: int) -> list[int]:
+    sizes = []
 
-    def double(piece: torch.Tensor) -> torch.Tensor:
-        rows.append(len(piece))
-        return 2 * piece
+    def double(chunk: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(chunk))
+        return 2 * chunk
 
     torch.testing.assert_close(map_chunks(double, clips, cached_rows(clips, frames)), 2 * clips)
-    return rows
+    return sizes
 
 
 @pytest.mark.parametrize(
-    ("frames", "rows"),
+    ("frames", "sizes"),
     [(FRAMES_AT_ONCE // 3, [3, 3, 1]), (FRAMES_AT_ONCE // 7, [7]), (FRAMES_AT_ONCE + 1, [1] * 7), (1, [7])],
 )
-def test_pieces_hold_a_bounded_number_of_frames_and_at_least_one_clip(frames, rows):
+def test_chunks_have_a_bounded_number_of_frames_and_at_least_one_clip(frames, sizes):
     with torch.no_grad():
-        assert seen_rows(torch.arange(14.0).view(7, 2), frames) == rows
+        assert chunk_sizes(torch.arange(14.0).view(7, 2), frames) == sizes
 
 
-def test_a_backward_pass_takes_the_batch_as_it_is():
-    assert seen_rows(torch.ones(7, 2), FRAMES_AT_ONCE) == [7]
+def test_with_gradient_the_whole_batch_runs_at_once():
+    assert chunk_sizes(torch.ones(7, 2), FRAMES_AT_ONCE) == [7]
 
 
 @torch.no_grad()
-def test_a_batch_sounds_and_is_heard_as_its_clips_one_by_one():
+def test_a_batch_is_decoded_and_embedded_like_its_clips_one_by_one():
     torch.manual_seed(0)
     codec = FrameCodec(CodecConfig(width=16, decoder_depths=(1, 1), latent_width=8, codebook_size=16)).eval()
     codec.quantizer.embeddings.normal_()

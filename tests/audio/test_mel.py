@@ -22,7 +22,7 @@ def noisy_chord(samples: int = 8000) -> np.ndarray:
         (1024, 800, 200, 64, 2.0, False, "slaney", False),
     ],
 )
-def test_equals_librosa(n_fft, window, hop, n_mels, power, htk, norm, center):
+def test_the_mel_spectrogram_equals_librosa(n_fft, window, hop, n_mels, power, htk, norm, center):
     audio = noisy_chord()
     expected = librosa.feature.melspectrogram(
         y=audio,
@@ -42,7 +42,7 @@ def test_equals_librosa(n_fft, window, hop, n_mels, power, htk, norm, center):
     np.testing.assert_allclose(mel(torch.from_numpy(audio)[None])[0].numpy(), expected, rtol=1e-4, atol=1e-9)
 
 
-def test_log_is_the_floored_logarithm():
+def test_log_is_the_logarithm_of_at_least_the_floor():
     audio = torch.from_numpy(noisy_chord())[None]
     linear = MelSpectrogram(16_000, 512, 512, 256, 40)(audio)
     logarithm = MelSpectrogram(16_000, 512, 512, 256, 40, log=True)(audio)
@@ -50,7 +50,7 @@ def test_log_is_the_floored_logarithm():
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_silence_is_finite_and_so_is_its_gradient(power):
+def test_silence_and_its_gradient_are_finite(power):
     audio = torch.zeros(1, 2000, requires_grad=True)
     mel = MelSpectrogram(16_000, 512, 512, 256, 40, power=power, log=True)(audio)
     mel.sum().backward()
@@ -67,12 +67,12 @@ def test_half_precision_audio_and_autocast_give_float32():
     assert mel(audio.half()).dtype == torch.float32
 
 
-def test_nothing_is_saved():
+def test_the_state_dict_is_empty():
     assert MelSpectrogram(16_000, 512, 512, 256, 40).state_dict() == {}
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="window_length=1024"):
         MelSpectrogram(16_000, 512, 1024, 256, 40)
-    with pytest.raises(ValueError, match=r"\(3,\).*batch, samples"):
+    with pytest.raises(ValueError, match=r"\(3,\)"):
         MelSpectrogram(16_000, 512, 512, 256, 40)(torch.zeros(3))

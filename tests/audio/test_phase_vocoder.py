@@ -1,4 +1,4 @@
-"""The phase vocoder against librosa's, and against tones and clicks whose fate is known."""
+"""The phase vocoder against librosa's, and against tones and clicks with known results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def noise(*shape: int) -> Tensor:
 
 
 def spectrum(audio: Tensor) -> tuple[Tensor, float]:
-    """Magnitudes relative to the highest, and the frequency of the highest in Hz; bins are 1/8 Hz apart."""
+    """Returns magnitudes relative to the highest one, and its frequency in Hz. Bins are 1/8 Hz apart."""
     window = torch.hann_window(len(audio), dtype=torch.float64).square()
     magnitude = torch.fft.rfft(audio.double() * window, 8 * RATE).abs()
     peak = int(magnitude.argmax())
@@ -33,7 +33,7 @@ def spectrum(audio: Tensor) -> tuple[Tensor, float]:
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.8, 0.93, 1.0, 1.1, 1.25, 2.0])
-def test_it_stretches_as_librosa_does(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stretches_like_librosa(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phase_vocoder, "ANCHOR", 0)  # librosa's phases start at the first frame
     audio, rate = noise(12_000), float(np.float32(rate))
     ours = stretch(audio[None], torch.tensor([rate]), round(12_000 / rate))[0].numpy()
@@ -43,27 +43,27 @@ def test_it_stretches_as_librosa_does(rate: float, monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(ours[:-N_FFT], theirs[:-N_FFT], atol=3e-5)
 
 
-def test_phases_differ_from_librosas_by_a_constant_of_each_bin() -> None:
+def test_phases_differ_from_librosa_by_a_constant_of_each_bin() -> None:
     spectra = phase_vocoder._analyse(noise(1, 12_000))
-    ours = phase_vocoder._walk(spectra, torch.tensor([0.8]), 50)[0].T.numpy().astype(np.complex128)
+    ours = phase_vocoder._resample_frames(spectra, torch.tensor([0.8]), 50)[0].T.numpy().astype(np.complex128)
     theirs = librosa.phase_vocoder(
         spectra[0].T.numpy().astype(np.complex128), rate=float(np.float32(0.8)), hop_length=256
     )
-    turned = ours * theirs[:, :50].conj()
-    turned /= np.abs(turned)
-    np.testing.assert_allclose(turned, np.broadcast_to(turned[:, :1], turned.shape), atol=1e-4)
+    difference = ours * theirs[:, :50].conj()
+    difference /= np.abs(difference)
+    np.testing.assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-4)
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs[:, :50]), rtol=1e-5, atol=1e-5)
     anchor = phase_vocoder.ANCHOR
     frame = spectra[0, int(anchor * 0.8)].numpy()
     np.testing.assert_allclose(ours[:, anchor] / np.abs(ours[:, anchor]), frame / np.abs(frame), atol=1e-4)
 
 
-def test_rate_one_gives_the_clip_back() -> None:
+def test_rate_one_leaves_the_clip_unchanged() -> None:
     audio = noise(2, 9_000)
     torch.testing.assert_close(stretch(audio, torch.ones(2), 8_000), audio[:, :8_000], atol=1e-5, rtol=0)
 
 
-def test_tempo_moves_time_and_keeps_pitch() -> None:
+def test_tempo_changes_time_and_keeps_pitch() -> None:
     audio = tone(1000, 32_000)
     audio[:12_000] = 0  # the tone begins at 0.75 s
     rates = torch.tensor([0.8, 1.0, 1.25])
@@ -79,18 +79,18 @@ def test_pitch_multiplies_frequencies_and_keeps_level_and_length(hertz: float) -
     out = shift_pitch(tone(hertz, 26_000).expand(4, -1), semitones, 20_000)
     assert out.shape == (4, 20_000) and out.dtype == torch.float32
     for clip, shift in zip(out, semitones.tolist(), strict=True):
-        magnitude, found = spectrum(clip[2_000:18_000])
+        magnitude, measured = spectrum(clip[2_000:18_000])
         expected = hertz * 2 ** (shift / 12)
         if expected > 0.94 * RATE / 2:
-            continue  # in the low-pass's slope
-        assert 1200 * abs(np.log2(found / expected)) < 1.5  # cents
-        near = slice(max(0, int(8 * (found - 10))), int(8 * (found + 10)))
+            continue  # in the slope of the low-pass
+        assert 1200 * abs(np.log2(measured / expected)) < 1.5  # cents
+        near = slice(max(0, int(8 * (measured - 10))), int(8 * (measured + 10)))
         magnitude[near] = 0
         assert 20 * magnitude.max().log10() < -40
         assert clip[2_000:18_000].square().mean().sqrt() == pytest.approx(0.5**0.5, rel=0.01)
 
 
-def test_what_the_output_cannot_hold_does_not_fold_back() -> None:
+def test_frequencies_beyond_the_output_do_not_alias() -> None:
     out = shift_pitch(tone(7_000, 26_000)[None], torch.tensor([3.0]), 20_000)  # would be at 8,324 Hz
     assert 20 * out[:, 2_000:18_000].square().mean().sqrt().log10() < -60
 
@@ -108,7 +108,7 @@ def test_tempo_and_pitch_change_together() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 99])
-def test_every_clip_has_its_own_numbers_whoever_is_beside_it(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_have_separate_factors_in_any_batch(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     audio, tempo, ratio = noise(3, 6_000), torch.tensor([0.8, 1.0, 1.2]), torch.tensor([1.1, 0.9, 1.0])
     alone = [change_tempo_and_pitch(audio[i, None], tempo[i, None], ratio[i, None], 4_000, 1.1) for i in range(3)]
     monkeypatch.setitem(phase_vocoder.CLIPS_AT_ONCE, "cpu", at_once)
@@ -116,14 +116,14 @@ def test_every_clip_has_its_own_numbers_whoever_is_beside_it(at_once: int, monke
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_it_computes_in_float32_under_autocast_too() -> None:
+def test_autocast_does_not_change_the_result() -> None:
     numbers = torch.tensor([1.1, 0.9])
     plain = change_tempo_and_pitch(noise(2, 6_000), numbers, numbers, 4_000)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(change_tempo_and_pitch(noise(2, 6_000), numbers, numbers, 4_000), plain)
 
 
-def test_silence_stays_silent_and_so_does_what_lies_beyond_the_end() -> None:
+def test_silence_and_the_time_after_the_end_are_silent() -> None:
     numbers = torch.tensor([1.5, 0.7])
     audio = torch.stack([torch.zeros(4_000), noise(4_000)])
     for out in (stretch(audio, numbers, 9_000), change_tempo_and_pitch(audio, numbers, numbers, 9_000)):
@@ -133,7 +133,7 @@ def test_silence_stays_silent_and_so_does_what_lies_beyond_the_end() -> None:
 
 
 @pytest.mark.parametrize(("tempo", "semitones"), [(1.25, -3.0), (1.25, 3.0), (0.8, -3.0), (1.0, 0.0)])
-def test_samples_read_is_how_far_the_output_looks(tempo: float, semitones: float) -> None:
+def test_samples_read_bounds_the_samples_that_the_output_depends_on(tempo: float, semitones: float) -> None:
     ratio = 2 ** (semitones / 12)
     needed = samples_read(5_000, tempo, ratio)
     audio = noise(1, needed + 2_000)
@@ -156,7 +156,7 @@ def test_positions_are_exact() -> None:
         assert share[row, -1].item() == pytest.approx(float(exact % 1), abs=1e-7)
 
 
-def test_shapes_that_do_not_go_together_are_refused() -> None:
+def test_shapes_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 100\).*\(3,\)"):
         stretch(torch.zeros(2, 100), torch.ones(3), 50)
     with pytest.raises(ValueError, match="samples_out=0"):

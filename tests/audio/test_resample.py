@@ -1,4 +1,4 @@
-"""Resampling against pure tones and an outside library."""
+"""Resampling against pure tones and librosa."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def tone(hertz: float, rate: int, samples: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("source", "target"), [(32_000, 16_000), (16_000, 24_000), (44_100, 16_000)])
-def test_a_tone_below_both_nyquist_frequencies_is_kept(source: int, target: int) -> None:
+def test_a_tone_below_both_nyquist_frequencies_is_preserved(source: int, target: int) -> None:
     samples = source // 4
     out = resample(tone(1000, source, samples), source, target)
     assert out.shape == (1, -(-samples * target // source))
-    inner = slice(200, -200)  # away from the edges, where the clip begins and ends suddenly
+    inner = slice(200, -200)  # without the edges, where the clip begins and ends abruptly
     expected = tone(1000, target, out.shape[1])
     torch.testing.assert_close(out[:, inner], expected[:, inner], atol=2e-3, rtol=0)
 
 
-def test_what_the_lower_rate_cannot_hold_is_removed() -> None:
+def test_frequencies_above_the_lower_rate_are_removed() -> None:
     out = resample(tone(12_000, 32_000, 8_000), 32_000, 16_000)
     assert out[:, 200:-200].abs().max() < 2e-3
 
@@ -32,7 +32,7 @@ def test_what_the_lower_rate_cannot_hold_is_removed() -> None:
 def test_it_agrees_with_librosa() -> None:
     noise = np.random.default_rng(0).standard_normal(8_000)
     band = np.fft.rfft(noise)
-    band[len(band) // 3 :] = 0  # below 5.3 kHz of 16 kHz: both filters pass it
+    band[len(band) // 3 :] = 0  # below 5.3 kHz of 16 kHz, which both filters pass
     audio = np.fft.irfft(band).astype(np.float32)
     ours = resample(torch.from_numpy(audio)[None], 32_000, 16_000)[0].numpy()
     theirs = librosa.resample(audio, orig_sr=32_000, target_sr=16_000, res_type="polyphase")

@@ -16,7 +16,7 @@ def test_beta_rises_linearly_until_step_1000(step: int, expected: float) -> None
     assert beta_at(step, 15.0, 1000) == pytest.approx(expected)
 
 
-def test_without_a_ramp_beta_is_there_from_the_start() -> None:
+def test_without_a_ramp_beta_is_constant() -> None:
     assert beta_at(0, 15.0, 0) == 15.0
 
 
@@ -25,8 +25,8 @@ def test_beta_never_falls_and_never_exceeds_its_value(step: int, beta: float, ra
     assert 0 <= beta_at(step, beta, ramp) <= beta_at(step + 1, beta, ramp) <= beta
 
 
-def test_a_fresh_callback_at_a_later_step_knows_its_beta() -> None:
-    """As after a resume: nothing is remembered, the step alone decides."""
+def test_a_new_callback_at_a_later_step_sets_the_beta_of_that_step() -> None:
+    """A resumed run has such a callback: the step alone determines β."""
     module = SimpleNamespace(beta=None)
     BetaSchedule(15.0, 1000).on_train_batch_start(SimpleNamespace(global_step=700), module, None, 3)
     assert module.beta == pytest.approx(10.5)

@@ -1,4 +1,4 @@
-"""Cosines, and what is known about the clips of the projector; real runs are in tests/modules/test_embedder.py."""
+"""Cosines and projector labels of the embedder log. Real runs are in tests/modules/test_embedder_runs.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_cosines_equal_a_loop():
 
 
 class Writer:
-    """Keeps what it is told to project."""
+    """Stores the arguments of ``add_embedding``."""
 
     def add_embedding(self, embeddings, rows, **options) -> None:
         self.embeddings, self.rows = embeddings, rows
@@ -53,12 +53,12 @@ def test_genres_are_found_by_identity_and_may_be_missing():
     assert [row[0] for row in rows[::2]] == ["jazz", "unknown", "rock", "jazz", "unknown"]
 
 
-def test_a_thousand_clips_are_enough():
+def test_at_most_a_thousand_clips_are_projected():
     writer = projected(EmbedderLog(object()), [list(range(300)), list(range(300, 600))])
     assert len(writer.rows) == len(writer.embeddings) == 1000
 
 
-def test_a_rank_that_is_not_the_first_writes_nothing():
+def test_other_ranks_than_the_first_log_nothing():
     trainer = SimpleNamespace(is_global_zero=False, loggers=[], state=SimpleNamespace(fn=TrainerFn.FITTING))
     log = EmbedderLog(object())
     log.on_validation_start(trainer, None)

@@ -1,4 +1,4 @@
-"""What is not finite stops the run before it spoils the weights; what collapses is warned of, once."""
+"""Numbers that are not finite stop the run before the step, and a collapse gives one warning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prompts(IterableDataset):
 
 
 class Policy(pl.LightningModule):
-    """Judges two prompts of two samples each step; one value is spoilt at ``bad_step``."""
+    """Records two prompts with two samples in each step. One value is not finite at ``bad_step``."""
 
     def __init__(self, spoil: str | None = None, bad_step: int = 3) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "facts"),
     [
         ("reward", "step 3: the reward is not finite. Prompts: 'fast drums'."),
         ("KL", "step 3: the KL is not finite. Prompts: 'fast drums'."),
@@ -79,18 +79,20 @@ def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
         ("gradient", "step 3: the gradient is not finite. Prompts: 'calm piano'; 'fast drums'."),
     ],
 )
-def test_it_stops_before_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path, spoil: str, said: str) -> None:
+def test_the_run_stops_before_the_step_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, spoil: str, facts: str
+) -> None:
     module = Policy(spoil)
     with pytest.raises(NonFiniteError) as caught:
         fit(module, NonFiniteGuard(tmp_path), LastCheckpoint(tmp_path, every=2))
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(facts)
     torch.testing.assert_close(module.weight.detach(), torch.full((3,), 0.8**3))  # three steps of w ← w − 0.2 w
-    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert kept["global_step"] == 2
-    torch.testing.assert_close(kept["state_dict"]["weight"], torch.full((3,), 0.8**2))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    torch.testing.assert_close(saved["state_dict"]["weight"], torch.full((3,), 0.8**2))
 
 
-def test_a_bad_micro_batch_stops_the_step_whose_last_one_is_fine(tmp_path: Path) -> None:
+def test_a_bad_micro_batch_stops_the_step_even_if_the_last_one_is_fine(tmp_path: Path) -> None:
     guard, module, trainer = NonFiniteGuard(tmp_path), Policy(), SimpleNamespace(global_step=7)
     optimizer = module.configure_optimizers()
     module.weight.grad = torch.ones(3)
@@ -99,7 +101,7 @@ def test_a_bad_micro_batch_stops_the_step_whose_last_one_is_fine(tmp_path: Path)
         kl[-1, 0] = float("inf") if bad else 1.0
         module.latest = RolloutStats(prompts, kl, torch.ones_like(kl))
         guard.on_before_backward(trainer, module, torch.tensor(1.0))
-    with pytest.raises(NonFiniteError, match="step 7: the KL is not finite. Prompts: 'c'. "):
+    with pytest.raises(NonFiniteError, match="step 7.*KL is not finite.*'c'"):
         guard.on_before_optimizer_step(trainer, module, optimizer)
 
 
@@ -111,10 +113,10 @@ def test_large_finite_values_whose_sum_overflows_are_fine(tmp_path: Path) -> Non
     guard.on_before_optimizer_step(trainer, module, module.configure_optimizers())
 
 
-def test_what_is_wrong_on_one_rank_is_told_rather_than_the_gradient_of_all(tmp_path: Path, monkeypatch) -> None:
+def test_the_cause_on_one_rank_is_reported_rather_than_the_gradient_of_all(tmp_path: Path, monkeypatch) -> None:
     others = [("the gradient is not finite", ["a"]), ("the loss is nan", ["b"]), (None, [])]
     monkeypatch.setattr(guards, "gather_objects", lambda mine: others)
-    with pytest.raises(NonFiniteError, match="step 2: the loss is nan. Prompts: 'b'. "):
+    with pytest.raises(NonFiniteError, match="step 2.*loss is nan.*'b'"):
         NonFiniteGuard(tmp_path)._stop(SimpleNamespace(global_step=2), *others[0])
 
 
@@ -124,27 +126,26 @@ def test_finite_steps_pass(tmp_path: Path) -> None:
     torch.testing.assert_close(module.weight.detach(), torch.full((3,), 0.8**6))
 
 
-def test_it_advises_a_new_run_from_the_saved_weights_if_there_are_any(tmp_path: Path) -> None:
+def test_the_advice_names_the_saved_weights_if_there_are_any(tmp_path: Path) -> None:
     for saved in (False, True):
         if saved:
             (tmp_path / "step-000002").mkdir()
-        with pytest.raises(
-            NonFiniteError, match="start a new one with a lower optimizer.learning_rate or beta"
-        ) as caught:
+        with pytest.raises(NonFiniteError, match=r"new run.*optimizer\.learning_rate or beta") as caught:
             fit(Policy("loss"), NonFiniteGuard(tmp_path))
-        assert (f"from step-000002 if you like (model.name={tmp_path};" in str(caught.value)) == saved
-        assert "last.ckpt" not in str(caught.value)  # the same step would come again
+        message = str(caught.value)
+        assert ("step-000002" in message) == (f"model.name={tmp_path};" in message) == saved
+        assert "last.ckpt" not in message  # a resumed run would repeat the same step
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_in_bfloat16_it_says_how_to_find_out_whether_rounding_is_to_blame(tmp_path: Path, precision: str) -> None:
+def test_the_advice_for_bfloat16_names_another_precision(tmp_path: Path, precision: str) -> None:
     with pytest.raises(NonFiniteError) as caught:
         fit(Policy("loss"), NonFiniteGuard(tmp_path, precision))
     assert ("trainer.precision=32-true" in str(caught.value)) == (precision == "bf16-mixed")
 
 
 class Impatient(GracefulInterrupt):
-    """Ctrl-C once, and again before the step has ended."""
+    """Receives Ctrl-C twice before the step has ended."""
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         if trainer.global_step == 3:
@@ -153,45 +154,46 @@ class Impatient(GracefulInterrupt):
 
 
 @pytest.mark.parametrize(
-    ("every", "said"),
-    [(2, "nothing was saved since last.ckpt; to go on: resume it"), (4, "nothing was saved, because")],
+    ("every", "facts"),
+    [(2, "since last.ckpt.*resume it"), (4, "first last.ckpt")],
 )
-def test_a_second_ctrl_c_names_the_checkpoint_only_where_it_is(tmp_path: Path, every: int, said: str) -> None:
+def test_a_second_ctrl_c_names_the_checkpoint_only_if_there_is_one(tmp_path: Path, every: int, facts: str) -> None:
     interrupt = Impatient()
     trainer = build_trainer(interrupt, LastCheckpoint(tmp_path, every))
     before = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(KeyboardInterrupt, match=said):
+        with pytest.raises(KeyboardInterrupt, match=facts):
             fit_until_stopped(trainer, Policy(), Data(), None, interrupt, "resume it")
     finally:
-        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+        signal.signal(signal.SIGINT, before)  # Lightning ignores SIGINT afterwards
     assert (tmp_path / "last.ckpt").is_file() == (every == 2)
 
 
-def warned_at(metrics: list[dict[str, float]], patience: int) -> list[tuple[int, str]]:
-    guard, module, found = CollapseWarning(patience=patience), SimpleNamespace(), []
+def collapse_warnings(metrics: list[dict[str, float]], patience: int) -> list[tuple[int, str]]:
+    """Returns the step and the text of each warning."""
+    guard, module, messages = CollapseWarning(patience=patience), SimpleNamespace(), []
     for step, module.metrics in enumerate(metrics, start=1):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             guard.on_step_end(SimpleNamespace(global_step=step), module)
-        found += [(step, str(warning.message)) for warning in caught]
-    return found
+        messages += [(step, str(warning.message)) for warning in caught]
+    return messages
 
 
 @pytest.mark.parametrize("name", ["entropy", "reward"])
-def test_a_collapse_is_warned_of_once(name: str) -> None:
+def test_a_collapse_gives_one_warning(name: str) -> None:
     fine = {"entropy": 1.0, "reward": 0.3}
     low = fine | {name: 0.001}
-    ((step, message),) = warned_at([fine, low, low, fine, *[low] * 10], patience=4)
-    assert step == 8  # the first two low steps were too few
+    ((step, message),) = collapse_warnings([fine, low, low, fine, *[low] * 10], patience=4)
+    assert step == 8  # the first two low steps are fewer than the patience
     assert name in message and "step 8" in message
 
 
-def test_a_policy_that_is_well_is_not_warned_of() -> None:
-    assert warned_at([{"entropy": 1.0, "reward": 0.3}] * 20, patience=4) == []
+def test_a_healthy_policy_gives_no_warning() -> None:
+    assert collapse_warnings([{"entropy": 1.0, "reward": 0.3}] * 20, patience=4) == []
 
 
-def test_ctrl_c_while_the_ranks_agree_counts_at_the_next_step() -> None:
+def test_ctrl_c_while_the_ranks_communicate_counts_at_the_next_step() -> None:
     interrupt = GracefulInterrupt()
 
     def decide(decision: bool, all: bool) -> bool:
@@ -199,7 +201,7 @@ def test_ctrl_c_while_the_ranks_agree_counts_at_the_next_step() -> None:
             interrupt._on_signal(signal.SIGINT, None)
         return decision
 
-    interrupt._teller = None
+    interrupt._main_pid = None
     trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=decide), should_stop=False)
     interrupt.on_step_end(trainer, None)
     assert not trainer.should_stop and interrupt.requested

@@ -25,7 +25,7 @@ from qd.scorers.protocol import Quality
 
 
 @dataclass(frozen=True)
-class Loud:
+class Loudness:
     name: str
     version: str = "1"
     sample_rate: int = 16_000
@@ -34,8 +34,8 @@ class Loud:
         return audio.square().mean(dim=1)
 
 
-class Nudged(pl.LightningModule):
-    """A student that moves a little each step, beside its frozen initial self."""
+class DriftingStudent(pl.LightningModule):
+    """A student that changes a little in each step, with its frozen initial copy as teacher."""
 
     def __init__(self, music: MusicGen) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Nudged(pl.LightningModule):
 @pytest.fixture
 def evaluator_of(tiny_embedder, tmp_path):
     embedder = AudioViT.from_pretrained(tiny_embedder)
-    evaluation_models = EvaluationModels(Quality(Loud("adherence"), Loud("preference")), embedder, embedder)
+    evaluation_models = EvaluationModels(Quality(Loudness("adherence"), Loudness("preference")), embedder, embedder)
     file = tmp_path / "prompts.txt"
     file.write_text("a calm piano piece\nfast drums\n")
     protocol = Protocol("quick", "development", 2, 2, 0.32, str(file))
@@ -60,10 +60,10 @@ def evaluator_of(tiny_embedder, tmp_path):
 
 @pytest.fixture
 def fit(tiny_model, evaluator_of, tmp_path):
-    """Runs a few steps of the run ``name``; returns the evaluator, its calls counted."""
+    """Runs a few steps of the run ``name``. Returns the evaluator, which records its calls."""
 
     def run(name: str, max_steps: int = 3, every: int = 2, accumulate: int = 1, checkpoint=None, loggers=()):
-        module = Nudged(MusicGen.load(tiny_model))
+        module = DriftingStudent(MusicGen.load(tiny_model))
         evaluator = evaluator_of(module.music)
         evaluator.calls = []
         measure = evaluator.measure
@@ -90,7 +90,7 @@ def points(tmp_path, name):
     return PointsFile(tmp_path / "runs" / name / "points.jsonl").read()
 
 
-def test_measures_at_the_start_every_so_often_and_at_the_end(fit, tmp_path):
+def test_the_student_is_measured_at_the_start_every_few_steps_and_at_the_end(fit, tmp_path):
     evaluator = fit("a", max_steps=3, every=2, accumulate=2)
     written = points(tmp_path, "a")
     assert [point.step for point in written] == [0, 2, 3]
@@ -106,12 +106,12 @@ def test_measures_at_the_start_every_so_often_and_at_the_end(fit, tmp_path):
 def test_the_frozen_teacher_is_hashed_once(fit, monkeypatch):
     hashed = []
 
-    def noted(lm):
+    def recorded(lm):
         hashed.append(lm)
         return acting_fingerprint(lm)
 
     for module in ("qd.callbacks.pareto_log", "qd.evaluation.evaluator"):
-        monkeypatch.setattr(f"{module}.acting_fingerprint", noted)
+        monkeypatch.setattr(f"{module}.acting_fingerprint", recorded)
     fit("a", max_steps=2, every=1)
     teachers = [lm for lm in hashed if not next(lm.parameters()).requires_grad]
     assert len(teachers) == 1 and len(hashed) == 1 + 3  # the student at steps 0, 1 and 2
@@ -120,19 +120,19 @@ def test_the_frozen_teacher_is_hashed_once(fit, monkeypatch):
 def test_siblings_share_the_references_and_the_first_point(fit, tmp_path):
     fit("a", max_steps=1)
     evaluator = fit("b", max_steps=1)
-    assert [sampling.guidance_scale for sampling in evaluator.calls] == [1.0]  # the trained student alone
+    assert [sampling.guidance_scale for sampling in evaluator.calls] == [1.0]  # only the trained student
     a, b = points(tmp_path, "a")[0], points(tmp_path, "b")[0]
     assert a.key == b.key and a.metrics == b.metrics and (a.run, b.run) == ("a", "b")
     assert len(list((tmp_path / "runs" / ".references").iterdir())) == 2
 
 
-def test_a_resumed_run_measures_again_what_came_after_its_checkpoint(fit, tmp_path):
+def test_a_resumed_run_repeats_the_measurements_after_its_checkpoint(fit, tmp_path):
     fit("a", max_steps=1, every=1)
     checkpoint = str(tmp_path / "runs" / "a" / "last.ckpt")
     whole = points(tmp_path, "a")
     fit("b", max_steps=3, every=1)
     file = PointsFile(tmp_path / "runs" / "a" / "points.jsonl")
-    file.append(points(tmp_path, "b")[2])  # a point beyond the checkpoint, of a run that was killed
+    file.append(points(tmp_path, "b")[2])  # a point after the checkpoint, as a killed run leaves it
     fit("a", max_steps=3, every=1, checkpoint=checkpoint)
     resumed = points(tmp_path, "a")
     assert [point.step for point in resumed] == [0, 1, 2, 3]
@@ -140,7 +140,7 @@ def test_a_resumed_run_measures_again_what_came_after_its_checkpoint(fit, tmp_pa
     assert [point.metrics for point in resumed] == [point.metrics for point in points(tmp_path, "b")]
 
 
-def test_tensorboard_holds_scalars_figure_audio_layout_and_hyperparameters(fit, tmp_path):
+def test_tensorboard_has_scalars_figure_audio_layout_and_hyperparameters(fit, tmp_path):
     fit("a", max_steps=2, every=1, loggers=["tensorboard"])
     events = EventAccumulator(str(tmp_path / "runs" / "a"), size_guidance={"images": 0, "audio": 0}).Reload()
     tags = events.Tags()
@@ -154,7 +154,7 @@ def test_tensorboard_holds_scalars_figure_audio_layout_and_hyperparameters(fit, 
     assert any("hparams" in tag for tag in events.summary_metadata)
 
 
-def test_without_tensorboard_there_are_scalars_hyperparameters_and_the_figures_file(fit, tmp_path):
+def test_without_tensorboard_there_are_scalars_hyperparameters_and_the_figure_file(fit, tmp_path):
     fit("a", max_steps=2, every=1, loggers=["csv"])
     run = tmp_path / "runs" / "a"
     with (run / "csv" / "version_0" / "metrics.csv").open(newline="") as file:
@@ -169,7 +169,7 @@ def test_without_tensorboard_there_are_scalars_hyperparameters_and_the_figures_f
     assert (run / "pareto.png").is_file() and not list(run.glob("events*"))
 
 
-def test_measuring_leaves_global_randomness_alone(tiny_model, evaluator_of):
+def test_a_measurement_does_not_change_the_global_random_state(tiny_model, evaluator_of):
     music = MusicGen.load(tiny_model)
     torch.manual_seed(5)
     before = torch.get_rng_state()

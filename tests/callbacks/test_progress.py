@@ -1,4 +1,4 @@
-"""The line that says how a run is going."""
+"""The progress line of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qd.metrics.formatting import format_duration
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (220, "4 min"), (3900, "1 h 05 min")]
 )
-def test_clock(seconds: float, text: str) -> None:
+def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_a_line_every_so_many_steps_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_line_is_printed_every_few_steps(capsys: pytest.CaptureFixture[str]) -> None:
     module = SimpleNamespace(metrics={"kl_per_token": 0.2131, "reward": 0.31, "beta": 1.5})
     trainer = SimpleNamespace(global_step=0, max_steps=20, is_global_zero=True)
     progress = StepProgress(log_every=5)
@@ -40,7 +40,7 @@ def test_the_time_left_follows_from_the_step_time() -> None:
     assert line.startswith("2.00 s/step") and line.endswith("10 min left")
 
 
-def test_what_comes_before_the_first_step_is_not_in_the_step_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_time_does_not_include_what_comes_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 102.0, 103.0])  # the first step begins at 100 s and ends at 102 s, the next one at 103 s
     monkeypatch.setattr("qd.callbacks.progress.time.perf_counter", lambda: next(clock))
     module = SimpleNamespace(metrics={"kl_per_token": 0.0, "reward": 0.0, "beta": 0.0})

@@ -1,4 +1,4 @@
-"""Step folders: when they are written, which are kept, what is in them."""
+"""Step folders: when they are written, which ones are kept, and their contents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = {
 
 
 class Music:
-    """A model that also writes the step of its owner."""
+    """A model that also saves the current step."""
 
     step = 0
 
@@ -59,23 +59,23 @@ def point(step: int) -> Point:
     return Point("0", "x", "m", step, 15.0, 1.0, None, 0.99, None, 0, "quick", "loudness@1", 32, 4, metrics, 1.0)
 
 
-def test_every_so_many_steps_and_at_the_end(callback: StepFolders, music: Music) -> None:
+def test_a_folder_is_written_every_few_steps_and_at_the_end(callback: StepFolders, music: Music) -> None:
     assert run(callback, music, range(1, 11)) == ["step-000004", "step-000008", "step-000010"]
 
 
-def test_only_the_newest_are_kept(callback: StepFolders, music: Music, tmp_path: Path) -> None:
+def test_only_the_newest_folders_are_kept(callback: StepFolders, music: Music, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     callback.keep = 2
     assert run(callback, music, range(1, 11)) == ["notes", "step-000008", "step-000010"]
 
 
-def test_the_recipe_says_how_the_weights_were_made(callback: StepFolders, music: Music, tmp_path: Path) -> None:
+def test_the_recipe_describes_how_the_weights_were_made(callback: StepFolders, music: Music, tmp_path: Path) -> None:
     run(callback, music, range(1, 5))
     recipe = OmegaConf.to_container(OmegaConf.load(tmp_path / "step-000004" / "recipe.yaml"))
     assert recipe == {"kind": "distillation", "step": 4, "run": "x", "config": CONFIG}
 
 
-def test_what_a_killed_run_left_is_replaced(callback: StepFolders, music: Music, tmp_path: Path) -> None:
+def test_folders_of_a_killed_run_are_replaced(callback: StepFolders, music: Music, tmp_path: Path) -> None:
     (tmp_path / "step-000004").mkdir()
     (tmp_path / "step-000004" / "weights").write_text("of the killed run")
     (tmp_path / "unfinished-000008").mkdir()
@@ -84,7 +84,7 @@ def test_what_a_killed_run_left_is_replaced(callback: StepFolders, music: Music,
 
 
 @pytest.mark.parametrize("measured_first", [True, False])
-def test_the_card_has_the_measurement_of_its_step(
+def test_the_card_includes_the_measurement_of_its_step(
     callback: StepFolders, music: Music, tmp_path: Path, measured_first: bool
 ) -> None:
     points = PointsFile(tmp_path / FILE)
@@ -94,8 +94,8 @@ def test_the_card_has_the_measurement_of_its_step(
     run(callback, music, range(1, 5))
     card = tmp_path / "step-000004" / "README.md"
     if not measured_first:
-        assert "Not measured at this step." in card.read_text(encoding="utf-8")
-        callback.on_measurement(None, 8, None)  # of a step that is not saved
+        assert "Not measured at this step" in card.read_text(encoding="utf-8")
+        callback.on_measurement(None, 8, None)  # a step without a folder
         points.append(point(4))
         callback.on_measurement(None, 4, None)
     lines = card.read_text(encoding="utf-8").splitlines()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd.metrics.pareto import Strategy, common_reference, dominance, dominates, front, hypervolume, non_dominated
+from qd.metrics.pareto import common_reference, dominates, front, hypervolume, non_dominated
+from qd.metrics.strategies import Strategy, dominance
 
 SIZE = 6
 GRID = st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)), min_size=1, max_size=9)

@@ -100,7 +100,7 @@ def test_fsdp_shards_weights_gradients_and_moments_and_gathers_the_student_for_i
 
 
 def test_logits_count_the_sequences_that_are_scored_at_once() -> None:
-    """Four sequences of 10 s are scored at once, whatever the micro-batch; of a longer one each alone."""
+    """Four sequences of 10 s are scored at once, whatever the micro-batch; longer sequences are scored one by one."""
     size = RunSize(1, 8, 4, 2048, student=0, rows=32, steps=503)
     sequence = 4 * 503 * 2048
     assert update_bytes(size)["logits"] == 4 * SCORED_COPIES * 4 * sequence
