@@ -1,4 +1,4 @@
-"""What the paper claims, held against what was measured of each plan: the table of `docs/reproduction.md`.
+"""Prints the verdicts on the paper's claims for one or more plans: the table of `docs/reproduction.md`.
 
 python experiments/claims.py default shipped
 """
@@ -16,7 +16,7 @@ from qd.report.reproduction.plan import ReproductionConfig
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plans", nargs="+", help="of configs/reproduction/, or paths; the first configuration's first")
+    parser.add_argument("plans", nargs="+", help="plans in configs/reproduction/, or paths")
     options = parser.parse_args()
     try:
         plans = {name: load_config(ReproductionConfig, "reproduction", name) for name in options.plans}
