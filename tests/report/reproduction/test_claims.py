@@ -89,8 +89,8 @@ def test_noise_resolves_nothing(world, log_kl):
     world.fill(same, noise=3.0)
     for role in KL:
         log_kl(role, 0.05)
-    found = verdicts(world)
-    assert found.count(Verdict.OPEN) >= 8
+    judged = verdicts(world)
+    assert judged.count(Verdict.OPEN) >= 8
 
 
 def test_missing_points_are_named(world):

@@ -107,9 +107,11 @@ def test_the_remaining_time_assumes_that_runs_cannot_be_split(tmp_path):
 def test_both_estimators_are_compared_at_constant_batch():
     plan = load("default")
     chosen = {run.name: plan.train_config(run) for run in plan.runs}
-    found = {name: (c.rollout.samples_per_prompt, c.objective.estimator) for name, c in chosen.items() if c.beta == 15}
-    assert found["beta15"] == (8, "pairs") and found["n8-shared"] == (8, "shared")
-    assert found["n4"] == (4, "pairs") and found["n4-shared"] == (4, "shared") and found["n2"][0] == 2
+    estimators = {
+        name: (c.rollout.samples_per_prompt, c.objective.estimator) for name, c in chosen.items() if c.beta == 15
+    }
+    assert estimators["beta15"] == (8, "pairs") and estimators["n8-shared"] == (8, "shared")
+    assert estimators["n4"] == (4, "pairs") and estimators["n4-shared"] == (4, "shared") and estimators["n2"][0] == 2
     assert all(config.trainer.max_steps >= 2000 for config in chosen.values())
 
 
