@@ -1,8 +1,4 @@
-<<<<<<<< HEAD:experiments/builtin_probe.py
-"""A simple classifier of genres and lead timbres: tests that the audio of the built-in world shows its variety."""
-========
 """A simple classifier of genres and lead timbres: checks that the built-in world's variety is audible."""
->>>>>>>> words-c-merged:experiments/builtin_classifier.py
 
 from __future__ import annotations
 
@@ -17,16 +13,10 @@ from qd.data.world import world
 
 
 def features(audio: np.ndarray) -> np.ndarray:
-<<<<<<<< HEAD:experiments/builtin_probe.py
-    """Statistics over time of a clip's log-mel spectrogram (64 bands), and its tempogram, float32 (features,).
-
-    The statistics are mean, standard deviation and mean increase.
-========
     """Features of a clip from its log-mel spectrogram (64 bands): mean, deviation and mean rise over time, tempogram.
 
     Returns:
         Float32 array ``(features,)``.
->>>>>>>> words-c-merged:experiments/builtin_classifier.py
     """
     mel = librosa.feature.melspectrogram(y=audio, sr=world.SAMPLE_RATE, n_fft=1024, hop_length=320, n_mels=64)
     decibels = librosa.power_to_db(mel)
@@ -39,20 +29,12 @@ def features(audio: np.ndarray) -> np.ndarray:
 def held_out_accuracy(
     train: tuple[np.ndarray, Sequence[str]], test: tuple[np.ndarray, Sequence[str]], steps: int = 300
 ) -> tuple[float, float]:
-<<<<<<<< HEAD:experiments/builtin_probe.py
-    """Accuracy on ``test`` of a two-layer perceptron trained on ``train``, and of the most common class.
-
-    Args:
-        train, test: Features (clips, features), and the label of each clip.
-        steps: Number of full-batch AdamW steps.
-========
     """Accuracy on ``test`` of a two-layer perceptron fitted to ``train``, and of the most frequent training class.
 
     Args:
         train: Features ``(clips, features)`` and a label for each clip.
         test: The same for the test clips.
         steps: Number of full-batch Adam steps.
->>>>>>>> words-c-merged:experiments/builtin_classifier.py
     """
     names = sorted(set(train[1]))
     x, x_test = torch.from_numpy(train[0]), torch.from_numpy(test[0])
@@ -70,21 +52,12 @@ def held_out_accuracy(
     with torch.no_grad():
         predicted = (F.gelu(x_test @ first) @ second).argmax(1)
     correct = np.array([names[int(i)] == label for i, label in zip(predicted, test[1], strict=True)])
-<<<<<<<< HEAD:experiments/builtin_probe.py
-    most_common = max(names, key=list(train[1]).count)
-    return float(correct.mean()), float(np.mean([label == most_common for label in test[1]]))
-
-
-def report(train_clips: int, test_clips: int) -> dict[str, tuple[float, float]]:
-    """Held-out accuracy and chance for ``"genre"`` and ``"lead"`` on clean clips."""
-========
     most_frequent = max(names, key=list(train[1]).count)
     return float(correct.mean()), float(np.mean([label == most_frequent for label in test[1]]))
 
 
 def report(train_clips: int, test_clips: int) -> dict[str, tuple[float, float]]:
     """Accuracy and chance level for ``"genre"`` and ``"lead"`` on clean clips of held-out pieces."""
->>>>>>>> words-c-merged:experiments/builtin_classifier.py
     train, test = _clean_clips("listener_train", train_clips), _clean_clips("listener_test", test_clips)
     return {
         "genre": held_out_accuracy((train[0], train[1]), (test[0], test[1])),
@@ -93,10 +66,6 @@ def report(train_clips: int, test_clips: int) -> dict[str, tuple[float, float]]:
 
 
 def _clean_clips(split: str, count: int) -> tuple[np.ndarray, list[str], list[str]]:
-<<<<<<<< HEAD:experiments/builtin_probe.py
-    """Returns features, genres and leads of the clean clips among the first ``count`` of a split."""
-========
->>>>>>>> words-c-merged:experiments/builtin_classifier.py
     clips = [world.clip(split, index) for index in range(count)]
     clips = [c for c in clips if c.degradation == "clean"]
     return np.stack([features(c.audio) for c in clips]), [c.piece.genre for c in clips], [c.piece.lead for c in clips]

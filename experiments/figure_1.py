@@ -1,4 +1,4 @@
-"""Figure 1: the way that training takes on the plane of quality and diversity, and the slider beside guidance.
+"""Figure 1: training trajectories on the plane of quality and diversity; the slider and guidance.
 
 python experiments/figure_1.py --config quick
 """

@@ -1,4 +1,4 @@
-"""Figure 10: what N samples a prompt, at constant batch and by both estimators, do to quality and diversity.
+"""Figure 10: quality and diversity by number of samples N per prompt, at constant batch size, for both estimators.
 
 python experiments/figure_10.py --config quick
 """

@@ -1,4 +1,4 @@
-"""Figure 2: along training, the KL to the guided teacher, quality and diversity.
+"""Figure 2: KL to the guided teacher, quality and diversity during training.
 
 python experiments/figure_2.py --config quick
 """

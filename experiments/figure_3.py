@@ -1,4 +1,4 @@
-"""Figure 3: the slider on the plane of quality and diversity, beside guidance, temperature and single models.
+"""Figure 3: the slider on the plane of quality and diversity, with guidance, temperature and single models.
 
 python experiments/figure_3.py
 """

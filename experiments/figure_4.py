@@ -1,4 +1,4 @@
-"""Figure 4: quality and diversity along λ, and whether interpolation does better than a linear trade.
+"""Figure 4: quality and diversity along λ, compared with a linear trade-off.
 
 python experiments/figure_4.py
 """

@@ -1,4 +1,4 @@
-"""Figure 6: what the guidance scale γ does to quality and diversity, by negative prompt and unconditional.
+"""Figure 6: quality and diversity by guidance scale γ, with the negative prompt and unconditional.
 
 python experiments/figure_6.py
 """

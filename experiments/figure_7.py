@@ -1,4 +1,4 @@
-"""Figure 7: what the guidance scale γ does to preference and adherence, the two parts of quality.
+"""Figure 7: preference and adherence, the two parts of quality, by guidance scale γ.
 
 python experiments/figure_7.py
 """

@@ -1,4 +1,4 @@
-"""Figure 8: which part of quality each model gains or loses, adherence or preference.
+"""Figure 8: adherence and preference, the two parts of quality, of each model.
 
 python experiments/figure_8.py
 """

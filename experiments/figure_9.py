@@ -1,4 +1,4 @@
-"""Figure 9, without its panel of human ratings: diversity by two embedders beside the entropy of the tokens.
+"""Figure 9, without its panel of human ratings: diversity by two embedders, and the entropy of the tokens.
 
 python experiments/figure_9.py
 """

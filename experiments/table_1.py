@@ -1,4 +1,4 @@
-"""Table 1: whether the Vendi score orders the models as the mean dissimilarity does.
+"""Table 1: Vendi score and mean dissimilarity of each model.
 
 python experiments/table_1.py
 """

@@ -1,4 +1,4 @@
-"""Table 4: text adherence of each model, over the prompts.
+"""Table 4: text adherence of each model over the prompts.
 
 python experiments/table_4.py
 """
