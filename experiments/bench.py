@@ -1,13 +1,13 @@
-"""Speed of sampling, scoring, codec, embedder and the whole step, beside the library and beside the machine's floor.
+"""Speed of sampling, scoring, codec, embedder and the whole step, next to the library's and the machine's limits.
 
     python experiments/bench.py [--batches 4 32 128] [--repeats 3] [--threads 2] [--no-memory] [--out DIR] [--page FILE]
 
-All in one process, the rivals in turn (A B A B …); a row is the median of the repeats after one that is not counted.
-The floor of a row is the larger of its multiplications over the rate of a 2048² float32 product, and of its bytes over
-the bandwidth of a copy, both measured in the same rounds as the row. Peak memory of KL and log-probabilities at the
-shape of musicgen-small, 32 clips of 10 s, is measured in a process of its own for each form (a minute or two, 5 GiB;
-``--no-memory`` leaves it out). The time of a default run is a sum: nothing here runs for so long. Writes ``bench.json``
-and ``performance.md`` into DIR, and the latter into the page FILE too, between its marks.
+Everything runs in one process, in turn (A B A B …); a row is the median of the repeats after one uncounted round.
+The floor of a row is the larger of two times: its multiplications at the rate of a 2048² float32 product, and its bytes
+at the bandwidth of a copy. Both rates are measured in the same rounds as the row. Peak memory of KL and
+log-probabilities at the shape of musicgen-small, 32 clips of 10 s, is measured in a separate process for each form (one
+or two minutes, 5 GiB; ``--no-memory`` skips it). The time of a default run is a sum, because no run here is that long.
+Writes ``bench.json`` and ``performance.md`` into DIR, and the same table into the page FILE, between its two marks.
 """
 
 from __future__ import annotations
@@ -26,9 +26,20 @@ from statistics import median
 
 import torch
 import transformers
-from bench_library import library_tokens
-from bench_page import RUN, WHOLE, bars, check_page, into_page, row, table
-from bench_timing import MachineRates, alternate, alternate_with_rates, flops_of
+from bench_tools import (
+    RUN,
+    WHOLE,
+    MachineRates,
+    alternate,
+    alternate_with_rates,
+    check_page,
+    flops_of,
+    goals_table,
+    library_tokens,
+    row,
+    table,
+    update_page,
+)
 from profile_step import PROMPTS, build_module
 from scoring_memory import memory_row
 from transformers import MusicgenForCausalLM
@@ -54,7 +65,7 @@ SECONDS, GUIDANCE, TEMPERATURE = 4.0, 3.0, 0.99
 
 
 def sampling(music: MusicGen, batch: int, frames: int, lm: LanguageModel | None = None) -> Callable[[float], object]:
-    """Our token loop, as a function of the guidance scale; 8 samples a prompt, or what the batch has."""
+    """Our token loop, as a function of the guidance scale; 8 samples a prompt, fewer in a smaller batch."""
     lm, condition = lm or music.lm, conditions(music, batch)
     steps = delayed_steps(lm.codebooks, frames, lm.channels)
     uniforms = counter_uniforms(0, 0, range(batch), lm.codebooks, steps)
@@ -71,7 +82,7 @@ def conditions(music: MusicGen, batch: int) -> Condition:
 
 
 def loop_floor(music: MusicGen, batch: int, frames: int, guided: bool, rates: MachineRates) -> float:
-    """Seconds of the token loop's weight products, or of reading weights and caches once a step."""
+    """Seconds for the token loop's weight products, or for reading weights and caches once a step, if longer."""
     lm, config = music.lm, music.lm.decoder.config
     weights, steps = sum(p.numel() for p in lm.parameters()), delayed_steps(lm.codebooks, frames, lm.channels)
     shape = (config.num_hidden_layers, config.hidden_size, lm.codebooks, lm.codebook_size)
@@ -98,8 +109,10 @@ def token_loop_rows(music: MusicGen, batches: Sequence[int], repeats: int) -> li
 
 
 def growth_rows(music: MusicGen, repeats: int) -> list[dict]:
-    """Exponent of the loop's time in the batch, the clip's length and the codebooks, from 4 times as many: 1 is
-    proportional. The weights of the decoder that has other codebooks are random: its time is what counts."""
+    """Exponents of the loop's time in batch size, clip length and codebooks, from a fourfold increase; 1 is linear.
+
+    The decoder with more codebooks has random weights, because only its time matters.
+    """
     frames = music.frames(SECONDS)
     more = copy.deepcopy(music.lm.decoder.config)
     more.num_codebooks *= 4
@@ -118,7 +131,7 @@ def growth_rows(music: MusicGen, repeats: int) -> list[dict]:
     return rows
 
 
-def listening_rows(music: MusicGen, repeats: int) -> list[dict]:
+def codec_and_embedder_rows(music: MusicGen, repeats: int) -> list[dict]:
     codes = sampling(music, 32, music.frames(SECONDS))(1.0).codes
     audio, embedder = music.decode(codes), load_embedder("builtin")
     parts = {"codec, decode": lambda: music.decode(codes), "codec, encode": lambda: music.codec.encode(audio)}
@@ -131,7 +144,7 @@ def listening_rows(music: MusicGen, repeats: int) -> list[dict]:
 
 
 def step_rows(module: DiversityDistillation, repeats: int) -> tuple[list[dict], MachineRates]:
-    """One default step, and its stages as the module itself measures them; and the rates of the machine meanwhile."""
+    """Rows for a default step and for its stages, as the module times them; and the machine's rates meanwhile."""
     config = module.config
     prompts = [PROMPTS[i % 2] for i in range(config.data.batch_size // config.rollout.samples_per_prompt)]
     seconds: list[dict[str, float]] = []
@@ -149,7 +162,7 @@ def step_rows(module: DiversityDistillation, repeats: int) -> tuple[list[dict], 
     stages = {name: median(one[name] for one in seconds[1:]) for name in seconds[0]}
     loop = loop_floor(module.music, config.data.batch_size, module.music.frames(SECONDS), False, rates)
     fastest = max(rates.flops, rates.half_flops)
-    whole = {"floor": loop + flops_of(step) / fastest}  # torch does not see the products of the loop in C++
+    whole = {"floor": loop + flops_of(step) / fastest}  # torch does not count the products of the C++ loop
     name, gflops = f"training step of {config.data.batch_size} sequences: ", rates.flops / 1e9
     rows = [
         row(name + stage, ours=median_, gflops=gflops, **(whole if stage == WHOLE else {}))
@@ -159,10 +172,10 @@ def step_rows(module: DiversityDistillation, repeats: int) -> tuple[list[dict], 
 
 
 def run_rows(module: DiversityDistillation, step_seconds: float) -> list[dict]:
-    """The measurements of a default run, each once, and the run as the sum of its steps and measurements.
+    """Times of one measurement with and one without guidance, and of a default run as the sum of its parts.
 
-    The first run of a runs folder measures the base model with and without guidance, and then the student every
-    ``evaluation.every`` steps. Start, diagnostics of the gradient and saving are left out.
+    The first run in a runs folder measures the base model with and without guidance, and then the student every
+    ``evaluation.every`` steps. The sum leaves out start-up, gradient diagnostics and saving.
     """
     config, device = module.config, resolve_device("cpu")
     evaluation_models = EvaluationModels(
@@ -181,12 +194,12 @@ def run_rows(module: DiversityDistillation, step_seconds: float) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 32, 128], help="of the token loop (4 32 128)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement (default 3)")
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
-    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory of scoring out")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results (runs/bench)")
-    parser.add_argument("--page", type=Path, help="also fill this page, such as docs/performance.md")
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 32, 128], help="batch sizes of the token loop")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds (default: 3)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    parser.add_argument("--no-memory", action="store_true", help="skip the peak memory of scoring")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results folder (default: runs/bench)")
+    parser.add_argument("--page", type=Path, help="also update this page, such as docs/performance.md")
     options = parser.parse_args()
     if options.page:
         try:
@@ -198,7 +211,7 @@ def main() -> None:
     quieten_libraries()
     load, music = os.getloadavg()[0], MusicGen.load("base")
     repeats = options.repeats
-    rows = token_loop_rows(music, options.batches, repeats) + listening_rows(music, repeats)
+    rows = token_loop_rows(music, options.batches, repeats) + codec_and_embedder_rows(music, repeats)
     module = build_module(load_config(TrainConfig, "train", overrides=["trainer.device=cpu"]))
     steps, rates = step_rows(module, repeats)
     rows += steps
@@ -206,17 +219,17 @@ def main() -> None:
     rows += growth_rows(music, repeats) + ([] if options.no_memory else [memory_row()])
     about = (
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, load before {load:.1f}; "
-        f"torch {torch.__version__}, transformers {transformers.__version__}; beside the training step, a 2048² "
+        f"torch {torch.__version__}, transformers {transformers.__version__}; measured with the training step: a 2048² "
         f"float32 product at {rates.flops / 1e9:.0f} GFLOP/s, in bfloat16 at {rates.half_flops / 1e9:.0f}, a copy at "
-        f"{rates.bandwidth / 1e9:.1f} GB/s; medians of {repeats}, in turn."
+        f"{rates.bandwidth / 1e9:.1f} GB/s; medians of {repeats} rounds, in turn."
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "bench.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=2))
     command = " ".join([".venv/bin/python experiments/bench.py", *sys.argv[1:]])
-    measured = f"`{command}`\n\n{about}\n\n{table(rows)}\n\n{bars(rows)}\n"
+    measured = f"`{command}`\n\n{about}\n\n{table(rows)}\n\n{goals_table(rows)}\n"
     (options.out / "performance.md").write_text(f"# Speed\n\n{measured}")
     if options.page:
-        into_page(options.page, measured)
+        update_page(options.page, measured)
     print(measured)
 
 

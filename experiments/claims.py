@@ -1,4 +1,4 @@
-"""The paper's claims, each with its verdict and the numbers behind it, for the results of one or more plans.
+"""Prints the verdicts on the paper's claims for one or more plans, and the numbers behind them.
 
 python experiments/claims.py gpu shipped --csv docs/reproduction-gpu/claims.csv
 """
@@ -35,7 +35,7 @@ def write_csv(path: Path, attempts: Mapping[str, Sequence[Row]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plans", nargs="+", help="of configs/reproduction/, or paths; the first configuration's first")
+    parser.add_argument("plans", nargs="+", help="plans in configs/reproduction/, or paths")
     parser.add_argument("--csv", type=Path, help="also write the numbers behind the verdicts into this file")
     options = parser.parse_args()
     try:

@@ -1,11 +1,11 @@
-"""Figure 6: what the guidance scale γ does to quality and diversity, by negative prompt and unconditional.
+"""Figure 6: quality and diversity by guidance scale γ, with the negative prompt and unconditional.
 
 python experiments/figure_6.py
 """
 
 import sys
 
-from qd.report.reproduction.shown import show
+from qd.report.reproduction.figure_script import show
 
 if __name__ == "__main__":
     sys.exit(show("figure-6", __doc__))

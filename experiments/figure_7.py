@@ -1,11 +1,11 @@
-"""Figure 7: what the guidance scale γ does to preference and adherence, the two parts of quality.
+"""Figure 7: preference and adherence, the two parts of quality, by guidance scale γ.
 
 python experiments/figure_7.py
 """
 
 import sys
 
-from qd.report.reproduction.shown import show
+from qd.report.reproduction.figure_script import show
 
 if __name__ == "__main__":
     sys.exit(show("figure-7", __doc__))

@@ -1,11 +1,11 @@
-"""Figure 8: which part of quality each model gains or loses, adherence or preference.
+"""Figure 8: adherence and preference, the two parts of quality, of each model.
 
 python experiments/figure_8.py
 """
 
 import sys
 
-from qd.report.reproduction.shown import show
+from qd.report.reproduction.figure_script import show
 
 if __name__ == "__main__":
     sys.exit(show("figure-8", __doc__))

@@ -1,12 +1,12 @@
-"""Signal and noise of the policy gradient, for each baseline, estimator and N, at equal numbers of sequences.
+"""Signal and noise of the policy gradient for each baseline, estimator and N, with equal numbers of sequences.
 
     python experiments/gradient_signal.py [--rounds 96] [--sequences 32] [--model base]
 
-Each round samples the same prompts anew. All baselines see the same rewards in the same order and weigh the same
-gradients of log p(y) on the decoder's heads, so the rows of one N differ in nothing but estimator and baseline. With
-ḡ_r the gradient of round r and μ its expectation, a row's ratio is |μ|² / E|ḡ_r − μ|²: the share of a step that points
-somewhere. |μ|² is the mean of ḡ_r·ḡ_s over different rounds, where the noise of one never meets itself; the error
-beside the ratio is a jackknife over rounds.
+Each round samples the same prompts again. All baselines get the same rewards in the same order and weight the same
+gradients of log p(y) on the decoder's heads, so the rows of one N differ only in estimator and baseline. With ḡ_r the
+gradient of round r and μ its expectation, the ratio of a row is the signal-to-noise ratio |μ|² / E|ḡ_r − μ|². |μ|² is
+estimated by the mean of ḡ_r·ḡ_s over different rounds, whose noise is independent. The error of the ratio is a
+jackknife estimate over rounds.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from qd.objectives.diversity import pairwise_dissimilarity
 from qd.objectives.policy_gradient import ESTIMATORS, sample_rewards
 from qd.runs.quiet import quieten_libraries
 
-WARM_UP = 0.25  # share of the rounds from which the baselines only learn
+WARM_UP = 0.25  # share of the rounds that only train the baselines
 
 Row = tuple[str, str]
 """Estimator and baseline."""
 
 
 def collect(model: str, samples: int, sequences: int, rounds: int) -> dict[Row, Tensor]:
-    """For each estimator and baseline the gradient of each round after the warm-up, ``(rounds, parameters)``."""
+    """Gradients of the rounds after the warm-up, ``(rounds, parameters)``, for each estimator and baseline."""
     config = load_config(TrainConfig, "train", None, [f"rollout.samples_per_prompt={samples}"])
     music = MusicGen.load(model)
     module = DiversityDistillation(music, load_embedder("builtin"), Baseline(), config)
@@ -51,7 +51,7 @@ def collect(model: str, samples: int, sequences: int, rounds: int) -> dict[Row, 
         for name in BASELINES
     }
     heads = {key: torch.optim.AdamW(b.parameters(), rate) for key, b in baselines.items() if list(b.parameters())}
-    found = defaultdict(list)
+    collected = defaultdict(list)
     prompts = list(world.prompt_set("train", sequences // samples))
     for number in track(range(rounds), f"N = {samples}", console=Console(stderr=True)):
         positions = range(number * len(prompts), (number + 1) * len(prompts))
@@ -60,17 +60,17 @@ def collect(model: str, samples: int, sequences: int, rounds: int) -> dict[Row, 
             rewards = sample_rewards(dissimilarity, key[0])
             advantages = rewards - baseline(rewards, prompts, features).detach()
             if number >= WARM_UP * rounds:
-                found[key].append(advantages.flatten() @ gradients / advantages.numel())
+                collected[key].append(advantages.flatten() @ gradients / advantages.numel())
             baseline.update(rewards, prompts)
             if key in heads:
                 heads[key].zero_grad()
                 baseline.loss(rewards, features).backward()
                 heads[key].step()
-    return {key: torch.stack(values) for key, values in found.items()}
+    return {key: torch.stack(values) for key, values in collected.items()}
 
 
 def _round(module: DiversityDistillation, batch: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """∇ log p(y) / tokens on the heads ``(P·N, parameters)``, dissimilarities ``(P, N, N)``, prompt features."""
+    """∇ log p(y) / tokens on the heads ``(P·N, parameters)``, dissimilarities ``(P, N, N)``, and prompt features."""
     config = module.config
     rollout = module.rollout(batch)
     with torch.no_grad():
@@ -86,13 +86,13 @@ def _round(module: DiversityDistillation, batch: PromptBatch) -> tuple[Tensor, T
 
 
 def off_diagonal_mean(products: Tensor) -> Tensor:
-    """|μ|², from the inner products of all rounds' gradients, ``(rounds, rounds)``."""
+    """Estimate of |μ|² from the inner products of all rounds' gradients, ``(rounds, rounds)``."""
     rounds = len(products)
     return (products.sum() - products.diagonal().sum()) / (rounds * (rounds - 1))
 
 
 def ratio(products: Tensor) -> Tensor:
-    """|μ|² / E|ḡ − μ|²."""
+    """Signal-to-noise ratio |μ|² / E|ḡ − μ|²."""
     signal = off_diagonal_mean(products)
     return signal / (products.diagonal().mean() - signal)
 
@@ -100,16 +100,16 @@ def ratio(products: Tensor) -> Tensor:
 def jackknife_error(products: Tensor) -> Tensor:
     """Standard error of :func:`ratio`, from leaving out one round at a time."""
     rounds = len(products)
-    kept = [torch.arange(rounds) != left_out for left_out in range(rounds)]
-    ratios = torch.stack([ratio(products[rows][:, rows]) for rows in kept])
+    remaining = [torch.arange(rounds) != left_out for left_out in range(rounds)]
+    ratios = torch.stack([ratio(products[rows][:, rows]) for rows in remaining])
     return ((rounds - 1) * ratios.var(correction=0)).sqrt()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=96, help="steps, a quarter of them warm-up (default 96)")
-    parser.add_argument("--sequences", type=int, default=32, help="a step (default 32)")
-    parser.add_argument("--model", default="base", help="base, a run, a folder (default base)")
+    parser.add_argument("--rounds", type=int, default=96, help="rounds, a quarter of them warm-up (default: 96)")
+    parser.add_argument("--sequences", type=int, default=32, help="sequences per round (default: 32)")
+    parser.add_argument("--model", default="base", help="base, a run or a folder (default: base)")
     options = parser.parse_args()
     quieten_libraries()
     print("| N | estimator | baseline | noise, 1e-6 | signal / noise |")

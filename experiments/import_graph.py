@@ -21,7 +21,7 @@ FOLDERS = (
     "models", "models/embedders", "models/codecs", "models/checkpoints", "data", "data/world", "runs", "metrics",
     "objectives", "audio",
 )  # fmt: skip
-"""From the top to the bottom."""
+"""In the order of the layers: a folder may import only from later folders."""
 
 PURE = ("objectives", "metrics")
 """Folders whose code must also work without the libraries in :data:`HEAVY`."""

@@ -1,12 +1,12 @@
-"""What models are worth by the objective that they are trained for: KL to the guided teacher, diversity, and its price.
+"""Values of the training objective for finished models: KL to the guided teacher, and diversity.
 
     python experiments/objective_values.py --model beta0 --model beta15 --model base --model "runs/x/step-001000
         runs/x/step-001500 runs/x/step-002000"
 
-Samples each model on the development prompts, N = 8 a prompt, and scores the samples as a training step does. The
-policy gradient of Appendix A follows half of the gradient of the diversity D, so that training maximises −KL + β/2 · D
-(nats a clip). The last column is the β at which a model would be worth as much as the first one: what its diversity
-costs. Several names, or names with weights, are a mean of weights.
+Samples each model on the development prompts, N = 8 samples per prompt, and scores the samples as a training step does.
+The policy gradient of Appendix A follows half of the gradient of the diversity D, so training maximises −KL + β/2 · D
+(nats per clip). The last column is the β at which a model has the same objective as the first one: the price of its
+diversity. Several names, or names with weights, are averaged.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ CPU = torch.device("cpu")
 
 @torch.no_grad()
 def score(module: DiversityDistillation, prompts: list[str], label: str) -> torch.Tensor:
-    """For each prompt the mean KL of its samples, nats a clip, and their diversity, ``(prompts, 2)``."""
-    found = []
+    """Mean KL of the samples in nats per clip, and their diversity, for each prompt, ``(prompts, 2)``."""
+    scores = []
     for first in track(range(0, len(prompts), PROMPTS_AT_ONCE), label, console=Console(stderr=True)):
         texts = prompts[first : first + PROMPTS_AT_ONCE]
         rollout = module.rollout(PromptBatch(texts, list(range(first, first + len(texts)))))
@@ -51,33 +51,37 @@ def score(module: DiversityDistillation, prompts: list[str], label: str) -> torc
         kl, _ = score_tokens(student, teacher, rollout.delayed, rollout.mask, module.config.rollout.temperature)
         embeddings = module.embed(module.decode(rollout)).unflatten(0, (len(texts), -1))
         summed = kl.sum(dim=(1, 2)).view(len(texts), -1)
-        found.append(torch.stack([summed.mean(dim=1), diversity(embeddings)], dim=1))
-    return torch.cat(found)
+        scores.append(torch.stack([summed.mean(dim=1), diversity(embeddings)], dim=1))
+    return torch.cat(scores)
 
 
 def problems(specs: Sequence[ModelSpec], weights: WeightSwapper) -> list[str]:
-    """Why some of the models cannot be scored where the base model lies, beside its own frozen self as the teacher."""
-    found = []
+    """Reasons why models cannot be loaded in place of the base model, which is also the teacher."""
+    messages = []
     for spec in specs:
-        beside_base = ModelSpec((Weighted(BASE, 1.0), *spec.weights))
-        found += spec.problems() or weights.problems(beside_base)
-    return found
+        with_base = ModelSpec((Weighted(BASE, 1.0), *spec.weights))
+        messages += spec.problems() or weights.problems(with_base)
+    return messages
 
 
 def row(name: str, values: torch.Tensor, first: torch.Tensor, beta: float) -> list[str]:
-    """Means over prompts with standard errors."""
+    """A table row: means over prompts with standard errors."""
     (kl, diversity), error = values.mean(dim=0), values.std(dim=0) / len(values) ** 0.5
     kl_more, diversity_more = (values - first).mean(dim=0)
     price = f"{2 * kl_more / diversity_more:.0f}" if diversity_more > 0 else ""
-    worth = beta / 2 * diversity - kl
-    return [name, f"{kl:.1f} ± {error[0]:.1f}", f"{diversity:.3f} ± {error[1]:.3f}", f"{worth:.1f}", price]
+    objective = beta / 2 * diversity - kl
+    return [name, f"{kl:.1f} ± {error[0]:.1f}", f"{diversity:.3f} ± {error[1]:.3f}", f"{objective:.1f}", price]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", required=True, help="as for `qd evaluate`; may be repeated")
+    parser.add_argument(
+        "--model", action="append", required=True, help="a model, as for `qd evaluate`; may be repeated"
+    )
     parser.add_argument("--prompts", type=int, default=32, help="development prompts, 2 or more (default: %(default)s)")
-    parser.add_argument("--beta", type=float, default=15.0, help="β of the fourth column (default: %(default)g)")
+    parser.add_argument(
+        "--beta", type=float, default=15.0, help="β of the column with the objective (default: %(default)g)"
+    )
     options = parser.parse_args()
     quieten_libraries()
     try:
@@ -85,8 +89,8 @@ def main() -> int:
             raise ValueError(f"prompts is {options.prompts}; expected 2 or more")
         specs = [ModelSpec.parse(text) for text in options.model]
         weights = WeightSwapper()
-        if found := problems(specs, weights):
-            raise ConfigError(found)
+        if messages := problems(specs, weights):
+            raise ConfigError(messages)
         module = DiversityDistillation(
             weights.take(ModelSpec.of(BASE), CPU),
             load_embedder("builtin"),
@@ -102,7 +106,13 @@ def main() -> int:
         print(f"objective_values: {error}", file=sys.stderr)
         return 2
     rows = [row(spec.text, own, values[0], options.beta) for spec, own in zip(specs, values, strict=True)]
-    header = ["model", "KL, nats a clip", "diversity, N = 8", f"worth at β = {options.beta:g}", "equals the first at β"]
+    header = [
+        "model",
+        "KL, nats per clip",
+        "diversity, N = 8",
+        f"objective at β = {options.beta:g}",
+        "equals the first at β",
+    ]
     print(markdown_table(header, rows))
     return 0
 

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: the top operators, and a trace for chrome://tracing or Perfetto.
+"""Profiles training steps: the most expensive operators, and a trace for chrome://tracing or Perfetto.
 
     python experiments/profile_step.py [--steps 2] [--out DIR] [key=value …]
 
-Settings are those of ``qd train``, and so is the device. Writes ``trace.json`` and ``operators.txt`` into DIR, prints
-the table, and the seconds of each stage as the run itself logs them.
+Settings and device are those of ``qd train``. Writes ``trace.json`` and ``operators.txt`` into DIR, and prints the
+table of operators and the seconds of each stage, as a run logs them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
 
 
 def build_module(config: TrainConfig) -> DiversityDistillation:
-    """The run's module on its device, without a trainer; without gradient diagnostics, as in 49 of 50 steps."""
+    """The run's module on its device, without a trainer and without gradient diagnostics, as in 49 of 50 steps."""
     device = resolve_device(config.trainer.device)
     config = resolve_precision(config, device)
     music = load_policy(config.model, config.seed)
@@ -41,7 +41,7 @@ class _AfterFirstStep(DiversityDistillation):
     global_step = 1
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> torch.Tensor:
-        """In the precision in which the trainer runs it."""
+        """A training step in the trainer's precision."""
         mixed = self.config.trainer.precision == "bf16-mixed"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             return super().training_step(batch, batch_idx)
@@ -49,8 +49,8 @@ class _AfterFirstStep(DiversityDistillation):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2, help="profiled, after one that is not (default 2)")
-    parser.add_argument("--out", type=Path, default=Path("runs/profile"), help="folder of the results (runs/profile)")
+    parser.add_argument("--steps", type=int, default=2, help="profiled steps, after one warm-up step (default: 2)")
+    parser.add_argument("--out", type=Path, default=Path("runs/profile"), help="results folder (default: runs/profile)")
     parser.add_argument("overrides", nargs="*", help="settings, such as data.batch_size=32")
     options = parser.parse_args()
     quieten_libraries()
@@ -65,7 +65,7 @@ def main() -> None:
     step()
     module.forget()
     on_gpu = module.device.type == "cuda"
-    with torch.profiler.profile() as profile:  # of the GPU too, where there is one
+    with torch.profiler.profile() as profile:  # includes the GPU, if there is one
         for _ in range(options.steps):
             step()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""The paper's experiments on the built-in model, all of them: `make reproduce`, `make reproduce-quick`.
+"""All of the paper's experiments on the built-in model: `make reproduce`, `make reproduce-quick`.
 
     python experiments/reproduce.py --dry-run
     python experiments/reproduce.py --only runs --runs beta0 beta15
     python experiments/reproduce.py --config quick
-    python experiments/reproduce.py --only document --out docs/reproduction.md --beside configs/reproduction/other.yaml
+    python experiments/reproduce.py --only document --out docs/reproduction.md --compare configs/reproduction/other.yaml
 
-Stages: `runs` trains what configs/reproduction/<config>.yaml declares, `sweep` measures, `report` draws, `document`
-tells what holds of what the paper claims. Stopped at any moment, the same command goes on.
+Stages: `runs` trains the runs in configs/reproduction/<config>.yaml, `sweep` measures, `report` draws, `document`
+writes the page with the verdicts on the paper's claims. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="default", help="a file in configs/reproduction/, or the path of one")
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
-    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="these runs, by name (default: all)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (default: one a core)")
-    parser.add_argument("--out", type=Path, help="of the document (default: in the folder of the runs)")
-    parser.add_argument("--beside", nargs="+", default=[], metavar="CONFIG", help="further attempts, in the document")
-    parser.add_argument("--dry-run", action="store_true", help="tell what is left, its time and disk, and exit")
+    parser.add_argument(
+        "--runs", nargs="+", default=[], metavar="RUN", help="names of the runs to train (default: all)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="parallel processes (default: one per core)"
+    )
+    parser.add_argument("--out", type=Path, help="path of the document (default: in the folder of the runs)")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="CONFIG", help="other plans to add to the document")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the remaining work, its time and disk space, and exit"
+    )
     options = parser.parse_args()
     try:
         if options.jobs < 1:
@@ -44,14 +50,14 @@ def main() -> int:
         code = reproduce(plan, stages, options.runs, options.jobs)
         if code or "document" not in options.only:
             return code
-        others = {Path(name).stem: load_config(ReproductionConfig, "reproduction", name) for name in options.beside}
+        others = {Path(name).stem: load_config(ReproductionConfig, "reproduction", name) for name in options.compare}
         name = Path(options.config).stem
         print(write_document(plan, options.out or Path(plan.folder) / "reproduction.md", name, others))
     except ValueError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("reproduce: stopped; what was begun is saved, and the same command goes on", file=sys.stderr)
+        print("reproduce: stopped; progress is saved, run the same command again to resume", file=sys.stderr)
         return 130
     return 0
 

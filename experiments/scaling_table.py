@@ -1,10 +1,11 @@
-"""What a training step of the sizes of MusicGen costs on GPUs, memory and time, by formula: docs/scaling.md.
+"""Memory and time of a training step for MusicGen's sizes on GPUs, by formula: docs/scaling.md.
 
     .venv/bin/python experiments/scaling_table.py            # the two tables
-    .venv/bin/python experiments/scaling_table.py --check    # the formula of time beside the built-in model, here
+    .venv/bin/python experiments/scaling_table.py --check    # the formula of time, compared with the built-in model
 
-The formulas are those of ``qd/modules/budget/memory.py``, which is compared with a device's free memory before a run,
-and of ``qd/modules/budget/step_time.py``. Products in bf16-mixed, the teacher in float32. Only ``--check`` measures.
+The formulas are those of ``qd/modules/budget/memory.py``, whose result is compared with the device's free memory before
+a run, and of ``qd/modules/budget/step_time.py``. Precision bf16-mixed, with the teacher in float32. Only ``--check``
+measures anything.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FRAMES_A_SECOND, CODEBOOKS, TOKENS = 50, 4, 2048
 TEXT_WIDTH, TEXT_ENCODER, CODEC = 768, 110e6, 59e6  # T5-base encoder and EnCodec 32 kHz, parameters
 LORA_RANK = 16
 SHAPES = {"small": (24, 1024), "medium": (48, 1536), "large": (48, 2048)}
-"""Layers and width."""
+"""Layers and width of each size."""
 WAYS = ("DDP", "DDP, checkpoints", "FSDP", "LoRA")
 
 
@@ -39,10 +40,19 @@ def musicgen(
     ranks: int = 1,
     measured: int = EvaluationConfig.eval_batch_size,
 ) -> RunSize:
-    """A MusicGen of this shape, a layer of which has 16 w² weights: 8 in two attentions, 8 in the feed-forward layer.
+    """Size of a MusicGen run. A layer has 16 w² weights: 8 w² in two attentions, 8 w² in the feed-forward layer.
 
-    LoRA has adapters on all linear layers: r times the sum of both sides, 2 w in 8 of them and 5 w in two. Measurements
-    sample ``measured`` sequences at once.
+    LoRA has adapters on all linear layers, with r · (inputs + outputs) weights each; inputs + outputs is 2 w for 8 of
+    these layers and 5 w for two.
+
+    Args:
+        layers: Number of layers.
+        width: Width w.
+        seconds: Length of a clip.
+        rows: Sequences in a micro-batch.
+        way: One of :data:`WAYS`.
+        ranks: Number of GPUs.
+        measured: Sequences that a measurement samples together.
     """
     lora = way == "LoRA"
     weights = layers * 16 * width**2 + CODEBOOKS * (2 * TOKENS + 1) * width + (TEXT_WIDTH + 1) * width
@@ -84,7 +94,7 @@ def memory_table(ranks: int, rows: int, measured: int) -> str:
 
 
 def time_table(ranks: int, rows: int, batch: int, rates: Rates) -> str:
-    """Of a rank with DDP, which does its share of the batch in micro-batches."""
+    """Times of a DDP rank, which processes its share of the batch in micro-batches."""
     micro_batches, codec = batch // (rows * ranks), codec_operations()
     lines = [
         "| model | clip | rollout | (without starts) | teacher | student | codec, optimiser | step | 2,000 steps |",
@@ -104,7 +114,7 @@ def time_table(ranks: int, rows: int, batch: int, rates: Rates) -> str:
 
 
 def codec_operations() -> float:
-    """Of the convolutions that decode one second of EnCodec at 32 kHz, counted by torch; weights do not matter."""
+    """Operations of the convolutions that decode one second of EnCodec at 32 kHz, counted by torch."""
     config = EncodecConfig(
         target_bandwidths=[2.2],
         sampling_rate=32_000,
@@ -121,7 +131,7 @@ def codec_operations() -> float:
 
 
 def check(repeats: int) -> str:
-    """Seconds of the built-in model's default step in float32, and the formula's at the rates of this machine."""
+    """Measured seconds of the built-in model's default step in float32, and those of the formula for this machine."""
     from bench import step_rows
     from profile_step import build_module
 
@@ -133,23 +143,23 @@ def check(repeats: int) -> str:
     config = load_config(TrainConfig, "train", overrides=["trainer.precision=32-true", "trainer.device=cpu"])
     module = build_module(config)
     rows, measured = step_rows(module, repeats)
-    took = {row["work"].rpartition(": ")[2]: row["ours"] for row in rows}
+    seconds = {row["work"].rpartition(": ")[2]: row["ours"] for row in rows}
     rates = Rates(measured.flops, measured.bandwidth)
     formula = step_seconds(run_size(module, config), rates)
     parts = {
-        "rollout": (took["rollout"], formula["rollout"]),
-        "teacher": (took["teacher"], formula["teacher"]),
+        "rollout": (seconds["rollout"], formula["rollout"]),
+        "teacher": (seconds["teacher"], formula["teacher"]),
         "student, with loss, backward pass and optimiser": (
-            took["whole step"] - sum(took[name] for name in ("rollout", "teacher", "decode", "embed")),
+            seconds["whole step"] - sum(seconds[name] for name in ("rollout", "teacher", "decode", "embed")),
             formula["student"] + formula["optimiser"],
         ),
     }
-    parts["all of these"] = tuple(map(sum, zip(*parts.values(), strict=True)))
+    parts["sum"] = tuple(map(sum, zip(*parts.values(), strict=True)))
     lines = [
         f"{name}: {real:.3f} s, {least:.3f} s by formula, ratio {real / least:.2f}"
         for name, (real, least) in parts.items()
     ]
-    lines.append(f"codec and embedder, which the formula leaves out: {took['decode'] + took['embed']:.3f} s")
+    lines.append(f"codec and embedder, not in the formula: {seconds['decode'] + seconds['embed']:.3f} s")
     lines.append(
         f"{rates.operations / 1e9:.0f} GFLOP/s, {rates.bandwidth / 1e9:.1f} GB/s, {torch.get_num_threads()} threads"
     )
@@ -158,27 +168,33 @@ def check(repeats: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, default=8, help="GPUs (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=8, help="micro-batch, sequences (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="sequences of all GPUs a step (default: %(default)s)")
+    parser.add_argument("--ranks", type=int, default=8, help="number of GPUs (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=8, help="sequences in a micro-batch (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=128, help="sequences per step on all GPUs (default: %(default)s)")
     parser.add_argument(
         "--measured",
         type=int,
         default=EvaluationConfig.eval_batch_size,
-        help="sequences that a measurement samples at once, evaluation.eval_batch_size (default: %(default)s)",
+        help="sequences that a measurement samples together, evaluation.eval_batch_size (default: %(default)s)",
     )
-    parser.add_argument("--tflops", type=float, default=989, help="bfloat16, by data sheet (default: 989, an H100 SXM)")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="of it reached, assumed (default: %(default)s)")
-    parser.add_argument("--bandwidth", type=float, default=3.35, help="of the memory, TB/s (default: 3.35, the same)")
-    parser.add_argument("--launch", type=float, default=3, help="µs of a kernel's start and end (default: 3, an H200)")
+    parser.add_argument(
+        "--tflops", type=float, default=989, help="bfloat16 TFLOP/s by data sheet (default: 989, H100 SXM)"
+    )
+    parser.add_argument(
+        "--utilisation", type=float, default=0.4, help="assumed share of this rate (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bandwidth", type=float, default=3.35, help="memory bandwidth, TB/s (default: 3.35, H100 SXM)"
+    )
+    parser.add_argument("--launch", type=float, default=3, help="µs to launch a kernel (default: 3, H200)")
     parser.add_argument("--check", action="store_true", help="compare with steps of the built-in model on this CPU")
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement of --check (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds of --check (default: %(default)s)")
     options = parser.parse_args()
     if options.check:
         print(check(options.repeats))
         return
     if options.batch % (options.rows * options.ranks):
-        parser.error(f"--batch {options.batch} is no multiple of --rows {options.rows} × --ranks {options.ranks}")
+        parser.error(f"--batch {options.batch} is not a multiple of --rows {options.rows} × --ranks {options.ranks}")
     operations = options.tflops * 1e12 * options.utilisation
     rates = Rates(operations, options.bandwidth * 1e12, options.launch / 1e6)
     print(memory_table(options.ranks, options.rows, options.measured))

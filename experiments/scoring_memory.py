@@ -1,10 +1,10 @@
-"""Peak memory and time of KL and log-probabilities at the shape of musicgen-small, in chunks and plain.
+"""Peak memory and time of KL and log-probabilities at the shape of musicgen-small, in chunks and all at once.
 
     python experiments/scoring_memory.py [--threads 2]
 
-32 clips of 10 s, 4 codebooks of 2048, width 1024; forward and backward, each form in a process of its own. Memory is
-the peak above what the inputs take; the gradient norms of the two must agree. The floor is the operations of the
-products over the rate of a 2048² float32 product, measured in the process of our form.
+32 clips of 10 s, 4 codebooks of 2048, width 1024; forward and backward, each form in a separate process. Memory is
+the peak above the memory of the inputs. The gradient norms of both forms must agree. The floor is the number of
+operations of the matrix products at the rate of a 2048² float32 product, measured in the process of our form.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from bench_page import SCORING, row, table
-from bench_timing import alternate_with_rates
+from bench_tools import SCORING, alternate_with_rates, row, table
 from torch import Tensor
 
 from qd.models.delay import delay_mask
@@ -34,11 +33,11 @@ SMALL = {"batch": 32, "codebooks": 4, "frames": 500, "vocabulary": 2048, "width"
 
 def memory_row() -> dict[str, Any]:
     """Seconds, peak memory and gradient norms of the plain form and of ours, as a row of the benchmark."""
-    found = {}
+    measured = {}
     for form in ("plain", "chunks"):
         command = [sys.executable, __file__, "--worker", form, "--threads", str(torch.get_num_threads())]
-        found[form] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    plain, ours = found["plain"], found["chunks"]
+        measured[form] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    plain, ours = measured["plain"], measured["chunks"]
     times = {"reference": plain["seconds"], "ours": ours["seconds"], "floor": product_operations(SMALL) / ours["rate"]}
     seconds = row(f"{SCORING}, musicgen-small, 32 × 10 s", **times, gflops=ours["rate"] / 1e9)
     memory = {"reference MiB": plain["MiB"], "MiB": ours["MiB"]}
@@ -46,14 +45,14 @@ def memory_row() -> dict[str, Any]:
 
 
 def product_operations(shape: Mapping[str, int]) -> int:
-    """Of the products that any form has to make: the student's forward and two backward, the teacher's forward."""
+    """Operations that every form needs: the student's forward and two backward products, the teacher's forward."""
     s = SimpleNamespace(**shape)
     steps = delay_mask(s.codebooks, s.frames).shape[1]
     return 4 * 2 * s.batch * steps * s.width * s.codebooks * s.vocabulary
 
 
 def score_once(form: str, shape: Mapping[str, int] = SMALL) -> dict[str, Any]:
-    """Forward and backward of KL and log-probabilities; the peak is above what the inputs take."""
+    """Runs KL and log-probabilities forward and backward; the peak memory does not include the inputs."""
     s = SimpleNamespace(**shape)
     generator = torch.Generator().manual_seed(0)
     mask = delay_mask(s.codebooks, s.frames)
@@ -72,7 +71,7 @@ def score_once(form: str, shape: Mapping[str, int] = SMALL) -> dict[str, Any]:
 
 
 def _peak_mib() -> float:
-    """Most memory that this process has had, on Linux; ``ru_maxrss`` would start at that of the process above it."""
+    """Peak memory of this process, on Linux. ``ru_maxrss`` would start at the peak of the parent process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
@@ -83,18 +82,18 @@ def _heads(weight: Tensor, codebooks: int) -> Callable[[Tensor], Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--worker", choices=("plain", "chunks"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.worker:
         scored = score_once(options.worker)
-        _, rates = alternate_with_rates({}, repeats=3)  # now: what it holds would be in the peak
+        _, rates = alternate_with_rates({}, repeats=3)  # only now, since its tensors would count in the peak
         print(json.dumps({**scored, "rate": rates.flops}))
         return
-    found = memory_row()
-    print(table([found]), f"\ngradient norms of states and heads, plain and in chunks: {found['gradient norms']}")
+    measured = memory_row()
+    print(table([measured]), f"\ngradient norms of states and heads, plain and in chunks: {measured['gradient norms']}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Ratings to try `make train-preference` on: clips of the built-in world, compared by its simulated raters.
+"""Creates ratings for trying `make train-preference`: clips of the built-in world, compared by simulated raters.
 
     .venv/bin/python experiments/simulated_ratings.py --clips 300 --out runs/rated
 
-writes WAV files and ratings.csv; the raters dislike degraded recordings, wrong notes and unsteady rhythm, each with
-noise of their own (qd/data/world/rater.py), so that they often disagree.
+Writes WAV files and ratings.csv. The raters dislike degraded recordings, wrong notes and unsteady rhythm. Each has its
+own noise (qd/data/world/rater.py), so they often disagree.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ SPLIT = "preference"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=300, help="recordings (default: %(default)s)")
-    parser.add_argument("--partners", type=int, default=4, help="comparisons that each begins (default: %(default)s)")
-    parser.add_argument("--raters", type=int, default=2, help="who judge every comparison (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the raters' noise (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/rated"), help="folder (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=300, help="number of recordings (default: %(default)s)")
+    parser.add_argument("--partners", type=int, default=4, help="comparisons per recording (default: %(default)s)")
+    parser.add_argument(
+        "--raters", type=int, default=2, help="number of raters; each rates every comparison (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the raters' noise (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/rated"), help="output folder (default: %(default)s)")
     options = parser.parse_args()
     utilities = []
     for index in track(range(options.clips), "rendering"):
@@ -45,7 +47,7 @@ def main() -> None:
             for x, y, wins in zip(first, second, rater.compare(a, b, rng), strict=True):
                 table.writerow([f"{x:04d}.wav", f"{y:04d}.wav", "a" if wins else "b", f"rater {name}"])
     print(f"{options.out / 'ratings.csv'}: {options.raters * len(first):,} comparisons of {options.clips} recordings")
-    print(f"a judge who knows what the raters like: {rater.bayes_accuracy(a, b):.3f}")
+    print(f"best possible accuracy: {rater.bayes_accuracy(a, b):.3f}")
 
 
 if __name__ == "__main__":

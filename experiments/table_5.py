@@ -5,7 +5,7 @@ python experiments/table_5.py
 
 import sys
 
-from qd.report.reproduction.shown import show
+from qd.report.reproduction.figure_script import show
 
 if __name__ == "__main__":
     sys.exit(show("table-5", __doc__))

@@ -1,17 +1,17 @@
-"""Memory and time of the semi-hard triplet loss, beside pytorch-metric-learning's miner and loss.
+"""Memory and time of the semi-hard triplet loss, compared with pytorch-metric-learning's miner and loss.
 
     pip install pytorch-metric-learning==2.9.0
     python experiments/triplet_memory.py [--clips 256 1024 3840] [--repeats 5] [--threads 2] [--limit 16]
 
-Forward and backward on unit vectors of 192 numbers, two clips a recording. Each cell is measured in a process of its
-own: memory is its peak resident memory, less that of a process which imports the same and makes the same vectors but
-no loss; time is the median of the repeats after one that is not counted. A process that runs out of memory (or over
-``--limit`` GiB of address space) is told as such.
+Forward and backward on unit vectors of 192 numbers, two clips per recording. Each cell is measured in a separate
+process. Memory is its peak resident memory minus that of a process with the same imports and vectors but without the
+loss; time is the median of the repeats after one uncounted round. A process that needs more memory than available, or
+more than ``--limit`` GiB of address space, is reported as "out of memory".
 
 Both compute the same number: squared L2 distances, margin 0.2, the mean over all triplets with
-D_ap < D_an < D_ap + margin. What differs: the library takes distances from ``torch.cdist`` and squares them, ours come
-from one matrix product, so that a triplet at an end of the band may count in one and not in the other. The last two
-columns tell by how much loss and gradient differ.
+D_ap < D_an < D_ap + margin. The library squares distances from ``torch.cdist``, and ours come from one matrix product,
+so a triplet at an end of the band may count in one and not in the other. The last two columns are the differences of
+loss and gradient.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ MIB = 2**20
 
 
 def batch(clips: int) -> tuple[Tensor, Tensor]:
-    """Unit vectors ``(clips, WIDTH)`` and labels: the clips of a recording are alike to a degree of its own, as in the
-    middle of training, when some pairs are in triplets and some are not."""
+    """Unit vectors ``(clips, WIDTH)`` and labels.
+
+    The similarity of the two clips varies between recordings, as in the middle of training, so that some pairs are in
+    triplets and some are not.
+    """
     generator = torch.Generator().manual_seed(0)
     first, other = torch.randn(2, clips // 2, WIDTH, generator=generator)
     cosine = torch.rand(clips // 2, 1, generator=generator)
@@ -57,7 +60,7 @@ def ours() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def peer() -> Callable[[Tensor, Tensor], Tensor]:
-    """The library's miner and loss, told to use the same distance, margin and mean."""
+    """The library's miner and loss, with the same distance, margin and mean."""
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import TripletMarginMiner
@@ -69,7 +72,7 @@ def peer() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def nothing(load: Callable) -> Callable[[Tensor, Tensor], Tensor]:
-    """What the memory of ``load`` is measured from: the same imports and vectors, and a backward pass."""
+    """The baseline for the memory of ``load``: the same imports and vectors, and a backward pass."""
     load()
     return lambda vectors, labels: vectors.sum()
 
@@ -101,18 +104,18 @@ def work(name: str, clips: int, repeats: int, threads: int | None, limit: float 
         if isinstance(error, MemoryError) or "memory" in str(error):
             sys.exit(OUT_OF_MEMORY)
         raise
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    found = {
+    unit = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss in bytes
+    measured = {
         "seconds": statistics.median(seconds[1:]),
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB,
         "loss": value.item(),
         "gradient": vectors.grad.flatten()[: 8 * WIDTH].tolist(),
     }
-    print(json.dumps(found))
+    print(json.dumps(measured))
 
 
 def measure(name: str, options: argparse.Namespace, clips: int) -> dict | None:
-    """One cell in a process of its own; None where it ran out of memory."""
+    """Measures one cell in a separate process; None if it ran out of memory."""
     command = [sys.executable, __file__, "--worker", name, "--clips", str(clips), "--repeats", str(options.repeats)]
     for option in ("threads", "limit"):
         if (value := getattr(options, option)) is not None:
@@ -121,39 +124,41 @@ def measure(name: str, options: argparse.Namespace, clips: int) -> dict | None:
     if done.returncode in (OUT_OF_MEMORY, KILLED):
         return None
     if done.returncode:
-        raise SystemExit(f"{name} at {clips} clips failed with status {done.returncode}; its message is above")
+        raise SystemExit(f"{name} at {clips} clips failed with status {done.returncode}; see its message above")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def rows(options: argparse.Namespace, clips: int) -> list[list[str]]:
     """Two rows of the table: ours and the library's."""
     cells = {name: measure(name, options, clips) for name in LOSSES}
-    mine, found = cells["ours"], []
+    ours_cell, table = cells["ours"], []
     for name in ("ours", PEER):
         cell, baseline = cells[name], cells[f"{name}, baseline"]
         if cell is None or baseline is None:
-            found.append([str(clips), name, "out of memory", "–", "–", "–"])
+            table.append([str(clips), name, "out of memory", "–", "–", "–"])
             continue
-        apart = ["–", "–"]
-        if mine is not None and name != "ours":
-            gradients = torch.tensor([cell["gradient"], mine["gradient"]])
+        differences = ["–", "–"]
+        if ours_cell is not None and name != "ours":
+            gradients = torch.tensor([cell["gradient"], ours_cell["gradient"]])
             difference = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
-            apart = [f"{abs(cell['loss'] - mine['loss']):.1e}", f"{difference:.1e}"]
+            differences = [f"{abs(cell['loss'] - ours_cell['loss']):.1e}", f"{difference:.1e}"]
         memory = f"{cell['mib'] - baseline['mib']:,.0f}"
-        found.append([str(clips), name, memory, f"{cell['seconds']:.4f}", *apart])
-    return found
+        table.append([str(clips), name, memory, f"{cell['seconds']:.4f}", *differences])
+    return table
 
 
 def versions(threads: int | None) -> str:
-    """One line that says what was measured on what.
+    """One line with the versions of the libraries and the machine.
 
     Raises:
-        SystemExit: the library is not installed; says how to get it.
+        SystemExit: The library is not installed; the message says how to install it.
     """
     try:
         library = version(PEER)
     except PackageNotFoundError:
-        raise SystemExit(f"{PEER} is not installed, and no dependency: pip install {PEER}==2.9.0") from None
+        raise SystemExit(
+            f"{PEER} is not installed; it is not a dependency of this project: pip install {PEER}==2.9.0"
+        ) from None
     return (
         f"torch {torch.__version__}, {PEER} {library}, Python {platform.python_version()}, {platform.machine()}, "
         f"{threads or torch.get_num_threads()} threads"
@@ -162,10 +167,12 @@ def versions(threads: int | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, nargs="+", default=[256, 1024, 3840], help="in a batch (256 1024 3840)")
-    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default 5)")
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
-    parser.add_argument("--limit", type=float, metavar="GIB", help="address space of a process (default: none)")
+    parser.add_argument(
+        "--clips", type=int, nargs="+", default=[256, 1024, 3840], help="clips in a batch (default: 256 1024 3840)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    parser.add_argument("--limit", type=float, metavar="GIB", help="limit of a process's address space (default: none)")
     parser.add_argument("--worker", choices=LOSSES, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:

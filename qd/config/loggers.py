@@ -27,7 +27,7 @@ def logger_problems(path: str, loggers: Sequence[str], options: Mapping[str, Map
     for name in loggers:
         yield from one_of(f"{path}.loggers", name, LOGGERS)
         if (package := PACKAGES.get(name)) and find_spec(package) is None:
-            yield f"{path}.loggers: {name!r} needs a package; pip install {package.replace('_', '-')}"
+            yield f"{path}.loggers: {name!r} needs a package; pip install {package}"
     for name, given in options.items():
         # A run's config is written into the cards of its models, which are made to be published.
         for option in filter(_SECRET.search, given):

@@ -1,4 +1,4 @@
-"""What the figures of a report are put together from: panels, lines with intervals, the quality–diversity plane."""
+"""Building blocks of the report's figures: panels, lines with intervals, the quality–diversity plane."""
 
 from __future__ import annotations
 
@@ -19,38 +19,47 @@ from qd.report.labels import model_label, series_label
 
 WIDE = (12.0, 4.2)
 SQUARE = (8.4, 6.2)
-"""Inches."""
+"""Figure sizes in inches."""
 
 MANY = 8
-"""Models of a line that a cubic stands for; of fewer it would follow the noise."""
+"""Least number of interpolated models for which a cubic is drawn; with fewer, it would follow the noise."""
 MARGIN = 0.2
-"""Around the points of an enlarged panel, of their range."""
+"""Margin around the points of an enlarged panel, as a share of their range."""
 
 
 def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
-    """Lines of settings on the quality–diversity plane, with light intervals.
+    """Draws series of settings on the quality–diversity plane, with light intervals.
 
-    Many models interpolated between two lie about a smooth line, so that what joins them is one and not their noise,
-    and every fifth has its interval. The ends of lines are labelled, but not where they are trained models, which
-    are labelled themselves.
+    Many interpolated models are joined by a smooth curve, which hides their noise, and every fifth one has its
+    interval. The ends of a curve are labelled, unless they are trained models, which have labels of their own.
+
+    Args:
+        axes: Where to draw.
+        data: The report's data, for the title.
+        series: Settings by name of the series.
+        bound: Whether to draw the mean dissimilarity between clips of different prompts.
     """
     drawn = [(name, settings) for name, settings in series.items() if settings]
     for (name, settings), style in zip(drawn, cycle(STYLES), strict=False):
         x, y = ([setting.metrics[metric] for setting in settings] for metric in ("quality", "diversity"))
         means = [v.mean for v in x], [v.mean for v in y]
-        slides, label = not name.startswith(("betas", "soup")), series_label(name, settings[0].point)
+        is_curve, label = not name.startswith(("betas", "soup")), series_label(name, settings[0].point)
         if len(settings) >= MANY and all(setting.point.lam is not None for setting in settings):
             draw_spread(axes, x[::5], y[::5])
             draw_smooth_line(axes, [setting.point.lam for setting in settings], *means, style, label)
         else:
             draw_spread(axes, x, y)
-            draw_line(axes, *means, style if slides else (style[0], "none", style[2]), label)
-        if slides:
+            draw_line(axes, *means, style if is_curve else (style[0], "none", style[2]), label)
+        if is_curve:
             for setting in (settings[0], settings[-1]):
                 if "betas" in series and setting.point.lam in (0, 1):
                     continue
                 axes.annotate(
-                    _slid(name, setting.point), setting.place, xytext=(4, 3), textcoords="offset points", fontsize=6
+                    _end_label(name, setting.point),
+                    setting.place,
+                    xytext=(4, 3),
+                    textcoords="offset points",
+                    fontsize=6,
                 )
         elif name == "betas":
             for setting in settings:
@@ -65,27 +74,27 @@ def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]]
 
 
 def _base(series: Mapping[str, list[Setting]]) -> Setting | None:
-    """The base model without guidance, at the temperature that it was trained for; None if it is not there."""
+    """The base model without guidance; None if it was not measured."""
     plain = [one for name in series if name.startswith(("betas", "guidance")) for one in series[name]]
     return next((one for one in plain if one.point.model == "base" and one.point.guidance_scale == 1), None)
 
 
-def _slid(series: str, point: Point) -> str:
+def _end_label(series: str, point: Point) -> str:
     if point.lam is not None:
         return f"λ={point.lam:g}"
     return f"T={point.temperature:g}" if series.startswith("temperature") else f"γ={point.guidance_scale:g}"
 
 
 def enlarge(whole: Axes, near: Axes, x: Sequence[float], y: Sequence[float]) -> None:
-    """Shows in ``near`` the surroundings of those points, and frames them in ``whole``."""
+    """Limits ``near`` to the region around the given points, and frames this region in ``whole``."""
     (left, right), (bottom, top) = (_around(values) for values in (x, y))
     near.set_xlim(left, right)
     near.set_ylim(bottom, top)
     frame = Rectangle((left, bottom), right - left, top - bottom, fill=False, linestyle="--", linewidth=0.9, zorder=4)
     whole.add_patch(frame)
-    for text in whole.texts:  # those in the frame are read in the other panel
+    for text in whole.texts:  # labels inside the frame are shown in the other panel
         text.set_visible(not (left <= text.xy[0] <= right and bottom <= text.xy[1] <= top))
-    near.set_title("the framed part, enlarged", fontsize=9)
+    near.set_title("framed region, enlarged", fontsize=9)
     near.get_legend().remove()
 
 
@@ -100,7 +109,7 @@ def panels(count: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def draw_spread(axes: Axes, x: Sequence[Interval], y: Sequence[Interval]) -> None:
-    """Intervals in both directions, light, behind all else."""
+    """Draws light intervals in both directions, behind everything else."""
     means = [value.mean for value in x], [value.mean for value in y]
     axes.errorbar(
         *means, xerr=error_bars(x), yerr=error_bars(y), fmt="none", ecolor="#CCCCCC", elinewidth=0.7, zorder=1
@@ -118,7 +127,7 @@ def draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], style: tuple, 
 def draw_smooth_line(
     axes: Axes, lams: Sequence[float], x: Sequence[float], y: Sequence[float], style: tuple, label: str
 ) -> None:
-    """Interpolated models, and the line that they lie about."""
+    """Draws interpolated models and their smoothed curve."""
     colour, line, marker = style
     axes.plot(x, y, color=colour, linestyle="none", marker=marker, markersize=3.5, markerfacecolor="white", zorder=3)
     axes.plot(*smooth_line(np.array(lams), np.column_stack([x, y])).T, color=colour, linestyle=line, zorder=2)
@@ -134,7 +143,7 @@ def draw_intervals(axes: Axes, x: Sequence[float], values: Sequence[Interval], s
 
 
 def draw_dots(axes: Axes, settings: Mapping[str, Setting], metric: str) -> None:
-    """A row for each setting, with its interval."""
+    """Draws one row for each setting, with its interval."""
     values = [setting.metrics[metric] for setting in settings.values()]
     rows = range(len(values))
     axes.errorbar(

@@ -1,4 +1,4 @@
-"""The paper's figures, each a function of the data; :data:`FIGURES` lists them with what each one shows."""
+"""The paper's figures, each a function of the data; :data:`FIGURES` lists them with their titles and series."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ STRATEGIES = ("slider", "lerp-", "soup", "guidance-", "temperature-", "betas")
 MAIN = ("slider", "lerp-base", "soup", "guidance-base", "temperature-", "betas")
 SLIDERS = ("slider", "lerp-base", "guidance-base")
 FINETUNED = ("slider", "soup")
-"""How the names of the series begin that several figures show; the last, of those whose surroundings are enlarged."""
-LINES = f"Lines through {MANY} interpolated models or more are cubics in λ."
+"""Prefixes of the series that several figures show; an enlarged panel shows the region around :data:`FINETUNED`."""
+LINES = f"Curves through {MANY} or more interpolated models are cubic fits in λ."
 
 
 class Drawing(NamedTuple):
     """A figure of the paper.
 
     Attributes:
-        title: what it shows, in a sentence. draw: makes it; raises :class:`NotMeasuredError`.
-        series: how the names of the series begin that it shows. trained: whether it shows runs too.
+        title: What the figure shows, in a sentence.
+        draw: Draws the figure; raises :class:`NotMeasuredError` if points are missing.
+        series: Prefixes of the names of the series that it shows.
+        trained: Whether it also shows training runs.
     """
 
     title: str
@@ -53,7 +55,7 @@ class Drawing(NamedTuple):
 
 
 def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 1, right: training trajectories, whole and enlarged; beside them (another protocol) the sliders."""
+    """Figure 1: training trajectories, whole and enlarged; on the right the sliders, measured by another protocol."""
     runs = _need_runs(runs)
     figure, (whole, near, right) = panels(3)
     for axes in (whole, near):
@@ -65,7 +67,7 @@ def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
             for point, *place in zip(run.points, *means, strict=True):
                 axes.annotate(str(point.step), place, xytext=(3, 3), textcoords="offset points", fontsize=6)
         name_axes(axes, "quality", "diversity")
-    whole.set_title(f"training, labelled by the step; protocol {runs[0].points[0].protocol}", fontsize=9)
+    whole.set_title(f"training, labelled with the step; protocol {runs[0].points[0].protocol}", fontsize=9)
     if later := [point.metrics for run in runs for point in run.points if point.step]:
         enlarge(whole, near, [m["quality"].mean for m in later], [m["diversity"].mean for m in later])
     try:
@@ -97,10 +99,10 @@ def training_curves(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 
 def _smoothed(run: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, and means of the KL over a fortieth of the logged ones with their standard errors.
+    """Steps, running means of the KL over a fortieth of the logged steps, and their standard errors.
 
     Raises:
-        NotMeasuredError: the run has logged none, or not to TensorBoard.
+        NotMeasuredError: The run has no TensorBoard log of the KL.
     """
     steps, kl = run.scalars.get("train/kl_per_token", (np.array([]), np.array([])))
     if not len(kl):
@@ -111,9 +113,9 @@ def _smoothed(run: Training) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 3: every strategy on one plane; and the surroundings of the finetuned models, enlarged."""
+    """Figure 3: every strategy on one plane; and the region around the finetuned models, enlarged."""
     shown = data.starting(*STRATEGIES)
-    if len(shown) > len(STYLES):  # more cannot be told apart
+    if len(shown) > len(STYLES):  # more styles would not be distinguishable
         shown = {name: settings for name, settings in shown.items() if name.startswith(MAIN)}
     finetuned = [
         setting.place
@@ -133,7 +135,7 @@ def fronts(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 
 def interpolation(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 4: quality and diversity along λ, with the straight line between the ends; and the front beside CFG's."""
+    """Figure 4: quality and diversity along λ, with the straight line between the ends; and the fronts of both."""
     lerp = data.line("slider")
     figure, axes = panels(3)
     for axis, name in zip(axes, ("quality", "diversity"), strict=False):
@@ -146,7 +148,7 @@ def interpolation(data: ReportData, runs: Sequence[Training]) -> Figure:
             line = "none"
         draw_intervals(axis, lams, values, (colour, line, marker), "interpolated weights")
         ends = values[0].mean, values[-1].mean
-        axis.plot((lams[0], lams[-1]), ends, "k--", linewidth=1, label="traded linearly")
+        axis.plot((lams[0], lams[-1]), ends, "k--", linewidth=1, label="linear trade-off")
         axis.set_xlabel("λ: weight of the diverse model")
         axis.set_ylabel(AXES[name])
         finish(axis)
@@ -185,12 +187,12 @@ def scores(data: ReportData, runs: Sequence[Training]) -> Figure:
             markerfacecolor="white" if index < len(STYLES) else colour, markersize=7, elinewidth=0.8,
         )  # fmt: skip
     name_axes(axes, "adherence", "preference")
-    axes.legend(fontsize=7, loc="upper left")  # where adherence is low and preference high, nobody is
+    axes.legend(fontsize=7, loc="upper left")  # no model has low adherence and high preference
     return figure
 
 
 def diversities(data: ReportData, runs: Sequence[Training]) -> Figure:
-    """Figure 9 without its panel of human ratings: diversity by both embedders, and entropy."""
+    """Figure 9 without its panel of human ratings: diversity by both embedders, and token entropy."""
     figure, axes = panels(3)
     models = headline(data)
     for axis, name in zip(axes, ("diversity", "diversity_heldout", "entropy"), strict=True):
@@ -209,32 +211,38 @@ def samples_a_prompt(data: ReportData, runs: Sequence[Training]) -> Figure:
 
 FIGURES: Mapping[str, Drawing] = {
     "figure-1": Drawing(
-        f"Quality against diversity: training trajectories; interpolation and guidance. {LINES}",
+        f"Quality and diversity: training trajectories (left, centre), and interpolation and guidance (right). {LINES}",
         trajectories,
         SLIDERS,
         trained=True,
     ),
     "figure-2": Drawing(
-        "KL to the guided teacher (running mean ± 2 s.e.), quality and diversity along training.",
+        "KL to the guided teacher (running mean ± 2 standard errors), quality and diversity during training.",
         training_curves,
         ("betas",),
         trained=True,
     ),
-    "figure-3": Drawing(f"Quality against diversity of every strategy. {LINES}", fronts, STRATEGIES),
+    "figure-3": Drawing(f"Quality and diversity of every strategy. {LINES}", fronts, STRATEGIES),
     "figure-4": Drawing(
-        f"Interpolating the weights of the quality and the diverse model, beside guidance. {LINES}",
+        f"Interpolation between the weights of the quality model and the diverse model, and guidance. {LINES}",
         interpolation,
         ("slider", "guidance-base"),
     ),
     "figure-6": Drawing(
-        "Quality and diversity against the guidance scale.", guidance(("quality", "diversity")), ("guidance-",)
+        "Quality and diversity as functions of the guidance scale.", guidance(("quality", "diversity")), ("guidance-",)
     ),
     "figure-7": Drawing(
-        "Preference and adherence against the guidance scale.", guidance(("preference", "adherence")), ("guidance-",)
+        "Preference and adherence as functions of the guidance scale.",
+        guidance(("preference", "adherence")),
+        ("guidance-",),
     ),
-    "figure-8": Drawing("Adherence against preference, model by model.", scores, HEADLINE),
-    "figure-9": Drawing("Diversity by both embedders, and entropy; no human ratings yet.", diversities, HEADLINE),
-    "figure-10": Drawing("Quality and diversity for N samples a prompt, by estimator.", samples_a_prompt, ("samples",)),
+    "figure-8": Drawing("Adherence and preference of each model.", scores, HEADLINE),
+    "figure-9": Drawing(
+        "Diversity by both embedders, and entropy of the tokens; no human ratings.", diversities, HEADLINE
+    ),
+    "figure-10": Drawing(
+        "Quality and diversity for N samples per prompt, by estimator.", samples_a_prompt, ("samples",)
+    ),
 }
 
 
@@ -244,9 +252,9 @@ def _need_runs(runs: Sequence[Training]) -> Sequence[Training]:
     first = runs[0].points[0]
     if not all(comparable(point, first) for run in runs for point in run.points):
         kinds = {run.name: sorted({f"{p.protocol}, {p.scorers}" for p in run.points}) for run in runs}
-        listed = "; ".join(f"{name}: {' and '.join(found)}" for name, found in kinds.items())
+        listed = "; ".join(f"{name}: {' and '.join(measured)}" for name, measured in kinds.items())
         raise ValueError(
-            "RUNS were measured by different protocols or scorers, which do not compare on one plot; name those of "
-            f"one kind ({listed})"
+            "RUNS were measured by different protocols or scorers and cannot share one plot; name runs of one kind "
+            f"({listed})"
         )
     return sorted(runs, key=lambda run: run.beta)

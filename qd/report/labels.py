@@ -1,4 +1,4 @@
-"""What points, and the lines through them, are called."""
+"""Labels of points and of the lines through them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from qd.evaluation.points import Point
 
 
 def short(name: str) -> str:
-    """``runs/reproduction/beta0`` → ``β = 0``; another name keeps its last part."""
+    """Short name of a model: ``runs/reproduction/beta0`` → ``β = 0``; other names keep their last part."""
     path = Path(name)
     last = (path.parent if path.name.startswith("step-") else path).name
-    found = re.fullmatch(r"beta([0-9.]+)", last)
-    return f"β = {found[1]}" if found else last
+    beta = re.fullmatch(r"beta([0-9.]+)", last)
+    return f"β = {beta[1]}" if beta else last
 
 
 def model_label(point: Point) -> str:
-    """``base``, ``base, γ = 3``, ``LERP(0, 15), λ = 0.5``, ``mean of 4``."""
+    """Label of a point: ``base``, ``base, γ = 3``, ``LERP(0, 15), λ = 0.5``."""
     words = point.model.split()
     if len(words) > 1:
         names = [short(word.rsplit(":", 1)[0]).removeprefix("β = ") for word in words]
@@ -30,14 +30,14 @@ def model_label(point: Point) -> str:
 
 
 def _finetuned(point: Point) -> str:
-    """``β = 15``, and what the run's name tells beside: ``β = 15 (seed1)`` of ``beta15-seed1``."""
-    known, name = f"β = {point.beta:g}", Path(point.run).name
+    """``β = 15``, with the rest of the run's name: ``β = 15 (seed1)`` for ``beta15-seed1``."""
+    label, name = f"β = {point.beta:g}", Path(point.run).name
     more = name.removeprefix(f"beta{point.beta:g}").removeprefix("-")
-    return f"{known} ({more})" if more else known
+    return f"{label} ({more})" if more else label
 
 
 def series_label(name: str, point: Point) -> str:
-    """A line's name in a legend: what slides along it, and on which model."""
+    """Name of a series in a legend: the quantity that varies, and the model."""
     words = [short(word.rsplit(":", 1)[0]) for word in point.model.split()]
     if name.startswith(("slider", "lerp")):
         return f"LERP({', '.join(word.removeprefix('β = ') for word in words)}), λ"

@@ -1,4 +1,4 @@
-"""Players on the report's page: what each point sounds like, the samples of a prompt side by side."""
+"""Audio players on the report's page, with the samples of a prompt side by side."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from qd.report.data import ReportData, Setting
 from qd.report.headline import headline
 from qd.report.labels import model_label
 
-_NOTE = "The sound in this page is compressed; lossless files lie beside the results file."
-_SIDE_BY_SIDE = "Samples of one prompt stand side by side: the less alike they are, the higher the diversity."
+_NOTE = "The sound on this page is compressed; lossless files are next to the results file."
+_SIDE_BY_SIDE = "Samples of one prompt are side by side: the less similar they sound, the higher the diversity."
 
 
 def listening(data: ReportData) -> str:
-    """Of the models that the tables compare all prompts that were kept, of every other point the first.
+    """HTML with players: all saved prompts for the models that the tables compare, one prompt for every other point.
 
-    A page with all of all points could not be sent.
+    A page with every clip of every point would be too large to send.
     """
     compared = _compared(data)
-    rows, heard, widest = [], set(), 0
+    rows, done, widest = [], set(), 0
     for name in data.names:
         for setting in data.series(name):
-            if setting.point.key in heard or not (clips := data.clips(setting)):
+            if setting.point.key in done or not (clips := data.clips(setting)):
                 continue
-            heard.add(setting.point.key)
+            done.add(setting.point.key)
             shown = clips if setting.point.key in compared else clips[:1]
             rows.append(_rows(setting, shown))
             widest = max(widest, *map(len, shown))
     if not rows:
-        return "<h2>Listen</h2><p>No audio was kept beside the results file.</p>"
+        return "<h2>Listen</h2><p>No audio was saved next to the results file.</p>"
     note = f"{_SIDE_BY_SIDE} {_NOTE}" if widest > 1 else _NOTE
     titles = ["model", "quality", "diversity", "prompt", *(f"sample {number + 1}" for number in range(widest))]
     header = "".join(f"<th>{title}</th>" for title in titles)
@@ -44,7 +44,7 @@ def listening(data: ReportData) -> str:
 
 
 def _compared(data: ReportData) -> set[str]:
-    """Keys of the models of the tables; none where there are no such series."""
+    """Keys of the points that the tables compare; empty if their series were not measured."""
     try:
         return {setting.point.key for setting in headline(data).values()}
     except NotMeasuredError:
@@ -52,7 +52,7 @@ def _compared(data: ReportData) -> set[str]:
 
 
 def _rows(setting: Setting, clips: Sequence[Sequence[Path]]) -> str:
-    """A row for each prompt; the model stands beside all of its rows, once."""
+    """One table row for each prompt; the cells of the model span all of its rows."""
     quality, diversity = setting.place
     point = setting.point
     label = f"{model_label(point)}, T = {point.temperature:g}" + (

@@ -25,22 +25,26 @@ audio { width: 11rem; height: 2rem; } .prompt { min-width: 14rem; } .scroll { ov
 
 
 def caption(data: ReportData, name: str, runs: Sequence[Training] = ()) -> str:
-    """What a figure shows, and what was run for it.
+    """The caption of a figure: what it shows, and how that was measured.
 
     Args:
-        name: of :data:`~qd.report.figures.FIGURES`. runs: that the figures of training show.
+        data: The report's data.
+        name: A key of :data:`~qd.report.figures.FIGURES`.
+        runs: Runs that the figures of training show.
     """
     drawing, point = FIGURES[name], data.points[0]
     measured = f"Protocol {data.protocol}: {point.n_prompts} prompts × {point.n_samples} samples, {_seeds(data)}"
     if drawing.trained and runs:
         during = runs[0].points[0]
-        training = f"Along training protocol {during.protocol}: {during.n_prompts} prompts × {during.n_samples} samples"
-        measured = f"{training}. {measured} to the right" if name == "figure-1" else training
-    return f"{drawing.title} {measured}; 95 % bootstrap intervals over the prompts."
+        training = (
+            f"During training, protocol {during.protocol}: {during.n_prompts} prompts × {during.n_samples} samples"
+        )
+        measured = f"{training}. On the right, {measured[0].lower()}{measured[1:]}" if name == "figure-1" else training
+    return f"{drawing.title} {measured}. Error bars: 95 % bootstrap intervals over the prompts."
 
 
 def _seeds(data: ReportData) -> str:
-    """``seed 0 (betas: 0, 1)``: of most series, and of those that differ."""
+    """``sampling seed 0 (betas: 0, 1)``: the seeds of most series, and of those that differ."""
     seeds = {name: sorted({one.seed for one in data.points if one.series == name}) for name in data.names}
     listed = {name: ", ".join(map(str, values)) for name, values in seeds.items()}
     usual, _ = Counter(listed.values()).most_common(1)[0]
@@ -51,13 +55,15 @@ def _seeds(data: ReportData) -> str:
 def markdown(
     data: ReportData, captions: Mapping[str, str], tables: Mapping[str, Table], left_out: Mapping[str, str]
 ) -> str:
-    """The report; the pictures lie beside it.
+    """The report as Markdown; its image files are in the same folder.
 
     Args:
-        captions: of the figures that were drawn, by name. tables: by name.
-        left_out: of the others, what they lack.
+        data: The report's data.
+        captions: Captions of the drawn figures, by name.
+        tables: Tables by name.
+        left_out: For each figure or table that was not made, what it needs.
     """
-    parts = ["# Report", f"Points: `{data.results.points.path.name}`. EvaluationModels: {data.scorers}."]
+    parts = ["# Report", f"Points: `{data.results.points.path.name}`. Scorers: {data.scorers}."]
     parts += [f"## {_title(name)}\n\n![{FIGURES[name].title}]({name}.png)\n\n{text}" for name, text in captions.items()]
     parts += [f"## {_title(name)}\n\n{TABLES[name].title}\n\n{table.markdown()}" for name, table in tables.items()]
     if left_out:
@@ -72,10 +78,10 @@ def page(
     tables: Mapping[str, Table],
     left_out: Mapping[str, str],
 ) -> str:
-    """As :func:`markdown`, with the pictures and sounds inside: it can be sent, and opened without a network."""
-    parts = ["<h1>Report</h1>", f"<p class=note>EvaluationModels: {html.escape(data.scorers)}.</p>"]
+    """The report as one HTML page with embedded images and sounds; it can be sent and opened offline."""
+    parts = ["<h1>Report</h1>", f"<p class=note>Scorers: {html.escape(data.scorers)}.</p>"]
     for name, text in captions.items():
-        image = _inlined(folder / f"{name}.png", "image/png")
+        image = _data_url(folder / f"{name}.png", "image/png")
         parts.append(
             f'<figure id="{name}"><h2>{_title(name)}</h2><img alt="{html.escape(FIGURES[name].title)}" src="{image}">'
             f"<figcaption>{html.escape(text)}</figcaption></figure>"
@@ -103,5 +109,5 @@ def _title(name: str) -> str:
     return name.replace("-", " ").capitalize()
 
 
-def _inlined(path: Path, kind: str) -> str:
+def _data_url(path: Path, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

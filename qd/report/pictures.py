@@ -1,4 +1,4 @@
-"""The pictures of a report as files, each of which tells what points it was made of."""
+"""Saves a report's figures as image files; each file stores which points it was drawn from."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ KINDS = ("png", "svg")
 _MARK = re.compile(rb"qd report of points ([0-9a-f]{16})")
 
 
-def save_pictures(folder: Path, data: ReportData, figures: Mapping[str, Figure], asked: Iterable[str]) -> None:
-    """Writes ``<name>.png`` and ``.svg`` of each figure, and removes what an earlier report has left of the others.
+def save_pictures(folder: Path, data: ReportData, figures: Mapping[str, Figure], requested: Iterable[str]) -> None:
+    """Writes ``<name>.png`` and ``.svg`` for each figure, and removes outdated images of an earlier report.
 
     Args:
-        folder: of the report.
-        data: what the figures are drawn from.
-        figures: by name.
-        asked: names of the figures that this report was to have. A picture of another is removed where its points do
-            not compare with these; it stays where it is one of the same, drawn at another time.
+        folder: Folder of the report.
+        data: The data that the figures are drawn from.
+        figures: Figures by name.
+        requested: Names of the requested figures. An earlier image of a requested figure that could not be drawn is
+            removed. Other images are removed only if their points are not comparable with ``data``.
     """
     points = content_key({"protocol": data.protocol, "scorers": data.scorers})
     for name, figure in figures.items():
@@ -33,6 +33,6 @@ def save_pictures(folder: Path, data: ReportData, figures: Mapping[str, Figure],
             metadata = {"Description": f"qd report of points {points}", **({"Date": None} if kind == "svg" else {})}
             figure.savefig(folder / f"{name}.{kind}", dpi=DPI, metadata=metadata)
     for path in [folder / f"{name}.{kind}" for name in FIGURES if name not in figures for kind in KINDS]:
-        made_of = _MARK.search(path.read_bytes()) if path.is_file() else None  # None: not ours
-        if made_of and (path.stem in asked or made_of[1].decode() != points):
+        mark = _MARK.search(path.read_bytes()) if path.is_file() else None  # None: not ours
+        if mark and (path.stem in requested or mark[1].decode() != points):
             path.unlink()

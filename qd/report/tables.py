@@ -1,4 +1,4 @@
-"""The paper's tables, and how the strategies' fronts compare."""
+"""The paper's tables, and a comparison of the Pareto fronts of all strategies."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class Table(NamedTuple):
 
 
 class Tabulation(NamedTuple):
-    """A table of the paper.
+    """A table of the report.
 
     Attributes:
-        title: what it shows. make: makes it; raises :class:`NotMeasuredError`.
-        series: how the names of the series begin that it shows.
+        title: What the table shows.
+        make: Makes the table; raises :class:`NotMeasuredError` if points are missing.
+        series: Prefixes of the names of the series that it shows.
     """
 
     title: str
@@ -42,7 +43,7 @@ class Tabulation(NamedTuple):
 
 
 def diversity_table(data: ReportData) -> Table:
-    """Table 1: Vendi score beside mean dissimilarity, the most diverse model first."""
+    """Table 1: Vendi score and mean dissimilarity, the most diverse model first."""
     models = sorted(headline(data).items(), key=lambda item: -item[1].metrics["diversity"].mean)
     columns = ("vendi", "diversity", "diversity_heldout")
     rows = [[label, *(interval(setting, name, 2) for name in columns)] for label, setting in models]
@@ -50,7 +51,7 @@ def diversity_table(data: ReportData) -> Table:
 
 
 def adherence_table(data: ReportData) -> Table:
-    """Table 4: mean and standard deviation over the prompts of the score of text adherence (CLAP's in the paper)."""
+    """Table 4: mean and standard deviation of text adherence over the prompts (the paper uses the CLAP score)."""
     rows = []
     for label, setting in headline(data).items():
         values = setting.per_prompt["adherence"]
@@ -59,7 +60,7 @@ def adherence_table(data: ReportData) -> Table:
 
 
 def fad_table(data: ReportData) -> Table:
-    """Table 5: Fréchet audio distance, and without the bias of the number of clips; two columns for each reference."""
+    """Table 5: Fréchet audio distance, and FAD∞ without the bias of the number of clips, for each reference."""
     measured = {
         label: [point for point in setting.points if point.fad is not None] for label, setting in headline(data).items()
     }
@@ -75,49 +76,59 @@ def fad_table(data: ReportData) -> Table:
 
 
 def _distances(points: list[Point], reference: str) -> tuple[str, str]:
-    """Means over the seeds of FAD and FAD∞ to the one reference: distances to another do not compare."""
-    found = [(point.fad, point.fad_infinite) for point in points if point.fad_reference == reference]
-    if not found:
+    """FAD and FAD∞ to one reference, means over the seeds; "—" if not measured."""
+    distances = [(point.fad, point.fad_infinite) for point in points if point.fad_reference == reference]
+    if not distances:
         return "—", "—"
-    distance, infinite = np.mean(found, axis=0)
+    distance, infinite = np.mean(distances, axis=0)
     return f"{distance:.3f}", f"{infinite:.3f}"
 
 
 def front_table(data: ReportData) -> Table:
-    """The front of interpolated weights against each other strategy: hypervolumes, and how sure the difference is."""
+    """Hypervolume of the front of interpolated weights, compared with that of every other strategy."""
     lerp = data.line("slider")
     rows = []
     for name, settings in data.starting(*FRONTS).items():
         reference = common_reference(*([setting.place for setting in one] for one in (lerp, settings)))
-        found = dominance(strategy(lerp), strategy(settings), reference)
+        compared = dominance(strategy(lerp), strategy(settings), reference)
         areas = [hypervolume([setting.place for setting in one], reference) for one in (lerp, settings)]
         label = series_label(name, settings[0].point)
-        difference = f"{found.difference.mean:+.3f} [{found.difference.lo:+.3f}, {found.difference.hi:+.3f}]"
+        difference = f"{compared.difference.mean:+.3f} [{compared.difference.lo:+.3f}, {compared.difference.hi:+.3f}]"
         rows.append(
-            [label, *(f"{area:.3f}" for area in areas), difference, f"{found.probability:.3f}",
-             f"{100 * found.coverage.mean:.0f} %", f"({reference[0]:.2f}, {reference[1]:.2f})"]
+            [label, *(f"{area:.3f}" for area in areas), difference, f"{compared.probability:.3f}",
+             f"{100 * compared.coverage.mean:.0f} %", f"({reference[0]:.2f}, {reference[1]:.2f})"]
         )  # fmt: skip
     if not rows:
-        raise NotMeasuredError("needs another strategy beside slider")
-    header = ["Strategy", "LERP's hypervolume", "its hypervolume", "difference [95 % interval]", "P(LERP's is larger)",
-              "its points dominated", "reference (quality, diversity)"]  # fmt: skip
+        raise NotMeasuredError("needs another strategy besides series slider")
+    header = ["Strategy", "hypervolume of LERP", "hypervolume of the strategy", "difference [95 % interval]",
+              "P(LERP is larger)", "points dominated by LERP", "reference (quality, diversity)"]  # fmt: skip
     return Table(header, rows)
 
 
 TABLES: Mapping[str, Tabulation] = {
-    "table-1": Tabulation("Diversity of the samples of one prompt, by two measures.", diversity_table),
-    "table-4": Tabulation("Text adherence, over the prompts.", adherence_table),
-    "table-5": Tabulation("Fréchet audio distance.", fad_table),
-    "fronts": Tabulation("The slider's front against every other strategy's.", front_table),
+    "table-1": Tabulation(
+        "Diversity of samples of the same prompt: Vendi score, and mean dissimilarity by two embedders.",
+        diversity_table,
+    ),
+    "table-4": Tabulation(
+        "Text adherence of each model: mean and standard deviation over the prompts.", adherence_table
+    ),
+    "table-5": Tabulation(
+        "Fréchet audio distance (FAD) to reference recordings; FAD∞ is extrapolated to infinitely many clips.",
+        fad_table,
+    ),
+    "fronts": Tabulation(
+        "Pareto front of interpolated weights (LERP), compared with the front of every other strategy.", front_table
+    ),
 }
 
 
 def strategy(settings: list[Setting]) -> Strategy:
-    """Values of each setting, prompt by prompt."""
+    """Quality and diversity of each setting for each prompt."""
     return Strategy(*([setting.per_prompt[name] for setting in settings] for name in ("quality", "diversity")))
 
 
 def interval(setting: Setting, name: str, digits: int = 3) -> str:
-    """``0.32 [0.29, 0.35]``, and the spread over seeds where there are several."""
-    spread = f" (seeds apart {setting.spread[name]:.{digits}f})" if len(setting.seeds) > 1 else ""
+    """``0.32 [0.29, 0.35]``, with the spread over the seeds if there are several."""
+    spread = f" (spread over seeds {setting.spread[name]:.{digits}f})" if len(setting.seeds) > 1 else ""
     return markdown_interval(setting.metrics[name], digits) + spread

@@ -1,4 +1,4 @@
-"""The report in TensorBoard: its figures, and each sweep as curves."""
+"""Writes the report to TensorBoard: its figures, and each sweep as curves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from qd.evaluation.points import METRICS
 from qd.report.data import ReportData, Setting
 
 PER_UNIT = 100
-"""TensorBoard's steps are whole numbers: a step is a hundredth of λ, γ, T or β."""
+"""TensorBoard steps a unit of λ, γ, T or β, because steps are whole numbers."""
 
 
 def log_report(folder: Path, data: ReportData, figures: Mapping[str, Figure]) -> None:
-    """Writes events into the folder, in the place of those of an earlier report."""
+    """Writes events into the folder and removes those of an earlier report."""
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(str(folder)) as writer:
@@ -29,14 +29,14 @@ def log_report(folder: Path, data: ReportData, figures: Mapping[str, Figure]) ->
 
 
 def _curve(data: ReportData, series: str) -> list[tuple[int, Setting]]:
-    """Steps and settings; none where two would share a step, as several runs of one β do."""
-    slid = [(slides(series, setting), setting) for setting in data.series(series)]
-    curve = [(round(PER_UNIT * value), setting) for value, setting in slid if value is not None]
+    """Steps and settings; empty if two settings have the same step, such as several runs of one β."""
+    values = [(varied_value(series, setting), setting) for setting in data.series(series)]
+    curve = [(round(PER_UNIT * value), setting) for value, setting in values if value is not None]
     return curve if len({step for step, _ in curve}) == len(curve) else []
 
 
-def slides(series: str, setting: Setting) -> float | None:
-    """What the series slides: λ, γ, T, or β of the models that have one."""
+def varied_value(series: str, setting: Setting) -> float | None:
+    """Value of the quantity that varies along the series: λ, γ, T or β; None if the model has no β."""
     point = setting.point
     if point.lam is not None:
         return point.lam

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: TensorBoard, or any other of Lightning's loggers, or several.
+"""Where the numbers of a run go: TensorBoard, CSV files, wandb or mlflow, or several of them.
 
 All get scalars and hyperparameters. Figures, audio and projections are TensorBoard's; the Pareto figure is also a file.
 """
@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import (
-    CometLogger,
     CSVLogger,
-    LitLogger,
     Logger,
     MLFlowLogger,
     TensorBoardLogger,
@@ -24,10 +22,8 @@ LOGGERS: dict[str, type[Logger]] = {
     "csv": CSVLogger,
     "wandb": WandbLogger,
     "mlflow": MLFlowLogger,
-    "comet": CometLogger,
-    "litlogger": LitLogger,
 }
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "comet": "comet_ml", "litlogger": "litlogger"}
+PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """Modules that are not installed with this project; a service's client is large, and nobody needs them all."""
 
 
@@ -56,11 +52,7 @@ def _settings(name: str, folder: Path, resumed_at: int | None) -> dict[str, Any]
         return {"save_dir": folder, "name": "csv", "flush_logs_every_n_steps": 1}
     if name == "wandb":
         return {"name": folder.name, "project": "qd", "save_dir": folder, "id": _earlier_wandb_run(folder)}
-    if name == "mlflow":
-        return {"run_name": folder.name, "experiment_name": "qd", "save_dir": str(folder.parent / "mlruns")}
-    if name == "comet":
-        return {"project": "qd", "name": folder.name, "offline_directory": str(folder)}
-    return {"root_dir": folder, "name": folder.name}
+    return {"run_name": folder.name, "experiment_name": "qd", "save_dir": str(folder.parent / "mlruns")}
 
 
 def _earlier_wandb_run(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from qd.models.checkpoints.resolver import checkpoint_problems
 
-# As mergekit-pytorch is called: a YAML file, an output folder, options.
+# Has the arguments of mergekit-pytorch: a YAML file, an output folder, options.
 STAND_IN = """#!{python}
 import sys, yaml
 from pathlib import Path
@@ -46,14 +46,14 @@ def test_the_models_are_complete_siblings(script, tmp_path):
     assert [name for name in a if torch.equal(a[name], b[name])] == ["text_encoder.shared.weight"]
 
 
-def test_merges_that_differ_are_told(script, tmp_path):
+def test_differences_between_merges_are_measured(script, tmp_path):
     vectors = {"a": torch.zeros(10), "b": torch.zeros(10), "c": torch.zeros(11)}
     vectors["b"][3] = -0.5
     for name, vector in vectors.items():
         (tmp_path / name).mkdir()
         save_file({"x": vector}, tmp_path / name / script.FILE)
     assert script.difference(tmp_path / "a", tmp_path / "b") == (0.1, 0.5)
-    with pytest.raises(SystemExit, match="do not hold the same tensors"):
+    with pytest.raises(SystemExit, match="same tensors"):
         script.difference(tmp_path / "a", tmp_path / "c")
 
 
@@ -64,12 +64,12 @@ def test_time_and_memory_are_those_of_the_process(script):
     assert 80 < large.resident_mib - small.resident_mib < 120
     assert 80 < large.own_mib - small.own_mib < 120
     assert 0.3 < small.seconds < 60 and 0 < small.processor_seconds < small.seconds
-    with pytest.raises(SystemExit, match="failed with status 3:\nno luck"):
+    with pytest.raises(SystemExit, match="status 3:\nno luck"):
         script.measure([sys.executable, "-c", "import sys; print('no luck'); sys.exit(3)"], {})
 
 
 @pytest.mark.slow
-def test_a_table_comes_of_it(script, tmp_path, capsys):
+def test_it_prints_a_table(script, tmp_path, capsys):
     stand_in = tmp_path / "mergekit-pytorch"
     stand_in.write_text(STAND_IN.format(python=sys.executable))
     stand_in.chmod(0o755)
@@ -79,6 +79,6 @@ def test_a_table_comes_of_it(script, tmp_path, capsys):
     assert all(line.endswith("| 0.00%, 0.0e+00 |") for line in lines[2:4])
 
 
-def test_a_program_that_is_not_there_is_told(script):
+def test_a_missing_program_is_reported(script):
     with pytest.raises(SystemExit, match="no-such-program is not installed"):
         script.main(["--mergekit", "no-such-program"])

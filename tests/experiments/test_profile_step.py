@@ -1,4 +1,4 @@
-"""The step that is profiled is that of the run whose settings are given."""
+"""The profiled step has the settings of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qd.models.lora import AdaptedLanguageModel
 from qd.modules.distillation import DiversityDistillation
 
 
-def test_the_profiled_module_is_the_runs_own(tiny_config: Callable[..., TrainConfig]) -> None:
+def test_the_profiled_module_has_the_settings_of_the_run(tiny_config: Callable[..., TrainConfig]) -> None:
     adapted = profile_step.build_module(tiny_config("model.lora={rank: 2}"))
     assert isinstance(adapted.music.lm, AdaptedLanguageModel)
     half = profile_step.build_module(tiny_config("model.dtype=bfloat16", "model.gradient_checkpointing=true"))
@@ -22,7 +22,7 @@ def test_the_profiled_module_is_the_runs_own(tiny_config: Callable[..., TrainCon
 
 
 def test_the_profiled_module_is_on_the_runs_device(tiny_config: Callable[..., TrainConfig], monkeypatch) -> None:
-    """Whatever device that is: here one that holds no numbers."""
+    """Uses the meta device, which has no data."""
     moved = []
     monkeypatch.setattr(profile_step, "resolve_device", lambda name: torch.device("meta"))
     monkeypatch.setattr(DiversityDistillation, "to", lambda module, device: moved.append(device) or module)

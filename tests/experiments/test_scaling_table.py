@@ -1,4 +1,4 @@
-"""The tables of cost, whose formulas are tested with the package."""
+"""The cost tables; their formulas are tested with the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qd.modules.budget.memory import needed_bytes
 from qd.modules.budget.step_time import Rates
 
 
-def test_weights_are_those_of_the_librarys_decoder():
+def test_the_number_of_weights_is_that_of_the_library():
     config = MusicgenDecoderConfig(hidden_size=64, num_hidden_layers=3, ffn_dim=256, num_attention_heads=4)
     decoder = sum(p.numel() for p in MusicgenForCausalLM(config).parameters() if p.requires_grad)
     assert musicgen(3, 64, 10, 8).student == pytest.approx(decoder + 769 * 64, rel=0.005)
@@ -33,12 +33,12 @@ def test_the_tables_have_a_row_for_each_model_and_clip():
 
 
 def test_the_codec_needs_less_than_a_tenth_of_the_small_models_update():
-    """6 operations a weight and token; the tokens of a second are 50."""
+    """6 operations per weight and token; a second has 50 tokens."""
     assert 0 < codec_operations() < 0.1 * 6 * musicgen(*SHAPES["small"], 10, 1).student * 50
 
 
 @pytest.mark.slow
-def test_the_formula_is_held_against_real_steps(monkeypatch):
+def test_the_formula_is_compared_with_real_steps(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "experiments"))
-    ratios = [float(found) for found in re.findall(r"ratio ([\d.]+)", check(repeats=1))]
+    ratios = [float(ratio) for ratio in re.findall(r"ratio ([\d.]+)", check(repeats=1))]
     assert len(ratios) == 4 and all(0 < ratio < 100 for ratio in ratios)

@@ -1,4 +1,4 @@
-"""The floor of scoring, beside the operations that torch counts."""
+"""The floor of scoring, compared with the operations that torch counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 def test_the_floor_is_the_products_of_the_plain_form(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "experiments"))
-    scoring, timing = (importlib.import_module(name) for name in ("scoring_memory", "bench_timing"))
+    scoring, tools = (importlib.import_module(name) for name in ("scoring_memory", "bench_tools"))
     shape = {"batch": 3, "codebooks": 2, "frames": 4, "vocabulary": 5, "width": 6}
-    one_token = 2 * 6 * 2 * 5  # it tells how large the vocabulary is
-    counted = timing.flops_of(lambda: scoring.score_once("plain", shape))
+    one_token = 2 * 6 * 2 * 5  # a product that only gives the vocabulary's size
+    counted = tools.flops_of(lambda: scoring.score_once("plain", shape))
     assert counted == scoring.product_operations(shape) + one_token
 
 

@@ -22,7 +22,7 @@ def script():
     return module
 
 
-def test_the_batch_is_of_the_middle_of_training(script):
+def test_the_batch_resembles_the_middle_of_training(script):
     vectors, labels = script.batch(64)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(64))
     assert labels.tolist() == [i // 2 for i in range(64)]
@@ -48,7 +48,7 @@ def naive(vectors: torch.Tensor, labels: torch.Tensor, margin: float) -> float:
     return sum(terms) / len(terms)
 
 
-def test_a_cell_that_runs_out_of_memory_is_told_as_such(script, monkeypatch):
+def test_a_cell_that_runs_out_of_memory_is_reported(script, monkeypatch):
     def run(command, **_):
         name = command[command.index("--worker") + 1]
         if name == script.PEER:
@@ -64,7 +64,7 @@ def test_a_cell_that_runs_out_of_memory_is_told_as_such(script, monkeypatch):
     assert peer == ["256", script.PEER, "out of memory", "–", "–", "–"]
 
 
-def test_without_the_library_it_says_how_to_get_it(script, monkeypatch):
+def test_the_error_without_the_library_says_how_to_install_it(script, monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 

@@ -15,12 +15,12 @@ SCORERS = "adherence@1 preference@1"
 
 
 def tone(hertz: float) -> np.ndarray:
-    """A twentieth of a second, ``(800,)``."""
+    """A sine tone of 0.05 s, ``(800,)``."""
     return 0.3 * np.sin(2 * np.pi * hertz * np.arange(800) / 16_000, dtype=np.float32)
 
 
 class Synthetic:
-    """A results file whose values are known: a metric's mean, and for each prompt an offset, which add up to 0."""
+    """A results file with known values: a mean for each metric, and offsets for the prompts that sum to 0."""
 
     def __init__(self, folder: Path) -> None:
         self.results = Results(folder / "points.jsonl")
@@ -43,8 +43,10 @@ class Synthetic:
         values |= {"diversity_heldout": diversity - 0.01, "vendi": 1 + 2 * diversity, "entropy": 4.0}
         known = {"seed": 0, "temperature": 0.99, "guidance_scale": 1.0, "negative": None, "lam": None, "beta": None}
         known |= {"protocol": "full", "scorers": SCORERS, "step": 0} | facts
-        asked = (known[name] for name in ("seed", "temperature", "guidance_scale", "negative", "protocol", "scorers"))
-        key = key or "-".join(map(str, (series, model, *asked)))
+        sampling = (
+            known[name] for name in ("seed", "temperature", "guidance_scale", "negative", "protocol", "scorers")
+        )
+        key = key or "-".join(map(str, (series, model, *sampling)))
         key = "".join(letter if letter.isalnum() else "_" for letter in key)
         measurement = Measurement(
             prompts=PROMPTS,
@@ -56,10 +58,10 @@ class Synthetic:
             fad=None if fad is None else Fad(fad, fad / 2, reference),
         )
         self.results.keep(key, measurement)
-        heard = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": reference}
+        distances = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": reference}
         point = Point(
             key=key, run=Path(model).name, model=model, series=series, n_prompts=len(PROMPTS), n_samples=4,
-            metrics=measurement.intervals(), seconds=1.0, **heard, **known,
+            metrics=measurement.intervals(), seconds=1.0, **distances, **known,
         )  # fmt: skip
         self.results.points.append(point)
         return point
@@ -72,7 +74,7 @@ def synthetic(tmp_path: Path) -> Synthetic:
 
 @pytest.fixture
 def whole(synthetic: Synthetic) -> Callable[[], Path]:
-    """A results file that has everything: the slider's front is a bow above the lines of guidance and temperature."""
+    """A results file with every series. The slider's front is curved and above those of guidance and temperature."""
     for seed in (0, 1):
         synthetic.add("betas", "base", 0.0, 0.6, fad=0.09, audio=True, seed=seed)
         for beta in (0, 5, 15):
@@ -84,8 +86,8 @@ def whole(synthetic: Synthetic) -> Callable[[], Path]:
         synthetic.add("slider", model, quality, diversity, lam=float(lam))
     for scale in (1.0, 3.0, 7.0):
         for negative, series in (("Bad.", "guidance-base"), (None, "guidance-unconditional-base")):
-            asked = {"guidance_scale": scale, "negative": negative if scale > 1 else None}
-            synthetic.add(series, "base", 0.2 * scale, 0.6 - 0.06 * scale, **asked)
+            guidance = {"guidance_scale": scale, "negative": negative if scale > 1 else None}
+            synthetic.add(series, "base", 0.2 * scale, 0.6 - 0.06 * scale, **guidance)
     for temperature in (0.7, 0.99, 1.2):
         synthetic.add("temperature-base", "base", 1 - temperature, 0.6 * temperature, temperature=temperature)
     synthetic.add("soup", "base:0.25 runs/beta0:0.25 runs/beta5:0.25 runs/beta15:0.25", 1.35, 0.35)

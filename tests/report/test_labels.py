@@ -1,4 +1,4 @@
-"""What points are called."""
+"""Labels of points."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from qd.report.labels import short
         ("runs/reproduction/beta0", "β = 0"),
         ("runs/x/beta2.5/step-002000", "β = 2.5"),
         ("runs/mine/step-002000", "mine"),
-        ("step-by-step/beta0", "β = 0"),  # a folder that is only called so
+        ("step-by-step/beta0", "β = 0"),  # only the folder's name starts like a step
         ("beta15-seed1", "beta15-seed1"),
         ("base", "base"),
     ],
 )
-def test_the_name_of_a_model_in_short(name: str, expected: str) -> None:
+def test_short_names(name: str, expected: str) -> None:
     assert short(name) == expected

@@ -1,4 +1,4 @@
-"""The recipe and the card of a merged model: of what it was made, and how to make it again."""
+"""The recipe and the card of a merged model: its sources, and the command that makes it again."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _CARD = """# {name}: a merged model
 
 {sum}
 
-The sum was taken in float32, tensor by tensor. Tensors that are equal in all models are copies, among them text encoder
-and codec; so is the whole model where one weight is 1 and all others are 0.
+The sum was computed in float32, tensor by tensor. Tensors that are equal in all models were copied, including the text
+encoder and the codec. If one weight is 1 and all others are 0, the whole model is a copy.
 
 {use}
 ## How it was made
 
 - Command: `{command}`
 - Weights stored as: {dtypes}
-- Measured quality: none, unless it is told below
+- Measured quality: none, unless stated below
 
 | model | weight | fingerprint |
 |---|---|---|
@@ -35,15 +35,17 @@ and codec; so is the whole model where one weight is 1 and all others are 0.
 The weights inherit the licences of the models above: the built-in ones are Apache-2.0, MusicGen's published weights
 CC-BY-NC-4.0.
 
-`recipe.yaml` holds the fingerprints in full, the versions of the libraries, and the recipe of each model that has one.
+`recipe.yaml` has the full fingerprints, the versions of the libraries, and the recipe of each model that has one.
 """
 
 
 def write_recipe(folder: Path, name: str, sources: Sequence[Source], lam: float | None) -> None:
-    """Writes ``recipe.yaml``, and from it ``README.md``, beside the merged weights.
+    """Writes ``recipe.yaml`` and ``README.md`` next to the merged weights.
 
     Args:
-        folder: of the weights, perhaps unfinished. name: of the model.
+        folder: Folder of the weights, which may be a temporary one.
+        name: Name of the model.
+        sources: The merged models and their weights.
         lam: λ, if two models were interpolated.
     """
     recipe = {
@@ -76,19 +78,21 @@ def write_recipe(folder: Path, name: str, sources: Sequence[Source], lam: float 
 
 
 def _command(sources: Sequence[Source], lam: float | None) -> str:
-    """What makes the model again, from the very folders that it was made of."""
+    """The command that makes the model again from the same folders."""
     if lam is None:
         models = " ".join(f"{source.label}:{source.weight!r}" for source in sources)
-        given = f"MODELS={shlex.quote(models)}"
+        variables = f"MODELS={shlex.quote(models)}"
     else:
         a, b = (shlex.quote(source.label) for source in sources)
-        given = f"A={a} B={b} LAMBDA={lam!r}"
+        variables = f"A={a} B={b} LAMBDA={lam!r}"
     outside = any(not 0 <= source.weight <= 1 for source in sources)
-    return f"make merge {given}{' EXTRAPOLATE=1' if outside else ''}"
+    return f"make merge {variables}{' EXTRAPOLATE=1' if outside else ''}"
 
 
 def _dtypes(folder: Path) -> list[str]:
-    """The types of the numbers that were written, the most frequent first."""
+    """The stored floating-point types, the most frequent first."""
     headers = [read_header(file) for file in sorted(folder.rglob("*.safetensors"))]
-    found = [tensor.dtype for header in headers for tensor in header.tensors.values() if tensor.dtype.is_floating_point]
-    return [str(dtype).removeprefix("torch.") for dtype in sorted(set(found), key=found.count, reverse=True)]
+    dtypes = [
+        tensor.dtype for header in headers for tensor in header.tensors.values() if tensor.dtype.is_floating_point
+    ]
+    return [str(dtype).removeprefix("torch.") for dtype in sorted(set(dtypes), key=dtypes.count, reverse=True)]

@@ -1,4 +1,4 @@
-"""The card of a trained model: what it is, how it was made, how it scored, how to load it and under which licence."""
+"""The card of a trained model: what it is, how it was trained, its scores, how to load it, and its licence."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _SNAPSHOT = re.compile(r"models--([^/]+)--([^/]+)/snapshots/")
 _CARD = """# {run}, step {step}: text to music without guidance
 
 Finetuned from {base} by diversity-rewarded distillation of classifier-free guidance (Cideron et al., ICLR 2025): the
-base model under guidance γ = {scale:g} ({negative}) was distilled into its own weights, on its own samples{reward}. It
-is to be sampled **without** guidance, at temperature {temperature:g}, from all tokens.
+base model with guidance γ = {scale:g} ({negative}) was distilled into its own weights, on its own samples{reward}.
+Sample it **without** guidance, at temperature {temperature:g}, from all tokens.
 
 {use}
 ## Measured
 
 {measured}
 
-## How it was made
+## How it was trained
 
-`make train CONFIG=<this config>`, step {step} of {max_steps}, {batch_size} sequences of {seconds:g} s a step:
+`make train CONFIG=<this config>`, step {step} of {max_steps}, {batch_size} sequences of {seconds:g} s per step:
 
 ```yaml
 {yaml}```
 
 ## Licence
 
-{licence} {heard}
+{licence} {scorers}
 """
 
 _USE = """## Use
 
-In this folder, with the transformers library alone:
+In this folder, with only the transformers library:
 
 ```python
 {code}```
@@ -57,8 +57,8 @@ music = pipeline("text-to-audio", model=".")
 clip = music("A calm piano piece.")
 audio, sample_rate = clip["audio"], clip["sampling_rate"]
 """
-_PIPELINE_MORE = """The clip is as long as those of the training. `generate_kwargs={"max_new_tokens": …}` changes that:
-one for each codec frame, and one for each codebook after the first."""
+_PIPELINE_MORE = """The clip has the length of the training clips. `generate_kwargs={"max_new_tokens": …}` changes it:
+one token for each codec frame, and one for each codebook after the first."""
 
 _PARTS = """from transformers import AutoTokenizer, MusicgenForCausalLM, T5EncoderModel
 
@@ -66,20 +66,20 @@ decoder = MusicgenForCausalLM.from_pretrained("decoder")
 text_encoder = T5EncoderModel.from_pretrained("text_encoder")
 tokenizer = AutoTokenizer.from_pretrained("text_encoder")
 """
-_PARTS_MORE = """The codec beside them is `qd`'s own, as is the projection of the text states where there is a
-`projection.safetensors`. With it, `make sample MODEL=<this folder> PROMPT="A calm piano piece."` writes WAV files."""
+_PARTS_MORE = """The codec in this folder needs `qd`, and so does the projection of the text states if there is a
+`projection.safetensors`. With `qd`, `make sample MODEL=<this folder> PROMPT="A calm piano piece."` writes WAV files."""
 
 
-_HEARD = """The models that listened, of the reward and of the table, are no part of these weights but may have stricter
+_SCORERS = """The models that computed the reward and the scores are not part of these weights but may have stricter
 licences (MuQ and MuQ-MuLan: CC-BY-NC-4.0)."""
 
 
 class Origin(NamedTuple):
-    """Where weights come from.
+    """The origin of weights.
 
     Attributes:
-        licence: identifier of the Hugging Face hub; "other" where it is not known.
-        base_model: hub name of the model that they derive from, None if it has none.
+        licence: Licence identifier of the Hugging Face hub; "other" if unknown.
+        base_model: Hub name of the model that the weights derive from; None if there is none.
     """
 
     licence: str
@@ -87,9 +87,12 @@ class Origin(NamedTuple):
 
 
 def origin(base: str) -> Origin:
-    """Of the weights that a run began with, named as its config names them; a folder's own card is asked.
+    """Returns the origin of a run's base model; for a folder it is read from the folder's card.
 
-    MusicGen's published weights are CC-BY-NC-4.0, and so is what derives from them.
+    MusicGen's published weights are CC-BY-NC-4.0, and so are weights derived from them.
+
+    Args:
+        base: The base model as the run's config names it.
     """
     folder = Path(base)
     if base in SHIPPED or folder == ASSETS / "base":
@@ -105,12 +108,12 @@ def origin(base: str) -> Origin:
 
 
 def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point]) -> None:
-    """Writes ``README.md`` into a step folder; once more when the step is measured after it was saved.
+    """Writes ``README.md`` into a step folder; called again if the step is measured after it was saved.
 
     Args:
-        folder: complete but for the card.
-        recipe: what made it: ``run``, ``step`` and the run's ``config``.
-        points: of the run; those of its first step and of this one are shown.
+        folder: Step folder, complete except for the card.
+        recipe: How the weights were made: ``run``, ``step`` and the run's ``config``.
+        points: Points of the run; the card shows those of its first step and of this one.
     """
     config, step = recipe["config"], recipe["step"]
     guidance, base = config["guidance"], config["model"]["name"]
@@ -121,9 +124,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
         base=_base_model(base),
         scale=guidance["scale"],
         negative="unconditional" if negative is None else f"negative prompt “{negative}”",
-        reward=f", while samples of one prompt were rewarded, by β = {beta:g}, for sounding unlike each other"
-        if beta
-        else "",
+        reward=f", with a reward (β = {beta:g}) for dissimilar samples of the same prompt" if beta else "",
         temperature=config["rollout"]["temperature"],
         use=usage(folder),
         measured=_measured(step, points),
@@ -132,20 +133,20 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
         seconds=config["rollout"]["seconds"],
         yaml=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
         licence=_licence(base),
-        heard=_HEARD,
+        scorers=_SCORERS,
     )
     (folder / README).write_text(front_matter([origin(base)]) + text, encoding="utf-8")
 
 
 def usage(folder: Path) -> str:
-    """The section of a card that shows how the folder loads without this project, by its layout."""
+    """The card section that shows how to load the folder without this project; depends on the folder's layout."""
     parts = (folder / "decoder").is_dir()
     code, more = (_PARTS, _PARTS_MORE) if parts else (_PIPELINE, _PIPELINE_MORE)
     return _USE.format(code=code, more=more)
 
 
 def front_matter(origins: Sequence[Origin]) -> str:
-    """What the hub reads at the head of a card, of weights that derive from others; "other" where licences differ."""
+    """The YAML header of a card, which the hub reads; the licence is "other" if the sources have different ones."""
     licences = sorted({source.licence for source in origins})
     bases = sorted({source.base_model for source in origins if source.base_model})
     data = ModelCardData(
@@ -159,7 +160,7 @@ def front_matter(origins: Sequence[Origin]) -> str:
 
 
 def _measured(step: int, points: Sequence[Point]) -> str:
-    """A table of the step beside the step that the run began with, both without guidance."""
+    """A table of this step and of the run's first step, both without guidance."""
     here = [point for point in points if point.step == step and point.guidance_scale == 1]
     if not here:
         return "Not measured at this step."
@@ -170,10 +171,10 @@ def _measured(step: int, points: Sequence[Point]) -> str:
 
 
 def measured_table(points: Mapping[str, Point]) -> str:
-    """Points that compare, a row each, and how they were measured.
+    """A table of comparable points, and how they were measured.
 
     Args:
-        points: sampled without guidance and at one temperature, by the names of their rows.
+        points: Points without guidance at one temperature, by the names of their rows.
     """
     last = list(points.values())[-1]
     rows = [[name, *(markdown_interval(point.metrics[metric]) for metric in METRICS)] for name, point in points.items()]
@@ -181,7 +182,7 @@ def measured_table(points: Mapping[str, Point]) -> str:
     return (
         f"Without guidance, at T = {last.temperature:g}, on {last.n_prompts} prompts × {last.n_samples} samples "
         f"(protocol `{last.protocol}`, seed {last.seed}): means over prompts, with 95 % bootstrap intervals. "
-        f"EvaluationModels: `{last.scorers}`.\n\n{table}"
+        f"Scorers: `{last.scorers}`.\n\n{table}"
     )
 
 
@@ -197,7 +198,7 @@ def _licence(base: str) -> str:
         return "The built-in models are Apache-2.0, and so are these weights."
     if licence == "other":
         return (
-            f"These weights inherit the licence of their base model, `{name or base}`, which was not found here. "
+            f"These weights inherit the licence of their base model, `{name or base}`, which is unknown here. "
             "MusicGen's published weights are CC-BY-NC-4.0."
         )
     return f"These weights derive from `{name or base}`, and inherit its licence: {licence}."

@@ -1,4 +1,4 @@
-"""The card of a preference scorer that a user trained: how it was made, and how well it judges."""
+"""The card of a preference scorer that a user trained: how it was trained, and how accurate it is."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from qd.scorers.preference import PreferenceConfig
 CHANCE_LOG_LOSS = math.log(2)
 _CARD = """# A preference scorer
 
-scale · logit + offset, where the logit of a Bradley–Terry model is a small head over the frozen audio embedder
-`{embedder}` ({fingerprint}). The scale gives the rated recordings mean 0 and standard deviation 1. {where} For
-evaluation: never train a policy on it.
+The score is scale · logit + offset. The logit of a Bradley–Terry model comes from a small head on the frozen audio
+embedder `{embedder}` ({fingerprint}). Scale and offset give the rated recordings mean 0 and standard deviation 1.
+{where} For evaluation only: never train a policy on it.
 
 - Command: `qd train-preference --data {data} --embedder {embedder} --seed {seed} --validation-share \
 {validation_share:g} --head-width {head_width} --max-steps {max_steps} --learning-rate {learning_rate:g} \
@@ -30,31 +30,33 @@ evaluation: never train a policy on it.
 - Time: {seconds:.1f} s, device {device}
 
 ## Held-out quality
-{held_out_recordings:,} recordings were held out, none of which is in a comparison that was learned from. The kept step,
-{step} of {max_steps}, is the one of the lowest held-out log loss, which flatters these numbers a little.
+{held_out_recordings:,} recordings were held out; no training comparison contains one of them. The weights are from step
+{step} of {max_steps}, which has the lowest held-out log loss. This choice makes the numbers slightly optimistic.
 
 | | comparisons | ties | accuracy | log loss |
 |---|---|---|---|---|
-| learned from | {learned_count:,} | {learned_ties:.1%} | {learned_accuracy:.3f} | |
+| training | {learned_count:,} | {learned_ties:.1%} | {learned_accuracy:.3f} | |
 | held out | {held_out_count:,} | {held_out_ties:.1%} | {mean:.3f} [{lo:.3f}, {hi:.3f}] | {log_loss:.3f} |
 | chance | | | 0.500 | {chance:.3f} |
 
-Accuracy is of comparisons that are no ties, with a 95 % bootstrap interval over recordings. {listeners}
+Accuracy is over comparisons that are not ties, with a 95 % bootstrap interval over recordings. {agreement_text}
 """
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What was learned from which ratings, and how well it judges recordings that it has not learned from.
+    """The training and held-out comparisons of a preference scorer, and its accuracy on both.
 
     Attributes:
-        learned, held_out: comparisons within either side of the split.
-        left_out: comparisons of a held-out recording with another, which count on neither side.
-        held_out_recordings: how many.
-        accuracy: on decided held-out comparisons; ``learned_accuracy`` on those that were learned from.
-        log_loss: on held-out comparisons; log 2 is chance.
-        agreement: of the listeners with each other, on all comparisons; None where no pair was judged twice.
-        step: of the fit, whose weights were kept.
+        learned: Training comparisons.
+        held_out: Comparisons between held-out recordings.
+        left_out: Number of comparisons between a held-out recording and another one; they are in neither set.
+        held_out_recordings: Number of held-out recordings.
+        accuracy: Accuracy on held-out comparisons that are not ties.
+        learned_accuracy: Accuracy on training comparisons that are not ties.
+        log_loss: Log loss on held-out comparisons; log 2 is chance.
+        agreement: Agreement between raters over all comparisons; None if no pair was rated twice.
+        step: Training step of the weights.
     """
 
     learned: Comparisons
@@ -76,15 +78,15 @@ def write_card(
     learned: Learned,
     config: PreferenceConfig,
 ) -> None:
-    """Writes ``metrics.json`` and ``README.md`` beside the weights.
+    """Writes ``metrics.json`` and ``README.md`` next to the weights.
 
     Args:
-        folder: of the scorer.
+        folder: Folder of the scorer.
         facts: ``data``, ``embedder``, ``fingerprint``, ``head_width``, ``validation_share``, ``device``, ``seconds``.
-        fit: how the head was fitted.
-        ratings: that were learned from.
-        learned: what came of it.
-        config: of the scorer.
+        fit: Settings of the fit.
+        ratings: The ratings.
+        learned: The comparisons, and the scorer's accuracy.
+        config: Config of the scorer.
     """
     measured = {
         **facts, **vars(fit), "rows": ratings.rows, "kind": ratings.kind, "raters": ratings.raters,
@@ -99,28 +101,28 @@ def write_card(
     values = measured | learned.accuracy._asdict()
     values |= {
         "fingerprint": measured["fingerprint"][:8],
-        "where": "It is named, not held here." if config.embedder else "Its weights are held here.",
-        "raters": f"{ratings.raters} raters" if ratings.raters else "raters without a name",
+        "where": "The embedder is not in this folder."
+        if config.embedder
+        else "The embedder's weights are in this folder.",
+        "raters": f"{ratings.raters} raters" if ratings.raters else "unnamed raters",
         "learned_count": len(learned.learned),
         "held_out_count": len(learned.held_out),
         "learned_ties": 1 - learned.learned.decided.mean(),
         "held_out_ties": 1 - learned.held_out.decided.mean(),
         "chance": CHANCE_LOG_LOSS,
-        "listeners": _listeners(learned),
+        "agreement_text": _agreement(learned),
     }
     (folder / "README.md").write_text(_CARD.format(**values), encoding="utf-8")
 
 
-def _listeners(learned: Learned) -> str:
-    found = learned.agreement
+def _agreement(learned: Learned) -> str:
+    agreement = learned.agreement
     between = ""
     if learned.left_out:
-        between = f" {learned.left_out:,} comparisons of a held-out recording with another count on neither side."
-    if found is None:
-        return (
-            f"No two recordings were compared twice, so that nothing is known of the best accuracy possible.{between}"
-        )
+        between = f" {learned.left_out:,} comparisons between a held-out recording and another one are in neither row."
+    if agreement is None:
+        return f"No pair of recordings was compared twice, so the best possible accuracy is unknown.{between}"
     return (
-        f"{found.pairs:,} pairs were judged more than once: two judgements agree in {found.rate:.1%}, so that no judge "
-        f"can be expected to be right in more than {found.ceiling:.1%}.{between}"
+        f"{agreement.pairs:,} pairs were compared more than once. Two ratings of a pair agree in {agreement.rate:.1%}, "
+        f"so no scorer can be expected to exceed an accuracy of {agreement.ceiling:.1%}.{between}"
     )

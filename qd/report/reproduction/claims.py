@@ -1,4 +1,4 @@
-"""The claims of the paper, each beside what was measured: a table that is filled by code."""
+"""The claims of the paper and the measurements that support or contradict them, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from qd.metrics.bootstrap import Interval
 from qd.metrics.formatting import markdown_table
-from qd.report.reproduction import claims_of_fronts as fronts
-from qd.report.reproduction import claims_of_training as training
+from qd.report.reproduction import front_claims as fronts
+from qd.report.reproduction import training_claims as training
 from qd.report.reproduction.measured import Measured
 from qd.report.reproduction.verdicts import Part, Verdict, overall
 
@@ -30,24 +30,26 @@ CLAIMS: tuple[Callable[[Measured], list[Part]], ...] = (
     fronts.distances_as_in_the_tables,
     training.gain_is_not_gamed,
 )
-"""In the order of their numbers; the docstring of each is the claim."""
+"""In numerical order; the docstring of each function is the claim."""
 
-RULES = """Intervals are 95 % bootstrap intervals over the prompts, all models of a statistic on the same resamples (of
-the KL: over logged steps, of FAD: the range over the seeds of sampling). In claims 1, 3 to 5, 12 to 14 and 16, and for
-the adherence of claim 15, a model is the mean of all seeds of sampling, and where it was trained with several seeds
-these are resampled too; two seeds tell little of such a spread, but more than one does. Lines and fronts (6 to 11) are
-of the first seeds alone. A statement **holds** if the whole interval is
-where its rule asks, **does not** if the whole interval is elsewhere, and is **not resolved** otherwise. "Matches",
-"near" and "as good" allow a tenth of what guidance (γ = 3, negative prompt) changes in that metric; in claim 15, a
-fifth of the standard deviation over prompts. "Beats" is more quality at equal diversity, over those points of the other
-strategy's front that are no more diverse than the line's diverse end; what lies beyond it is not compared. An
-interpolation stands there as cubics in λ, not as its best points, which chance would favour. Of other betas than the
-paper's the last stands for β = 15. A claim holds if all its statements do, and does not if one does not. Numbers
-without a rule are told beside."""
+RULES = """Intervals are 95 % bootstrap intervals over the prompts. All models of a statistic share the same resamples.
+(Exceptions: the KL is resampled over logged steps; for FAD the range over the sampling seeds is given.) In claims 1, 3
+to 5, 12 to 14 and 16, and for the adherence of claim 15, the value of a model is its mean over all sampling seeds. If
+it was trained with several seeds, the training runs are resampled too; two training seeds show little of the spread
+between runs, but more than one seed does. Lines and fronts (claims 6 to 11) use the first seeds only.
+
+A statement **holds** if the whole interval satisfies its rule, **does not hold** if the whole interval violates it,
+and is **not resolved** otherwise. "Matches", "near" and "as good" allow a tenth of the change that guidance (γ = 3,
+negative prompt) makes in that metric; claim 15 allows a fifth of the standard deviation over prompts. "Beats" means
+more quality at equal diversity, averaged over the points of the other strategy's front that are not more diverse than
+the diverse end of the line; points beyond that end are not compared. An interpolation is represented by cubics in λ and
+not by its best points, because chance favours the best of many points. If a plan has other values of β than the paper,
+its last one replaces β = 15. A claim holds if all its statements hold, and does not hold if one of them does not.
+Numbers without a rule are given for information."""
 
 
 class Row(NamedTuple):
-    """A claim, and what became of it in one attempt."""
+    """A claim and its verdict in one attempt."""
 
     claim: str
     verdict: Verdict
@@ -55,16 +57,16 @@ class Row(NamedTuple):
 
 
 def judge(measured: Measured) -> list[Row]:
-    """All claims, held against one set of results."""
-    found = [(claim, claim(measured)) for claim in CLAIMS]
-    return [Row(claim.__doc__ or "", overall(parts), parts) for claim, parts in found]
+    """Judges all claims by one set of results."""
+    judged = [(claim, claim(measured)) for claim in CLAIMS]
+    return [Row(claim.__doc__ or "", overall(parts), parts) for claim, parts in judged]
 
 
 def claims_table(attempts: Mapping[str, Sequence[Row]]) -> str:
-    """Markdown: a row for each claim, a verdict for each attempt; then the numbers behind each.
+    """Markdown: a row for each claim with a verdict for each attempt; then the rules and the numbers.
 
     Args:
-        attempts: rows of :func:`judge` by the name of the attempt, the first configuration first.
+        attempts: Rows of :func:`judge` by the name of the attempt.
     """
     verdicts = [
         [rows[0].claim, *(f"**{row.verdict.value}**" for row in rows)] for rows in zip(*attempts.values(), strict=True)
@@ -81,12 +83,12 @@ def _details(name: str, rows: Sequence[Row]) -> str:
 
 def _part(part: Part) -> list[str]:
     number = "" if part.interval is None else format_interval(part.interval)
-    told = "; ".join(text for text in (number, part.note) if text)
-    return [part.text, told, part.rule, part.verdict.value if part.verdict else ""]
+    measured = "; ".join(text for text in (number, part.note) if text)
+    return [part.text, measured, part.rule, part.verdict.value if part.verdict else ""]
 
 
 def format_interval(interval: Interval) -> str:
-    """``+0.123 [+0.100, +0.150]``, or the number alone where it has no spread."""
+    """``+0.123 [+0.100, +0.150]``, or only the number if it has no spread."""
     if interval.lo == interval.mean == interval.hi:
         return f"{interval.mean:+.3f}"
     return f"{interval.mean:+.3f} [{interval.lo:+.3f}, {interval.hi:+.3f}]"

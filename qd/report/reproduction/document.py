@@ -1,4 +1,4 @@
-"""``docs/reproduction.md`` out of results alone: commands, times, figures, the table of claims, and every model."""
+"""Writes ``docs/reproduction.md`` from results: commands, times, figures, the table of claims, and every model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qd.runs.scalars import step_seconds
 
 _DOCUMENT = """# {title}
 
-Written by `make reproduce CONFIG={config} ARGS="--only document{besides}"` from the results alone.
+Written from the results by `make reproduce CONFIG={config} ARGS="--only document{compare}"`.
 
 ## What was run
 
@@ -32,22 +32,23 @@ make reproduce CONFIG={config}
 {notes}```yaml
 {yaml}```
 
-{beside}## How long it took
+{others}## Time
 
-The {points} points of the sweep took {sweep} in all, one after another.{times}
+The {points} points of the sweep took {sweep} in total, one after another.{times}
 
 ## Figures
 
 {figures}
 
-## What the paper claims
+## The paper's claims
 
 {claims}
 
 ## Every model
 
-Without guidance: means over the prompts with 95 % bootstrap intervals. Runs of one β and several seeds tell how far
-chance in training goes; several seeds of one model, chance in sampling.
+All models are sampled without guidance. Values are means over the prompts with 95 % bootstrap intervals. Runs with the
+same β and different seeds show the variation between training runs; different sampling seeds of one model show the
+variation of sampling.
 
 {models}
 """
@@ -56,69 +57,69 @@ chance in training goes; several seeds of one model, chance in sampling.
 def write_document(
     plan: ReproductionConfig, path: Path, name: str = "default", others: Mapping[str, ReproductionConfig] | None = None
 ) -> Path:
-    """Writes the page, and its figures into a folder of the same name beside it.
+    """Writes the page, and copies its figures into a folder with the same name next to it.
 
     Args:
-        plan: whose results are told.
-        path: of the page.
-        name: of the plan.
-        others: further attempts by name, whose claims and models stand beside.
+        plan: The reproduction that the page describes.
+        path: Path of the page.
+        name: Name of the plan.
+        others: Further attempts by name; the page also has their claims and models.
 
     Raises:
-        ValueError: there are no results yet, or they do not compare.
+        ValueError: There are no results, or they are not comparable.
     """
     attempts = {name: plan, **(others or {})}
-    found = {of: Measured(one.results, one.folder, one.betas) for of, one in attempts.items()}
-    measured = found[name]
+    results = {attempt: Measured(one.results, one.folder, one.betas) for attempt, one in attempts.items()}
+    measured = results[name]
     seconds = sum({p.key: p.seconds for p in measured.points}.values())
     path.parent.mkdir(parents=True, exist_ok=True)
     text = _DOCUMENT.format(
         title="The reproduction" if name == "default" else f"The reproduction: {name}",
         config=name,
-        besides=f" --beside {' '.join(others)}" if others else "",
+        compare=f" --compare {' '.join(others)}" if others else "",
         notes=f"{plan.notes.strip()}\n\n" if plan.notes.strip() else "",
         yaml=OmegaConf.to_yaml({key: value for key, value in asdict(plan).items() if key != "notes"}),
-        beside="".join(map(_beside, others or {}, (others or {}).values())),
+        others="".join(map(_other, others or {}, (others or {}).values())),
         points=len({point.key for point in measured.points}),
         sweep=f"{seconds / 60:.0f} minutes",
         times=_times(plan),
         figures=_figures(plan, path),
-        claims=claims_table({of: judge(one) for of, one in found.items()}),
-        models="\n\n".join(models_table(of, one) for of, one in found.items()),
+        claims=claims_table({attempt: judge(one) for attempt, one in results.items()}),
+        models="\n\n".join(models_table(attempt, one) for attempt, one in results.items()),
     )
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def _beside(name: str, plan: ReproductionConfig) -> str:
+def _other(name: str, plan: ReproductionConfig) -> str:
     notes = f"\n\n{plan.notes.strip()}" if plan.notes.strip() else ""
-    return f"### Beside it: {name}\n\n```\nmake reproduce CONFIG={name}\n```{notes}\n\n"
+    return f"### Compared with: {name}\n\n```\nmake reproduce CONFIG={name}\n```{notes}\n\n"
 
 
 def _times(plan: ReproductionConfig) -> str:
-    """Of the runs; nothing where none has its log."""
-    taken = {one.run.name: step_seconds(one.folder) if one.folder.is_dir() else None for one in planned_runs(plan)}
-    if not any(taken.values()):
+    """A table of the training times; empty if no run has its log."""
+    step_times = {one.run.name: step_seconds(one.folder) if one.folder.is_dir() else None for one in planned_runs(plan)}
+    if not any(step_times.values()):
         return ""
     rows = []
     for one in planned_runs(plan):
-        seconds = taken[one.run.name]
-        told = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
+        seconds = step_times[one.run.name]
+        times = [f"{seconds:.2f}", f"{seconds * one.steps / 60:.0f}"] if seconds else ["", ""]
         state = "" if one.state is State.DONE else f" ({one.state.value})"
-        rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *told])
-    table = markdown_table(["run", "β", "seed", "steps", "s a step", "minutes"], rows)
+        rows.append([one.run.name + state, f"{one.run.beta:g}", str(one.run.seed), str(one.steps), *times])
+    table = markdown_table(["run", "β", "seed", "steps", "s per step", "minutes"], rows)
     return (
-        " Each run is one\nsingle-threaded process. A step is the median by the clock of the log; measurements during "
-        f"training are not in it.\n\n{table}"
+        " Each run is one\nsingle-threaded process. The time of a step is the median of the logged wall times, without "
+        f"measurements during training.\n\n{table}"
     )
 
 
 def _figures(plan: ReproductionConfig, page: Path) -> str:
-    """Copies the report's pictures, and shows them in the order of the paper."""
+    """Copies the report's pictures, and returns the Markdown that shows them in the order of the paper."""
     report = Path(plan.folder) / "report"
     drawn = [name for name in FIGURES if (report / f"{name}.png").is_file()]
     if not drawn:
-        return f"None yet: `{report}` holds no pictures."
+        return f"None: `{report}` has no pictures."
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
     for name in drawn:
@@ -133,7 +134,7 @@ def _figure(folder: str, name: str, text: str) -> str:
 
 
 def models_table(attempt: str, measured: Measured) -> str:
-    """Every model by itself without guidance, under a title: a row for each seed of sampling."""
+    """A table of every unmerged model without guidance, with a row for each sampling seed."""
     alone = [p for p in measured.points if len(roles(p.model)) == 1 and p.guidance_scale == 1]
     alone = [point for point in alone if point.temperature == measured.temperature]
     distinct = {(next(iter(roles(point.model))), point.seed): point for point in reversed(alone)}
@@ -143,6 +144,6 @@ def models_table(attempt: str, measured: Measured) -> str:
         rows.append([role, str(seed), *(markdown_interval(point.metrics[name]) for name in METRICS), fad])
     table, first = markdown_table(["model", "sampling seed", *METRICS, "FAD"], rows), measured.points[0]
     return (
-        f"### Of {attempt}\n\nProtocol `{first.protocol}`, {first.n_prompts} prompts × {first.n_samples} samples, "
-        f"evaluation_models `{first.scorers}`:\n\n{table}"
+        f"### Attempt: {attempt}\n\nProtocol `{first.protocol}`, {first.n_prompts} prompts × {first.n_samples} "
+        f"samples, scorers `{first.scorers}`:\n\n{table}"
     )

@@ -1,4 +1,4 @@
-"""What is left of a reproduction, and the time and disk that it needs, before it starts."""
+"""Estimates the remaining work of a reproduction, and the time and disk space that it needs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import NamedTuple
 
 from qd.metrics.formatting import format_duration
 from qd.report.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs
-from qd.report.reproduction.processes import lasting
+from qd.report.reproduction.processes import total_duration
 from qd.report.reproduction.sweep_plan import load_sweep, sweep_arguments
 from qd.runs.disk import free_space, held_bytes
 
-_TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s a step\))?$", re.MULTILINE)
-_POINTS = re.compile(r": of (\d+) points .*?(\d+) to measure$", re.MULTILINE)
+_TIME = re.compile(r"^time: (.*?)(?: \(([\d.]+) s (?:a|per) step\))?$", re.MULTILINE)
+_POINTS = re.compile(r"(\d+) points\b.*?(\d+) to measure$", re.MULTILINE)
 _DISK = re.compile(r"^disk: ([\d.]+) (GiB|MiB)$", re.MULTILINE)
 
 
 class Estimate(NamedTuple):
-    """What is to be told before a reproduction starts.
+    """The needs of a reproduction.
 
     Attributes:
-        text: what is left, and the time and disk that it needs.
-        left: whether anything is left to train or to measure.
+        text: The remaining work, and the time and disk space that it needs.
+        left: Whether anything remains to train or to measure.
     """
 
     text: str
@@ -34,7 +34,14 @@ class Estimate(NamedTuple):
 
 
 class _Stage(NamedTuple):
-    """Of a stage: what is told of it, how many runs or points are left, seconds, and GiB."""
+    """The needs of a stage.
+
+    Attributes:
+        lines: Description for the user.
+        left: Number of remaining runs or points.
+        seconds: Time.
+        disk: Disk space in GiB.
+    """
 
     lines: list[str]
     left: int
@@ -49,24 +56,29 @@ def estimate(
     jobs: int,
     series: Sequence[str] | None = None,
 ) -> Estimate:
-    """What is left of the stages to train and to measure: one micro-batch and one batch of a point are really made.
+    """Estimates the remaining training and measuring; to time them, it runs one micro-batch and one batch of a point.
 
     Args:
-        plan: what to do.
-        stages: of :data:`~qd.report.reproduction.reproduce.STAGES`; those that draw and write need little.
-        names: of runs; all if empty. jobs: processes at once. series: of the sweep; None = all.
+        plan: The reproduction.
+        stages: Some of :data:`~qd.report.reproduction.reproduce.STAGES`; drawing and writing are not estimated.
+        names: Names of runs; all if empty.
+        jobs: Number of parallel processes.
+        series: Series of the sweep; None = all.
 
     Raises:
-        ValueError: the plan does not fit what is there, or a command does not tell what it needs.
+        ValueError: A folder has a run with other settings, or a dry run of a command failed.
     """
-    found = [_runs(plan, names, jobs)] if "runs" in stages else []
-    found += [_sweep(plan, jobs, series)] if "sweep" in stages else []
-    lines = [line for stage in found for line in stage.lines]
-    seconds = sum(stage.seconds for stage in found)
-    disk = sum(stage.disk for stage in found)
-    place, free = free_space(plan.folder)
-    lines += [f"time: {format_duration(seconds)}", f"disk: {disk:.1f} GiB of {free / 2**30:.1f} in {place}"]
-    return Estimate("\n".join(lines), any(stage.left for stage in found))
+    needs = [_runs(plan, names, jobs)] if "runs" in stages else []
+    needs += [_sweep(plan, jobs, series)] if "sweep" in stages else []
+    lines = [line for stage in needs for line in stage.lines]
+    seconds = sum(stage.seconds for stage in needs)
+    disk = sum(stage.disk for stage in needs)
+    folder, free = free_space(plan.folder)
+    lines += [
+        f"time: {format_duration(seconds)}",
+        f"disk: {disk:.1f} GiB needed, {free / 2**30:.1f} GiB free in {folder}",
+    ]
+    return Estimate("\n".join(lines), any(stage.left for stage in needs))
 
 
 def _runs(plan: ReproductionConfig, names: Sequence[str], jobs: int) -> _Stage:
@@ -75,11 +87,11 @@ def _runs(plan: ReproductionConfig, names: Sequence[str], jobs: int) -> _Stage:
     left = [run for run in runs if run.state is not State.DONE]
     if not left:
         return _Stage(lines, 0, 0.0, 0.0)
-    told = _told(left[0].settings())
-    step = float(_TIME.search(told)[2])
-    lines.append(f"runs: {len(left)} left, {step:.2f} s a step by itself, {jobs} at once")
-    disk = sum(max(0.0, gibibytes(told) - held_bytes(run.folder) / 2**30) for run in left)
-    return _Stage(lines, len(left), lasting([run.left * step for run in left], jobs), disk)
+    report = _dry_run(left[0].settings())
+    step = float(_TIME.search(report)[2])
+    lines.append(f"runs: {len(left)} left, {step:.2f} s per step, {jobs} in parallel")
+    disk = sum(max(0.0, gibibytes(report) - held_bytes(run.folder) / 2**30) for run in left)
+    return _Stage(lines, len(left), total_duration([run.left * step for run in left], jobs), disk)
 
 
 def _steps(run: PlannedRun) -> str:
@@ -87,25 +99,24 @@ def _steps(run: PlannedRun) -> str:
 
 
 def _sweep(plan: ReproductionConfig, jobs: int, series: Sequence[str] | None) -> _Stage:
-    """Of the points that are not there yet; of all points where models are still to be trained. The processes share
-    each point."""
+    """The missing points, or all points if models are not trained yet. The processes share each point."""
     if all(run.state is State.DONE for run in planned_runs(plan)):
-        told = _told(sweep_arguments(plan, series))
-        points, left = map(int, _POINTS.search(told).groups())
+        report = _dry_run(sweep_arguments(plan, series))
+        points, left = map(int, _POINTS.search(report).groups())
         lines = [f"sweep: {left} of {points} points left"]
-        return _Stage(lines, left, read_clock(_TIME.search(told)[1]) / jobs, gibibytes(told))
+        return _Stage(lines, left, read_clock(_TIME.search(report)[1]) / jobs, gibibytes(report))
     sweep = load_sweep(plan, series)
     passes = sum(2 if guided else 1 for guided in sweep.guided)
     with tempfile.TemporaryDirectory() as empty:
         out = ["--out", str(Path(empty) / "points.jsonl"), "--protocol", sweep.protocol]
-        told = _told(["evaluate", "--model", "base", *out, *sweep.overrides])
-    point, count = read_clock(_TIME.search(told)[1]), len(sweep.guided)
-    lines = [f"sweep: {count} points, {point:.0f} s each, guided ones twice as long"]
-    return _Stage(lines, count, passes * point / jobs, count * gibibytes(told))
+        report = _dry_run(["evaluate", "--model", "base", *out, *sweep.overrides])
+    point, count = read_clock(_TIME.search(report)[1]), len(sweep.guided)
+    lines = [f"sweep: {count} points, {point:.0f} s each, twice as long with guidance"]
+    return _Stage(lines, count, passes * point / jobs, count * gibibytes(report))
 
 
-def _told(arguments: Sequence[str]) -> str:
-    """What a command prints of its needs."""
+def _dry_run(arguments: Sequence[str]) -> str:
+    """The needs that a command prints with ``--dry-run``."""
     command = [*QD, *arguments, "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, env=_single_threaded(), check=False)
     if done.returncode:
@@ -117,14 +128,14 @@ def _single_threaded() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def gibibytes(told: str) -> float:
-    """Of the line ``disk: …``."""
-    number, unit = _DISK.search(told).groups()
+def gibibytes(report: str) -> float:
+    """GiB of the line ``disk: …`` of a dry run."""
+    number, unit = _DISK.search(report).groups()
     return float(number) / (1 if unit == "GiB" else 1024)
 
 
 def read_clock(text: str) -> float:
-    """Seconds of ``45 s``, ``12 min`` or ``3 h 05 min``.
+    """Seconds from text such as ``45 s``, ``12 min`` or ``3 h 05 min``.
 
     Example:
         >>> read_clock("3 h 05 min"), read_clock("45 s")

@@ -1,7 +1,7 @@
-"""What was measured, found by what it is rather than by where it came from.
+"""Finds measured points by the role of their models.
 
-A model is known by its role: the name of its run or shipped model, ``beta15`` in ``runs/reproduction/beta15`` and in
-``beta15`` alike. So the claims hold for the kept weights as for those of a retrained pair.
+A role is the name of a run or of a shipped model: ``runs/reproduction/beta15`` and ``beta15`` both have the role
+``beta15``. So the same claims are judged for shipped weights and for retrained ones.
 """
 
 from __future__ import annotations
@@ -24,40 +24,43 @@ from qd.runs.scalars import read_scalars
 
 BASE = "base"
 BETAS = ("beta0", "beta5", "beta10", "beta15")
-"""The paper's."""
+"""Roles of the paper's models."""
 
 TEACHER_SCALE = 3.0
 _WEIGHT_TOLERANCE = 1e-6
 
 
 class Measured:
-    """A results file, the values behind its points, and the runs that its models came from.
+    """A results file with its values for each prompt, and the training runs of its models.
 
     Args:
-        file: results file, with ``per_prompt/<key>.npz`` beside it.
-        runs: folder of the training runs, one for each role.
-        betas: roles of the models of rising β, from the quality model to the diverse one.
+        file: Results file; ``per_prompt/<key>.npz`` is in the same folder.
+        runs: Folder of the training runs, one for each role.
+        betas: Roles of the models by increasing β, from the quality model to the diverse one.
 
     Raises:
-        ValueError: there are no points, they do not compare with one another, or they are of two models, or two
-            steps of one, that have the same role.
+        ValueError: There are no points, they are not comparable, or two models, or two steps of one model, have the
+            same role.
     """
 
     def __init__(self, file: str | Path, runs: str | Path, betas: Sequence[str] = BETAS) -> None:
         self.file, self.runs, self.betas = Path(file), Path(runs), tuple(betas)
-        # Of points that differ in the Fréchet audio distance alone the first counts: one that has it.
+        # If points differ only in the Fréchet audio distance, the first one counts, so points with it come first.
         self.points = sorted(PointsFile(self.file).read(), key=lambda point: point.fad is None)
         if not self.points:
-            raise ValueError(f"{self.file} holds no points; measure first: make sweep")
+            raise ValueError(f"{self.file} has no points; measure some with `make sweep`")
         others = [point for point in self.points if not comparable(point, self.points[0])]
         if others:
             kinds = sorted({f"{p.protocol}, {p.scorers}" for p in self.points})
-            raise ValueError("\n".join([f"{self.file} holds points that do not compare; split it:", *kinds]))
+            raise ValueError(
+                "\n".join([f"{self.file} has points that are not comparable; split it into files of one kind:", *kinds])
+            )
         references = sorted({point.fad_reference for point in self.points if point.fad_reference})
         if len(references) > 1:
             listed = ", ".join(references)
             raise ValueError(
-                f"{self.file} holds distances to {listed}, which do not compare; keep those to one of them"
+                f"{self.file} has Fréchet audio distances to several references ({listed}), which are not comparable; "
+                "keep the points of one reference"
             )
         self._refuse_two_models_of_a_role()
         self._refuse_other_weights()
@@ -67,17 +70,17 @@ class Measured:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The quality model and the diverse one, between which the slider goes."""
+        """Roles of the quality model and the diverse model, the two ends of the slider."""
         return self.betas[0], self.betas[-1]
 
     def model(self, role: str, seed: int | None = None) -> Point:
-        """The model by itself, without guidance, at the temperature of most points."""
+        """The point of a model without guidance, at the temperature of most points."""
         return self._first({role: 1.0}, f"{role} without guidance", seed=seed)
 
     def guided(
         self, role: str, scale: float = TEACHER_SCALE, unconditional: bool = False, seed: int | None = None
     ) -> Point:
-        """The model under guidance; of ``base`` at γ = 3 against the negative prompt, this is the teacher."""
+        """The point of a model with guidance; ``base`` at γ = 3 with the negative prompt is the teacher."""
         if scale == 1.0:
             return self.model(role, seed)
         for point in self._guided(role, unconditional, seed):
@@ -86,80 +89,81 @@ class Measured:
         raise NotMeasuredError(f"{role} at γ = {scale:g}, {'unconditional' if unconditional else 'negative prompt'}")
 
     def scales(self, role: str, unconditional: bool = False) -> list[Point]:
-        """The γ sweep, by rising γ, from γ = 1 where that was measured."""
-        found = {p.guidance_scale: p for p in reversed(self._guided(role, unconditional))}
+        """The γ sweep by increasing γ, including γ = 1 if it was measured."""
+        by_scale = {p.guidance_scale: p for p in reversed(self._guided(role, unconditional))}
         plain = [point for point in self._all({role: 1.0}) if self._plain(point)]
-        found |= {point.guidance_scale: point for point in plain}
-        return self._several([found[scale] for scale in sorted(found)], f"γ sweep of {role}")
+        by_scale |= {point.guidance_scale: point for point in plain}
+        return self._several([by_scale[scale] for scale in sorted(by_scale)], f"γ sweep of {role}")
 
     def temperatures(self, role: str) -> list[Point]:
-        """The temperature sweep without guidance, by rising T."""
-        found = {p.temperature: p for p in reversed(self._all({role: 1.0})) if p.guidance_scale == 1}
-        return self._several([found[t] for t in sorted(found)], f"temperature sweep of {role}")
+        """The temperature sweep without guidance, by increasing T."""
+        by_temperature = {p.temperature: p for p in reversed(self._all({role: 1.0})) if p.guidance_scale == 1}
+        return self._several([by_temperature[t] for t in sorted(by_temperature)], f"temperature sweep of {role}")
 
     def line(self, a: str, b: str) -> list[tuple[float, Point]]:
-        """λ and point of the interpolations (1 − λ) · A + λ · B, by rising λ, the ends among them."""
-        found: dict[float, Point] = {}
+        """λ and point of each interpolation (1 − λ) · A + λ · B, by increasing λ, including both ends."""
+        by_lambda: dict[float, Point] = {}
         for point in self.points:
             weights = roles(point.model)
             if set(weights) <= {a, b} and self._plain(point) and point.seed == self.seed:
-                found.setdefault(round(weights.get(b, 0.0), 9), point)
-        ordered = [(lam, found[lam]) for lam in sorted(found) if 0 <= lam <= 1]
+                by_lambda.setdefault(round(weights.get(b, 0.0), 9), point)
+        ordered = [(lam, by_lambda[lam]) for lam in sorted(by_lambda) if 0 <= lam <= 1]
         if not any(0 < lam < 1 for lam, _ in ordered) or len(ordered) < 3 or ordered[0][0] or ordered[-1][0] != 1:
             raise NotMeasuredError(f"LERP({a}, {b}) with both ends")
         return ordered
 
     def soup(self, *names: str) -> Point:
-        """The uniform average."""
+        """The uniform average of three or more models."""
         if len(names) < 3:
             raise NotMeasuredError("uniform average of more than two")
         return self._first(dict.fromkeys(names, 1 / len(names)), f"uniform average of {', '.join(names)}")
 
     def values(self, point: Point) -> Mapping[str, NDArray[np.float64]]:
-        """One value for each prompt, by metric. Raises :class:`NotMeasuredError` if their file has gone."""
+        """Values for each prompt, by metric. Raises :class:`NotMeasuredError` if their file is missing."""
         return self._measurement(point).per_prompt
 
     def pooled(self, find: Callable[[int], Point], metric: str) -> NDArray[np.float64]:
-        """``(prompts,)``: mean over the seeds of sampling with which a model was measured.
+        """Means ``(prompts,)`` over the sampling seeds with which a model was measured.
 
         Args:
-            find: the model's point of a seed, as ``lambda seed: measured.model("beta0", seed)``.
+            find: Returns the model's point for a seed, such as ``lambda seed: measured.model("beta0", seed)``.
+            metric: Name of the metric.
         """
-        found, missing = [], None
+        points, missing = [], None
         for seed in self.seeds:
             try:
-                found.append(find(seed))
+                points.append(find(seed))
             except NotMeasuredError as error:
                 missing = missing or error
-        if missing and not found:
+        if missing and not points:
             raise missing
-        return self.stack(found, metric).mean(0)
+        return self.stack(points, metric).mean(0)
 
     def training_runs(self, role: str) -> list[str]:
-        """The role itself, and those of its further training seeds that were measured: ``beta15-seed1``."""
+        """The role itself, and the measured roles of its other training seeds, such as ``beta15-seed1``."""
         measured = {name for point in self.points for name in roles(point.model)}
         return [role, *sorted(name for name in measured if re.fullmatch(rf"{re.escape(role)}-seed\d+", name))]
 
     def sampling_seconds(self, point: Point) -> float:
-        """Until the audio of a measurement was there. Raises :class:`NotMeasuredError` if that was not kept."""
+        """Seconds of sampling and decoding. Raises :class:`NotMeasuredError` if they were not saved."""
         seconds = self._measurement(point).sampling_seconds
         if math.isnan(seconds):
-            raise NotMeasuredError(f"seconds of sampling of {point.model}")
+            raise NotMeasuredError(f"sampling time of {point.model}")
         return seconds
 
     def stack(self, points: Sequence[Point], metric: str) -> NDArray[np.float64]:
-        """``(points, prompts)``."""
+        """Values ``(points, prompts)`` of a metric."""
         return np.stack([self.values(point)[metric] for point in points])
 
     def logged(self, role: str, tag: str) -> dict[int, float]:
-        """What a run logged at each step, from its TensorBoard events.
+        """Values that a run logged by step, from its TensorBoard events.
 
         Raises:
-            NotMeasuredError: the run is not there, or logged no such thing.
+            NotMeasuredError: The run folder or the tag is missing.
         """
         folder = self.runs / role
-        if folder.is_dir() and (found := read_scalars(folder).get(tag)):
-            return {step: scalar.value for step, scalar in found.items()}
+        if folder.is_dir() and (scalars := read_scalars(folder).get(tag)):
+            return {step: scalar.value for step, scalar in scalars.items()}
         raise NotMeasuredError(f"{tag} of the run {folder}")
 
     def _refuse_two_models_of_a_role(self) -> None:
@@ -167,21 +171,21 @@ class Measured:
         for point in self.points:
             for name in _names(point):
                 names.setdefault(role_of(name), set()).add(name)
-        for role, found in names.items():
-            # Earlier versions named a run without its step, of which a sum does not tell it either.
-            told = found - {_without_step(name) for name in found if name != _without_step(name)}
-            if len(told) > 1:
+        for role, models in names.items():
+            # Earlier versions named a run without its step; such a name may be any of the steps.
+            distinct = models - {_without_step(name) for name in models if name != _without_step(name)}
+            if len(distinct) > 1:
                 raise ValueError(
-                    f"{self.file} has several models, or steps of one, of the role {role} ({', '.join(sorted(told))}); "
-                    f"which of them is meant? {OUT_OF_DATE}"
+                    f"{self.file} has several models, or several steps of one, with the role {role} "
+                    f"({', '.join(sorted(distinct))}). {OUT_OF_DATE}"
                 )
 
     def _refuse_other_weights(self) -> None:
         groups: dict[tuple, list[Point]] = {}
         for point in self.points:
             weights = frozenset((role, round(weight, 9)) for role, weight in roles(point.model).items())
-            asked = point.seed, point.guidance_scale, point.negative, point.temperature
-            groups.setdefault((weights, *asked), []).append(point)
+            sampling = point.seed, point.guidance_scale, point.negative, point.temperature
+            groups.setdefault((weights, *sampling), []).append(point)
         for points in groups.values():
             refuse_other_weights(self.file, points)
 
@@ -192,19 +196,20 @@ class Measured:
         return Measurement.load(file)
 
     def _first(self, weights: Mapping[str, float], what: str, seed: int | None = None) -> Point:
-        wanted = self.seed if seed is None else seed
-        for point in self._all(weights, wanted):
+        for point in self._all(weights, seed):
             if self._plain(point):
                 return point
         raise NotMeasuredError(what)
 
     def _all(self, weights: Mapping[str, float], seed: int | None = None) -> list[Point]:
-        wanted = self.seed if seed is None else seed
-        return [p for p in self.points if p.seed == wanted and _same(roles(p.model), weights)]
+        seed = self.seed if seed is None else seed
+        return [p for p in self.points if p.seed == seed and _same(roles(p.model), weights)]
 
     def _guided(self, role: str, unconditional: bool, seed: int | None = None) -> list[Point]:
-        found = [p for p in self._all({role: 1.0}, seed) if p.temperature == self.temperature and p.guidance_scale != 1]
-        return [point for point in found if (point.negative is None) == unconditional]
+        points = [
+            p for p in self._all({role: 1.0}, seed) if p.temperature == self.temperature and p.guidance_scale != 1
+        ]
+        return [point for point in points if (point.negative is None) == unconditional]
 
     def _plain(self, point: Point) -> bool:
         return point.guidance_scale == 1 and point.temperature == self.temperature
@@ -216,7 +221,7 @@ class Measured:
 
 
 def roles(model: str) -> dict[str, float]:
-    """Roles and weights of a model's name, as ``qd merge --models`` takes it; weights of 0 are left out.
+    """Roles and weights in a model's name, in the format of ``qd merge --models``; weights of 0 are left out.
 
     Example:
         >>> roles("runs/x/beta0:0.25 runs/x/beta15/step-002000:0.75"), roles("base")
@@ -226,12 +231,12 @@ def roles(model: str) -> dict[str, float]:
 
 
 def role_of(name: str) -> str:
-    """The run's name, also of one of its steps."""
+    """The name of a run, for the run folder or one of its step folders."""
     return Path(_without_step(name)).name
 
 
 def _names(point: Point) -> list[str]:
-    """Of its models, with the step where it is known: a model by itself tells it beside its name."""
+    """Names of a point's models, with the step if it is known; for a single model it is a field of the point."""
     names = [str(Path(name)) for name, _ in soup(point.model.split())]
     alone = len(names) == 1 and point.step and names[0] == _without_step(names[0])
     return [str(step_folder(Path(names[0]), point.step))] if alone else names

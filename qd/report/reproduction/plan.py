@@ -1,4 +1,4 @@
-"""What a reproduction consists of, declared in ``configs/reproduction/*.yaml``, and how far each run has come."""
+"""The plan of a reproduction, read from ``configs/reproduction/*.yaml``, and the state of each of its runs."""
 
 from __future__ import annotations
 
@@ -24,36 +24,40 @@ from qd.runs.lock import exclusive_lock
 class RunConfig:
     """One training run."""
 
-    name: str = ""  # of the run, and its role in the claims: beta0, beta15-seed1, n4-shared
+    name: str = ""  # name of the run and its role in the claims: beta0, beta15-seed1, n4-shared
     beta: float = 0.0  # ≥ 0
     seed: int = 0  # ≥ 0
-    overrides: list[str] = field(default_factory=list)  # of `qd train`, after those of all runs
+    overrides: list[str] = field(default_factory=list)  # overrides of `qd train`, applied after those for every run
 
 
 @dataclass
 class ReproductionConfig:
     """``make reproduce``."""
 
-    folder: str = "runs/reproduction"  # of the runs, their logs, the results and the report
+    folder: str = "runs/reproduction"  # folder of the runs, their logs, the results and the report
     train: str = "default"  # overlay in configs/train/, or the path of a YAML file
-    overrides: list[str] = field(default_factory=list)  # of `qd train`, for every run
-    runs: list[RunConfig] = field(default_factory=list)  # none: the sweep measures what is shipped
-    betas: list[str] = field(default_factory=lambda: list(BETAS))  # roles by rising β: the first and last are merged
+    overrides: list[str] = field(default_factory=list)  # overrides of `qd train` for every run
+    runs: list[RunConfig] = field(default_factory=list)  # if empty, the sweep measures models that already exist
+    betas: list[str] = field(
+        default_factory=lambda: list(BETAS)
+    )  # roles by increasing β: the first and last are merged
     sweep: str = "reproduction"  # overlay in configs/sweep/, or the path of a YAML file
-    notes: str = ""  # what a reader of the document is to know of how it was run, as Markdown
+    notes: str = ""  # Markdown text for the document: how it was run, and remarks on the results
 
     def problems(self) -> list[str]:
         names = [run.name for run in self.runs]
         twice = dict.fromkeys(name for name in names if names.count(name) > 1)
-        found = [f"runs: {name!r} is there twice; give each run a name of its own" for name in twice]
+        problems = [f"runs: the name {name!r} is used twice; give each run its own name" for name in twice]
         values = [float(number[1]) for role in self.betas if (number := re.fullmatch(r"beta(\d+)", role))]
         if len(set(self.betas)) != len(self.betas) or len(self.betas) < 2 or values != sorted(values):
-            found.append(f"betas is {self.betas}; expected two roles or more, each once, by rising β")
-        found += [f"runs: a name is {name!r}; expected letters, digits, - and _" for name in names if not _plain(name)]
-        return found or [text for run in self.runs for text in self._run_problems(run)]
+            problems.append(f"betas is {self.betas}; expected two or more roles, each once, by increasing β")
+        problems += [
+            f"runs: a name is {name!r}; expected letters, digits, - and _" for name in names if not _plain(name)
+        ]
+        return problems or [text for run in self.runs for text in self._run_problems(run)]
 
     def settings(self, run: RunConfig) -> list[str]:
-        """The overrides that make a run what it is."""
+        """All overrides of a run."""
         return [f"beta={run.beta}", f"seed={run.seed}", *self.overrides, *run.overrides]
 
     def train_config(self, run: RunConfig) -> TrainConfig:
@@ -72,19 +76,21 @@ class ReproductionConfig:
 
 
 class State(Enum):
-    """Of a run."""
+    """The state of a run."""
 
     NEW = "to do"
-    BEGUN = "to go on"
+    BEGUN = "to resume"
     DONE = "done"
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of the plan, and its folder.
+    """A run of the plan.
 
     Attributes:
-        steps: optimiser steps in all.
+        plan: The plan.
+        run: Settings of the run.
+        steps: Total number of optimiser steps.
     """
 
     plan: ReproductionConfig
@@ -97,52 +103,54 @@ class PlannedRun:
 
     @property
     def state(self) -> State:
-        """A run is done when the weights of its last step stand there, which are renamed into place when complete."""
+        """The state on disk. A run is done when the step folder of its last step exists; it is renamed into place."""
         if step_folder(self.folder, self.steps).is_dir():
             return State.DONE
         return State.BEGUN if (self.folder / CHECKPOINT).is_file() else State.NEW
 
     @property
     def left(self) -> int:
-        """Optimiser steps to make; all where the checkpoint cannot be read, and none where it has more, which going on
-        will tell."""
+        """Remaining optimiser steps.
+
+        All steps if the checkpoint cannot be read, and 0 if it has more steps than the plan; resuming reports both.
+        """
         if self.state is not State.BEGUN:
             return 0 if self.state is State.DONE else self.steps
         try:
             return max(0, self.steps - checkpoint_step(self.folder / CHECKPOINT))
-        except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError):  # what torch raises, by what is wrong
+        except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError):  # torch raises these for damaged files
             return self.steps
 
     def problems(self) -> list[str]:
-        """Whether the folder holds a run of other settings."""
+        """One message for each setting in which the run in the folder differs from the plan."""
         if not (self.folder / CONFIG).is_file():
             return []
-        found = changes(self.folder, self.plan.train_config(self.run), "train")
-        return [f"run {self.folder}: {text}; give the plan another folder, or remove that run" for text in found]
+        different = changes(self.folder, self.plan.train_config(self.run), "train")
+        return [f"run {self.folder}: {text}; give the plan another folder, or remove that run" for text in different]
 
     def command(self) -> list[str]:
-        """What begins it, or goes on with it."""
+        """The command that starts or resumes the run."""
         if self.state is State.BEGUN:
             return [*QD, "train", "--resume", str(self.folder), f"trainer.max_steps={self.steps}"]
         return [*QD, *self.arguments()]
 
     def settings(self) -> list[str]:
-        """Of ``qd``, what makes the run what it is, wherever it is."""
+        """Arguments of ``qd`` with all settings of the run, but without its name and folder."""
         return ["train", "--config", self.plan.train, *self.plan.settings(self.run), "trainer.device=cpu"]
 
     def arguments(self) -> list[str]:
-        """Of ``qd``, to begin the run."""
+        """Arguments of ``qd`` that start the run."""
         return [*self.settings(), "--name", self.run.name, f"trainer.runs={self.plan.folder}"]
 
     def clear(self) -> None:
-        """Removes what a run left that was killed before it saved anything.
+        """Removes the folder of a run that was killed before it saved anything.
 
         Raises:
-            ValueError: it has not ended yet.
+            ValueError: The run is still active.
         """
         if self.state is State.NEW and self.folder.is_dir():
             with exclusive_lock(self.folder):
-                if self.state is State.NEW:  # still: it may have saved and ended just now
+                if self.state is State.NEW:  # checked again, because it may have just saved and ended
                     shutil.rmtree(self.folder)
 
 
@@ -150,27 +158,27 @@ QD = [sys.executable, "-m", "qd"]
 
 
 def planned_runs(plan: ReproductionConfig, names: list[str] | None = None) -> list[PlannedRun]:
-    """The runs of the plan, or those named.
+    """The runs of the plan, or those with the given names.
 
     Raises:
-        ConfigError: a name is unknown, or a folder holds a run of other settings.
+        ConfigError: A name is unknown, or a folder has a run with other settings.
     """
     known = [run.name for run in plan.runs]
     unknown = [name for name in names or [] if name not in known]
-    problems = [f"there is no run {name!r}; expected some of {', '.join(known)}" for name in unknown]
+    problems = [f"run {name!r} is not in the plan; expected some of {', '.join(known)}" for name in unknown]
     chosen = [run for run in plan.runs if not names or run.name in names]
-    found = [PlannedRun(plan, run, plan.train_config(run).trainer.max_steps) for run in chosen]
-    if problems := [*problems, *(text for one in found for text in one.problems())]:
+    planned = [PlannedRun(plan, run, plan.train_config(run).trainer.max_steps) for run in chosen]
+    if problems := [*problems, *(text for one in planned for text in one.problems())]:
         raise ConfigError(problems)
-    return found
+    return planned
 
 
 def trained(plan: ReproductionConfig) -> list[Path]:
-    """Folders of the runs that differ in β, seed and length alone, and have measured something: of Figures 1 and 2."""
+    """Folders of the runs for Figures 1 and 2: they differ only in β, seed and length, and have measured points."""
     alike = [one for one in planned_runs(plan) if all(text.startswith("trainer.") for text in one.run.overrides)]
     return [one.folder for one in alike if (one.folder / FILE).is_file()]
 
 
 def _plain(name: str) -> bool:
-    """Fit for a folder, and for a part of the dotted key by which the sweep is told where the run lies."""
+    """Whether a name can be a folder name and a part of the dotted key ``models.<name>`` of the sweep."""
     return bool(name) and all(letter.isalnum() or letter in "-_" for letter in name)

@@ -1,4 +1,4 @@
-"""Several commands at once, one single-threaded process a core, and none left behind."""
+"""Runs several commands in parallel, one single-threaded process per core, and stops them all on exit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ from heapq import heapreplace
 from pathlib import Path
 
 POLL = 0.5  # seconds
-TELL_EVERY = 30.0  # seconds
-PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when its parent has died
+REPORT_EVERY = 30.0  # seconds
+PR_SET_PDEATHSIG = 1  # prctl option of Linux: the signal that a process gets when its parent dies
+Progress = Callable[[list["Job"], list["Job"], list["Job"]], str]
+"""Returns the progress line from the jobs that are done, running and failed."""
 _STEP = re.compile(r"step (\d+)/\d+ · ([\d.]+) s/step")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, the file that its output is added to, and what is done before it starts."""
+    """A command to run.
+
+    Attributes:
+        name: Name in messages.
+        command: Returns the command.
+        log: File that the output is appended to.
+        prepare: Called before the command starts.
+    """
 
     name: str
     command: Callable[[], list[str]]
@@ -32,48 +41,51 @@ class Job:
     prepare: Callable[[], None] = lambda: None
 
     def progress(self) -> tuple[int, float] | None:
-        """The last step that a training run printed, and its seconds a step."""
-        found = _STEP.findall(self.log.read_text(encoding="utf-8", errors="replace")) if self.log.is_file() else []
-        return (int(found[-1][0]), float(found[-1][1])) if found else None
+        """The last step that a training run printed, and its seconds per step; None if it printed none."""
+        lines = _STEP.findall(self.log.read_text(encoding="utf-8", errors="replace")) if self.log.is_file() else []
+        return (int(lines[-1][0]), float(lines[-1][1])) if lines else None
 
 
-def lasting(durations: Sequence[float], at_once: int) -> float:
-    """How long :func:`run_jobs` takes for jobs that take so long each: none can be split, and each waits for its turn.
+def total_duration(durations: Sequence[float], parallel: int) -> float:
+    """Time that :func:`run_jobs` needs for jobs of the given durations, which start in order and cannot be split.
 
     Example:
-        >>> lasting([2.0, 2.0, 2.0], at_once=2)
+        >>> total_duration([2.0, 2.0, 2.0], parallel=2)
         4.0
     """
-    ends = [0.0] * at_once
+    ends = [0.0] * parallel
     for duration in durations:
         heapreplace(ends, ends[0] + duration)
     return max(ends)
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, tell: Callable[[list[Job], list[Job], list[Job]], str]) -> list[Job]:
-    """Runs all, at most so many at once; a failing one does not stop the others.
+def run_jobs(jobs: Sequence[Job], parallel: int, progress: Progress) -> list[Job]:
+    """Runs all jobs; a failing job does not stop the others.
 
     Args:
-        jobs: in the order in which they start.
-        at_once: processes.
-        tell: the line of progress, from the jobs that are done, running and failed.
+        jobs: Jobs in the order in which they start.
+        parallel: Number of parallel processes.
+        progress: Returns the progress line from the jobs that are done, running and failed.
 
     Returns:
         The jobs that failed.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP (a closed terminal), when the children, which were told too, have
-            stopped.
+        KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP (a closed terminal), once the children, which get SIGINT,
+            have stopped.
     """
-    with _ended_as_by_ctrl_c():
-        return _run(list(jobs), at_once, tell)
+    with _signals_as_ctrl_c():
+        return _run(list(jobs), parallel, progress)
 
 
 @contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and SIGHUP, which would end this process at once, raise KeyboardInterrupt; what ``nohup`` ignores stays
-    ignored. The next ones change nothing, as a closing terminal sends several: only Ctrl-C makes haste."""
-    if threading.current_thread() is not threading.main_thread():  # the others may not set handlers
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, instead of ending this process at once.
+
+    A signal that ``nohup`` ignores stays ignored. Further signals have no effect, because a closing terminal sends
+    several; only Ctrl-C speeds up the stop.
+    """
+    if threading.current_thread() is not threading.main_thread():  # other threads may not set handlers
         yield
         return
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -93,12 +105,12 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(waiting: list[Job], at_once: int, tell: Callable[[list[Job], list[Job], list[Job]], str]) -> list[Job]:
+def _run(waiting: list[Job], parallel: int, progress: Progress) -> list[Job]:
     running, done, failed = {}, [], []
-    told = time.monotonic()
+    reported = time.monotonic()
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
+            while waiting and len(running) < parallel:
                 job = waiting.pop(0)
                 running[_start(job)] = job
                 print(f"{job.name}: started, log {job.log}", flush=True)
@@ -107,16 +119,16 @@ def _run(waiting: list[Job], at_once: int, tell: Callable[[list[Job], list[Job],
                 job = running.pop(child)
                 (failed if child.returncode else done).append(job)
                 print(_ended(job, child.returncode), flush=True)
-            if time.monotonic() - told > TELL_EVERY and running:
-                told = time.monotonic()
-                print(tell(done, list(running.values()), failed), flush=True)
+            if time.monotonic() - reported > REPORT_EVERY and running:
+                reported = time.monotonic()
+                print(progress(done, list(running.values()), failed), flush=True)
     finally:
         _stop(list(running))
     return failed
 
 
 def _start(job: Job) -> subprocess.Popen:
-    """In a session of its own: Ctrl-C reaches it once, from here, and not a second time from the terminal."""
+    """Starts a job in its own session, so that it gets Ctrl-C once from here and not again from the terminal."""
     job.prepare()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -128,21 +140,24 @@ def _start(job: Job) -> subprocess.Popen:
             stderr=log,
             env=environment,
             start_new_session=True,
-            preexec_fn=_tie(),
+            preexec_fn=_child_setup(),
         )
 
 
-def _tie() -> Callable[[], None]:
-    """What a child does before its command: it hears SIGINT, which a script's ``&`` has this process ignore, and on
-    Linux it gets one if this process dies without a word, as by SIGKILL."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # here, since a forked child should load nothing
+def _child_setup() -> Callable[[], None]:
+    """Returns the function that a child calls before its command.
 
-    def tie() -> None:
+    It restores the default handling of SIGINT, which a shell's ``&`` makes this process ignore. On Linux it also makes
+    the child get SIGINT if this process is killed.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here, because a forked child should not
+
+    def setup() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if libc:
             libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGINT))
 
-    return tie
+    return setup
 
 
 def _ended(job: Job, code: int) -> str:
@@ -153,7 +168,7 @@ def _ended(job: Job, code: int) -> str:
 
 
 def _stop(children: Sequence[subprocess.Popen]) -> None:
-    """Ctrl-C for each; once more, if the user does not want to wait until they have saved."""
+    """Sends SIGINT to all children and waits; a second Ctrl-C of an impatient user is passed on."""
     for child in children:
         _signal(child, signal.SIGINT)
     while any(child.poll() is None for child in children):

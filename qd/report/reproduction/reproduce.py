@@ -1,4 +1,4 @@
-"""``make reproduce``: the runs, the sweeps, the report and the table of claims, each of which goes on after a stop."""
+"""``make reproduce``: the runs, the sweep and the report. Each stage resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -11,55 +11,57 @@ from qd.metrics.formatting import format_duration
 from qd.report.figures import FIGURES
 from qd.report.reproduction.estimate import estimate
 from qd.report.reproduction.plan import QD, PlannedRun, ReproductionConfig, State, planned_runs, trained
-from qd.report.reproduction.processes import Job, lasting, run_jobs
+from qd.report.reproduction.processes import Job, run_jobs, total_duration
 from qd.report.reproduction.sweep_plan import load_sweep, sweep_arguments
 from qd.report.tables import TABLES
 from qd.runs.lock import exclusive_lock
 
 STAGES = ("runs", "sweep", "report", "document")
-"""In their order; the document is written by :func:`qd.report.reproduction.document.write_document`."""
+"""Stages in order; the last one, the document, is written by :func:`qd.report.reproduction.document.write_document`."""
 
 
 def reproduce(
-    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, shown: str | None = None
+    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, figure: str | None = None
 ) -> int:
-    """Does what is left of the stages, and tells first what time and disk that needs.
+    """Runs the remaining work of the stages, after printing the time and disk space that it needs.
 
     Args:
-        plan: what to do.
-        stages: of :data:`STAGES`, but the document. names: of runs to make; all if empty. jobs: processes at once.
-        shown: the name of a figure or table, to measure no more than it shows, and to draw it alone; None = all.
+        plan: The reproduction.
+        stages: Some of :data:`STAGES`, without the document.
+        names: Names of the runs to train; all if empty.
+        jobs: Number of parallel processes.
+        figure: Name of a figure or table; only its series are measured, and only it is drawn. None = all.
 
     Returns:
-        1 if something failed, else 0.
+        1 if a command failed, else 0.
 
     Raises:
-        ConfigError: the plan does not fit what is there.
-        ValueError: what is left does not tell what it needs, or another process is at work in the plan's folder.
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        ConfigError: A folder has a run with other settings, or the sweep has no series for the figure.
+        ValueError: A dry run failed, or another process works in the plan's folder.
+        KeyboardInterrupt: Ctrl-C; the same command resumes.
     """
     with exclusive_lock(plan.folder):
-        return _reproduce(plan, stages, names, jobs, shown)
+        return _reproduce(plan, stages, names, jobs, figure)
 
 
 def _reproduce(
-    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, shown: str | None
+    plan: ReproductionConfig, stages: Sequence[str], names: Sequence[str], jobs: int, figure: str | None
 ) -> int:
-    series = shown and shown_series(plan, shown)
+    series = figure and figure_series(plan, figure)
     needs = estimate(plan, stages, names, jobs, series)
     if needs.left:
         print(needs.text, flush=True)
     steps = {
         "runs": lambda: _train(plan, names, jobs),
         "sweep": lambda: _sweep(plan, jobs, series),
-        "report": lambda: _report(plan, shown),
+        "report": lambda: _report(plan, figure),
     }
-    for stage, do in steps.items():
+    for stage, run in steps.items():
         if stage not in stages:
             continue
         print(f"== {stage}", flush=True)
-        if failed := do():
-            print(f"failed: {', '.join(failed)}; the same command tries again what is missing", file=sys.stderr)
+        if failed := run():
+            print(f"failed: {', '.join(failed)}; run the same command again to retry", file=sys.stderr)
             return 1
     return 0
 
@@ -79,46 +81,48 @@ def _progress(
     runs: dict[str, PlannedRun], done: Sequence[Job], running: Sequence[Job], failed: Sequence[Job], jobs: int
 ) -> str:
     """``runs: 2 of 10 done · beta5 640/2000, beta10 630/2000 · 3 h 05 min left``."""
-    seen = {job.name: job.progress() for job in running}
-    over = {job.name for job in (*done, *failed)}
-    steps = [runs[name].steps - progress[0] if progress else runs[name].left for name, progress in seen.items()]
-    steps += [run.left for name, run in runs.items() if name not in (*over, *seen)]
-    rates = [progress[1] for progress in seen.values() if progress]
+    progress = {job.name: job.progress() for job in running}
+    finished = {job.name for job in (*done, *failed)}
+    steps = [runs[name].steps - last[0] if last else runs[name].left for name, last in progress.items()]
+    steps += [run.left for name, run in runs.items() if name not in (*finished, *progress)]
+    rates = [last[1] for last in progress.values() if last]
     eta = (
-        f"{format_duration(lasting(steps, jobs) * sum(rates) / len(rates))} left"
+        f"{format_duration(total_duration(steps, jobs) * sum(rates) / len(rates))} left"
         if rates
-        else "time left not known yet"
+        else "remaining time unknown"
     )
-    now = ", ".join(f"{name} {(progress or (0,))[0]}/{runs[name].steps}" for name, progress in seen.items())
+    now = ", ".join(f"{name} {(last or (0,))[0]}/{runs[name].steps}" for name, last in progress.items())
     lost = f", {len(failed)} failed" if failed else ""
     return f"runs: {len(done)} of {len(runs)} done{lost} · {now} · {eta}"
 
 
-def shown_series(plan: ReproductionConfig, shown: str) -> list[str]:
+def figure_series(plan: ReproductionConfig, figure: str) -> list[str]:
     """The series of the plan's sweep that a figure or table shows.
 
     Raises:
-        ConfigError: the sweep has none of them.
+        ConfigError: The sweep has none of them.
     """
-    starts = {**FIGURES, **TABLES}[shown].series
+    starts = {**FIGURES, **TABLES}[figure].series
     names = [name for name in load_sweep(plan).series if name.startswith(starts)]
     if not names:
         wanted = " or ".join(f"{start}…" for start in starts)
-        raise ConfigError([f"sweep {plan.sweep} has no series for {shown}; expected {wanted}: take another --config"])
+        raise ConfigError(
+            [f"sweep {plan.sweep} has no series for {figure}; expected {wanted}; choose another --config"]
+        )
     return names
 
 
 def _sweep(plan: ReproductionConfig, jobs: int, series: Sequence[str] | None) -> list[str]:
-    """As one process, or as several that share each point's prompts."""
+    """Runs the sweep in one process, or in several that share the prompts of each point."""
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(jobs), "-m", "qd"]
     return _one("sweep", [*(QD if jobs == 1 else ranks), *sweep_arguments(plan, series)], plan)
 
 
-def _report(plan: ReproductionConfig, shown: str | None) -> list[str]:
-    out = str(Path(plan.folder) / (shown or "report"))
+def _report(plan: ReproductionConfig, figure: str | None) -> list[str]:
+    out = str(Path(plan.folder) / (figure or "report"))
     runs = [str(folder) for folder in trained(plan)]
     command = [*QD, "report", "--points", str(plan.results), "--out", out, *(["--runs", *runs] if runs else [])]
-    return _one("report", [*command, *(["--only", shown] if shown else [])], plan)
+    return _one("report", [*command, *(["--only", figure] if figure else [])], plan)
 
 
 def _one(name: str, command: list[str], plan: ReproductionConfig) -> list[str]:

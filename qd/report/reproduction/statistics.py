@@ -1,6 +1,6 @@
-"""Statistics of several models on the same prompts, with their bootstrap intervals over prompts.
+"""Statistics of several models on the same prompts, with bootstrap intervals over the prompts.
 
-All models of a statistic share each resample: a hard prompt is hard for all, and what it makes hard cancels.
+All models of a statistic share each resample, so the effect of a difficult prompt cancels in differences.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ RESAMPLES = 1000
 
 
 def bootstrap(statistic: Callable[[NDArray], float], values: Sequence[NDArray] | NDArray, seed: int = 0) -> Interval:
-    """A statistic of means, and the interval that holds 95 % of its values over resamples of the prompts.
+    """A statistic of means, and the interval that contains 95 % of its values over resamples of the prompts.
 
-    Where a row has several training runs, these are resampled too, the same ones for all rows that have as many: what
-    chance in training does to a model is then in the interval, as far as so few runs can tell.
+    If a row has several training runs, these are resampled too, with the same draw for all rows that have the same
+    number of runs. The interval then includes the variation between training runs, as far as few runs can show it.
 
     Args:
-        statistic: of the means ``(rows,)``; NaN where it is undefined. Undefined resamples are left out.
-        values: for each row (a model and a metric) ``(prompts,)``, or ``(runs, prompts)``.
-        seed: of the resampling.
+        statistic: Function of the means ``(rows,)``; NaN if undefined. Undefined resamples are left out.
+        values: For each row (a model and a metric) ``(prompts,)`` or ``(runs, prompts)``.
+        seed: Seed of the resampling.
 
     Returns:
-        NaN in all three if the statistic is undefined on all prompts.
+        The interval; NaN in all three fields if the statistic is undefined on all prompts.
 
     Example:
         >>> bootstrap(lambda means: means[0] - means[1], np.array([[1.0, 2.0], [0.5, 1.5]]))
@@ -52,16 +52,17 @@ def bootstrap(statistic: Callable[[NDArray], float], values: Sequence[NDArray] |
 
 
 def gain_at_equal_diversity(line: NDArray, targets: NDArray) -> float:
-    """How much more quality a line of models has than other models have at their diversity, averaged over these.
+    """Mean difference in quality between a line of models and other models, at the diversity of each other model.
 
-    The line's quality is interpolated between its non-dominated points. To the left of them it is that of the least
-    diverse, which is more diverse still than the target; targets more diverse than the whole line are left out.
+    The line's quality is interpolated between its non-dominated points. For a target less diverse than all of them, it
+    is the quality of the least diverse one. Targets more diverse than the whole line are left out.
 
     Args:
-        line: ``(points, 2)``, quality and diversity. targets: ``(targets, 2)``.
+        line: Quality and diversity of the line, ``(points, 2)``.
+        targets: Quality and diversity of the other models, ``(targets, 2)``.
 
     Returns:
-        NaN if all targets are more diverse than the line.
+        The mean difference; NaN if all targets are more diverse than the line.
     """
     quality, diversity = front(line)[::-1].T  # diversity rising
     reached = targets[targets[:, 1] <= diversity[-1]]
@@ -69,10 +70,10 @@ def gain_at_equal_diversity(line: NDArray, targets: NDArray) -> float:
 
 
 def front_of(quality: NDArray, diversity: NDArray) -> NDArray[np.int64]:
-    """Indices of the points that no other one dominates, by their means."""
+    """Indices of the non-dominated points."""
     return np.flatnonzero(non_dominated(np.column_stack([quality, diversity])))
 
 
 def rank_agreement(a: NDArray, b: NDArray) -> float:
-    """Kendall's τ-b of two orders of the same models: 1 = the same order."""
+    """Kendall's τ-b between two rankings of the same models; 1 for equal rankings."""
     return float(kendalltau(a, b).statistic)

@@ -1,4 +1,4 @@
-"""The points of a reproduction's sweep, before its models are trained."""
+"""The points of a reproduction's sweep, computed without its models."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from qd.report.reproduction.plan import ReproductionConfig, planned_runs
 
 
 class _Untrained(SweepConfig):
-    """Without the check that the models are there."""
+    """A sweep config without the check that its models exist."""
 
     def problems(self) -> list[str]:
         return []
 
 
 class SweepPlan(NamedTuple):
-    """What the time of a sweep depends on.
+    """The facts that determine the time of a sweep.
 
     Attributes:
-        guided: of each distinct point, whether it is guided.
-        protocol: as it is named. overrides: of ``qd evaluate``, for a point of the same size. series: their names.
+        guided: For each distinct point, whether it uses guidance.
+        protocol: Name of the protocol.
+        overrides: Overrides of ``qd evaluate`` for a point of the same size.
+        series: Names of the series.
     """
 
     guided: list[bool]
@@ -36,19 +38,19 @@ class SweepPlan(NamedTuple):
 
 
 def sweep_arguments(plan: ReproductionConfig, series: Sequence[str] | None = None) -> list[str]:
-    """Of ``qd``, to measure the plan's sweep, or those series of it, with the models of the plan's runs."""
+    """Arguments of ``qd`` that measure the plan's sweep, or some of its series, with the models of the plan's runs."""
     models = [f"models.{run.run.name}={step_folder(run.folder, run.steps)}" for run in planned_runs(plan)]
     only = ["--only", *series] if series else []
     return ["sweep", "--config", plan.sweep, "--out", str(plan.results), *models, "--device", "cpu", *only]
 
 
 def load_sweep(plan: ReproductionConfig, series: Sequence[str] | None = None) -> SweepPlan:
-    """The points that the plan's sweep, or those series of it, asks for, each once, in however many series it is."""
+    """The distinct points of the plan's sweep, or of some of its series; a point in several series counts once."""
     config = load_config(_Untrained, "sweep", plan.sweep)
     config.only = list(series) if series else config.only
     tasks = {
         (
-            _acting(task.model),
+            _nonzero(task.model),
             task.seed,
             task.temperature,
             task.guidance_scale,
@@ -62,6 +64,6 @@ def load_sweep(plan: ReproductionConfig, series: Sequence[str] | None = None) ->
     return SweepPlan([task.passes == 2 for task in tasks.values()], config.protocol, overrides, names)
 
 
-def _acting(model: ModelSpec) -> tuple[Weighted, ...]:
-    """The models of a sum that act: an end of a line is the model by itself."""
+def _nonzero(model: ModelSpec) -> tuple[Weighted, ...]:
+    """The models with nonzero weight: the end of a line is the same as the single model."""
     return tuple(weighted for weighted in model.weights if weighted.weight)

@@ -1,4 +1,4 @@
-"""What a number says of a claim: the rules, in words and in code."""
+"""Verdicts on the paper's claims: the rules, in words and in code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from qd.metrics.bootstrap import Interval
 
 class Verdict(str, Enum):
     HOLDS = "holds"
-    FAILS = "does not"
+    FAILS = "does not hold"
     OPEN = "not resolved"
     MISSING = "not measured"
 
 
 class Rule(NamedTuple):
-    """A rule in words, and what it makes of an interval."""
+    """A rule in words, and the verdict that it gives for an interval."""
 
     text: str
     judge: Callable[[Interval], Verdict]
@@ -31,11 +31,11 @@ class Part:
     """One statement of a claim.
 
     Attributes:
-        text: what is measured, with its unit where it has one.
-        rule: when it holds, in words; "" of a number that is only told.
-        interval: the number; None if it was not measured.
-        verdict: None of a number that is only told.
-        note: what is missing, or what else there is to say.
+        text: The measured quantity, with its unit if it has one.
+        rule: When the statement holds, in words; "" for a number without a rule.
+        interval: The number; None if it was not measured.
+        verdict: The verdict; None for a number without a rule.
+        note: What is missing, or another remark.
     """
 
     text: str
@@ -46,17 +46,17 @@ class Part:
 
 
 def above(bound: float = 0.0) -> Rule:
-    """Holds if the whole interval lies above; does not if it lies below."""
+    """Holds if the whole interval is above the bound; does not hold if it is below."""
     return Rule(f"> {bound:.3g}", lambda it: _side(it.lo > bound, it.hi <= bound))
 
 
 def below(bound: float = 0.0) -> Rule:
-    """Holds if the whole interval lies below; does not if it lies above."""
+    """Holds if the whole interval is below the bound; does not hold if it is above."""
     return Rule(f"< {bound:.3g}", lambda it: _side(it.hi < bound, it.lo >= bound))
 
 
 def within(margin: float) -> Rule:
-    """Holds if the whole interval lies inside ± margin; does not if it lies outside."""
+    """Holds if the whole interval is inside ± margin; does not hold if it is outside."""
     return Rule(
         f"within ± {margin:.3g}",
         lambda it: _side(-margin < it.lo and it.hi < margin, it.hi <= -margin or it.lo >= margin),
@@ -64,25 +64,25 @@ def within(margin: float) -> Rule:
 
 
 def part(text: str, measure: Callable[[], Interval], rule: Callable[[], Rule] | Rule | None = None) -> Part:
-    """A statement, measured and judged; or what it lacks.
+    """Measures and judges a statement; if points are missing, the note names them.
 
     Args:
-        text: what is measured.
-        measure: gives the number, or raises ``NotMeasuredError``.
-        rule: when it holds; a function where the rule itself needs measurements. None: the number is only told.
+        text: The measured quantity.
+        measure: Returns the number, or raises ``NotMeasuredError``.
+        rule: When the statement holds; a function if the rule itself needs measurements. None: no verdict.
     """
     try:
-        interval, judged = measure(), rule() if callable(rule) else rule
+        interval, applied = measure(), rule() if callable(rule) else rule
     except NotMeasuredError as missing:
         return Part(text, "", None, Verdict.MISSING, f"not measured: {missing}")
     if not all(map(math.isfinite, interval)):
-        verdict = Verdict.OPEN if judged else None
-        return Part(text, judged.text if judged else "", None, verdict, "outside the range of the line")
-    return Part(text, judged.text if judged else "", interval, judged.judge(interval) if judged else None)
+        verdict = Verdict.OPEN if applied else None
+        return Part(text, applied.text if applied else "", None, verdict, "outside the range of the line")
+    return Part(text, applied.text if applied else "", interval, applied.judge(interval) if applied else None)
 
 
 def overall(parts: Sequence[Part]) -> Verdict:
-    """Of a claim: does not hold if a part does not; not measured if one is missing; holds only if all do."""
+    """Verdict on a claim: does not hold if one part does not; else not measured if one is missing; holds if all do."""
     verdicts = {part.verdict for part in parts if part.verdict is not None}
     for verdict in (Verdict.FAILS, Verdict.MISSING, Verdict.OPEN):
         if verdict in verdicts:

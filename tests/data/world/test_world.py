@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import builtin_listener as listener
+from experiments import builtin_classifier
 from qd.data.world import world
 from qd.data.world.captions import BAD, CLEAN_WORDS, FAULTS, NEGATIVE_PROMPT
 from qd.data.world.composer import compose
@@ -169,6 +169,6 @@ def test_careless_players_slip_and_steady_players_do_not():
     assert np.mean([out_of_scale(p) for p in careless]) > 0.05
 
 
-def test_genres_and_leads_are_heard():
-    for accuracy, chance in listener.report(train_clips=900, test_clips=300).values():
+def test_genres_and_leads_are_audible():
+    for accuracy, chance in builtin_classifier.report(train_clips=900, test_clips=300).values():
         assert accuracy > 3 * chance

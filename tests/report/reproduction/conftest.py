@@ -1,4 +1,4 @@
-"""Results of a world whose truth is known: what each model scores, with the noise of prompts and of sampling."""
+"""Results with known truth: scores of each model, with noise of prompts and of sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPTS = 60
 OMEGA = 5.0
 
 Scores = Mapping[str, float]
-"""Adherence, preference, diversity, diversity_heldout, vendi, entropy and fad of a model."""
+"""The values of :data:`SCORES` of a model, by name."""
 
 SCORES = ("adherence", "preference", "diversity", "diversity_heldout", "vendi", "entropy", "fad")
 
@@ -39,12 +39,14 @@ PAPER: dict[str, Scores] = {
 
 
 class World:
-    """Writes points and the values behind them."""
+    """Writes points and their values for each prompt."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "results" / "points.jsonl"
         self.runs = folder
-        self.hard = np.random.default_rng(0).normal(0, 0.1, PROMPTS)  # what makes a prompt hard, for all models
+        self.hard = np.random.default_rng(0).normal(
+            0, 0.1, PROMPTS
+        )  # effect of a difficult prompt, the same for all models
 
     def add(self, model: str, scores: Scores, noise: float = 0.01, **fields) -> None:
         key = f"{len(PointsFile(self.file).read()):016x}"
@@ -67,7 +69,7 @@ class World:
         PointsFile(self.file).append(Point(**row | fields, metrics=metrics))
 
     def fill(self, truth: Mapping[str, Scores], noise: float = 0.01, bend: float = 0.3) -> None:
-        """All that the claims need; lines bend upwards by ``bend`` in quality."""
+        """Adds all points that the claims need; lines bend upwards by ``bend`` in quality."""
         for seed in (0, 1):
             for name, scores in truth.items():
                 guided = {"guidance_scale": 3.0, "negative": "Bad."} if name == "CFG" else {}
@@ -84,7 +86,7 @@ class World:
         self._fill_sampling(truth, noise)
 
     def _fill_sampling(self, truth: Mapping[str, Scores], noise: float) -> None:
-        """Guidance and temperature: what they gain in one they lose in the other, below the line."""
+        """Adds the sweeps of guidance and temperature, which trade quality for diversity below the line."""
         for model, scores in (("base", truth["base"]), ("runs/x/beta0", truth["beta0"])):
             for scale in (2.0, 3.0, 5.0, 7.0):
                 guided = scores | {"diversity": scores["diversity"] - 0.02 * scale, "preference": 0.5 + 0.02 * scale}
@@ -99,7 +101,7 @@ class World:
 
 
 def mixture(weights: Mapping[str, float], truth: Mapping[str, Scores], extra: float) -> Scores:
-    """The weighted mean, better by ``extra`` in preference."""
+    """The weighted mean, plus ``extra`` in preference."""
     mean = {name: sum(w * truth[role][name] for role, w in weights.items()) for name in truth["base"]}
     return mean | {"preference": mean["preference"] + extra}
 
@@ -112,7 +114,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def log_kl(tmp_path: Path) -> Callable[[str, float], None]:
-    """Writes the events of a run whose KL ends at a value."""
+    """Writes the events of a run whose KL ends at the given value."""
     from torch.utils.tensorboard import SummaryWriter
 
     def write(role: str, end: float) -> None:

@@ -1,4 +1,4 @@
-"""Commands run at once: failures are told, a stop reaches the children, none stays behind."""
+"""Parallel commands: failures are reported, and a stop ends all children."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qd.report.reproduction.processes import Job, lasting, run_jobs
+from qd.report.reproduction.processes import Job, run_jobs, total_duration
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,16 +22,16 @@ def job(folder: Path, name: str, code: str) -> Job:
     return Job(name, lambda: [sys.executable, "-c", textwrap.dedent(code)], folder / "logs" / f"{name}.log")
 
 
-def test_a_failing_one_is_told_and_the_others_go_on(tmp_path, capsys):
+def test_a_failure_is_reported_and_the_other_jobs_run(tmp_path, capsys):
     wrong = job(tmp_path, "wrong", "print('about to'); raise SystemExit('no such thing')")
     right = [job(tmp_path, f"right{i}", "import os; print(os.environ['OMP_NUM_THREADS'])") for i in range(2)]
     assert run_jobs([wrong, *right], 1, lambda *_: "") == [wrong]
-    told = capsys.readouterr().out
-    assert "wrong: FAILED with status 1" in told and "no such thing" in told and "right1: done" in told
+    output = capsys.readouterr().out
+    assert "wrong: FAILED with status 1" in output and "no such thing" in output and "right1: done" in output
     assert (tmp_path / "logs" / "right0.log").read_text() == "1\n"
 
 
-def test_so_many_run_at_once(tmp_path):
+def test_the_number_of_parallel_jobs_is_limited(tmp_path):
     code = """
         import pathlib, time
         here = pathlib.Path(r"{}")
@@ -44,11 +44,11 @@ def test_so_many_run_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("durations", "at_once", "expected"),
+    ("durations", "parallel", "expected"),
     [([], 2, 0), ([3, 3, 3], 1, 9), ([3, 3, 3], 2, 6), ([3, 3, 3], 8, 3), ([5, 1, 1, 4], 2, 6), ([1, 1, 5], 2, 6)],
 )
-def test_the_time_of_all_is_that_of_their_turns(durations, at_once, expected):
-    assert lasting(durations, at_once) == expected
+def test_total_duration(durations, parallel, expected):
+    assert total_duration(durations, parallel) == expected
 
 
 def test_progress_is_read_from_the_log(tmp_path):
@@ -71,7 +71,7 @@ CHILD = """
 
 @pytest.fixture
 def runner(tmp_path):
-    """Starts a process that runs two children; returns it and their logs when both are there."""
+    """Starts a process that runs two children; returns it and the children's logs once both children run."""
     script = tmp_path / "runner.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom qd.report.reproduction.processes import Job, run_jobs\n"
@@ -81,12 +81,14 @@ def runner(tmp_path):
     )
 
     def start(hangup: signal.Handlers = signal.SIG_DFL) -> tuple[subprocess.Popen, list[Path]]:
-        def hear() -> None:  # whatever the tests' own process hears: in the background of a shell no Ctrl-C
+        def reset_signals() -> None:  # a shell's background process, as these tests may be, ignores Ctrl-C
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, hangup)
 
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, preexec_fn=hear)
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)], env=environment, preexec_fn=reset_signals
+        )
         logs = [tmp_path / name for name in "ab"]
         wait_until(lambda: all(log.is_file() and "here" in log.read_text() for log in logs))
         return process, logs
@@ -109,16 +111,16 @@ def test_a_stop_reaches_the_children_and_waits_for_them(runner, number):
     assert all(log.read_text() == "here\nsaved\n" for log in logs)
 
 
-def test_a_closing_terminal_may_say_it_twice(runner):
+def test_a_second_hangup_has_no_effect(runner):
     process, logs = runner()
     process.send_signal(signal.SIGHUP)
-    time.sleep(0.1)  # the children are at their saving
+    time.sleep(0.1)  # the children are saving
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=30) == 130
     assert all(log.read_text() == "here\nsaved\n" for log in logs)
 
 
-def test_what_nohup_ignores_stays_ignored(runner):
+def test_a_signal_ignored_by_nohup_stays_ignored(runner):
     process, logs = runner(signal.SIG_IGN)
     process.send_signal(signal.SIGHUP)
     time.sleep(1.0)
@@ -127,7 +129,7 @@ def test_what_nohup_ignores_stays_ignored(runner):
     assert process.wait(timeout=30) == 130
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
 def test_children_stop_when_the_parent_is_killed(runner):
     process, logs = runner()
     process.kill()
@@ -145,12 +147,12 @@ def test_children_of_a_script_that_ignores_sigint_can_be_stopped(tmp_path):
     assert one.log.read_text() == "True\n"
 
 
-def test_the_former_handlers_come_back(tmp_path):
+def test_the_former_handlers_are_restored(tmp_path):
     former = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     run_jobs([job(tmp_path, "a", "")], 1, lambda *_: "")
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == former
 
 
-def test_another_thread_runs_jobs_too(tmp_path):
+def test_jobs_run_in_another_thread(tmp_path):
     with ThreadPoolExecutor() as pool:
         assert pool.submit(run_jobs, [job(tmp_path, "a", "")], 1, lambda *_: "").result() == []

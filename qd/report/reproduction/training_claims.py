@@ -1,7 +1,7 @@
-"""What the paper claims of its finetuned models, and of how diversity is measured: a function for each claim.
+"""The paper's claims about its finetuned models and about measures of diversity: a function for each claim.
 
-Where a claim says "matches", "near" or "as good", the margin is a tenth of what guidance changes in that metric: of the
-distance between the base model and its guided self (γ = 3, negative prompt).
+For "matches", "near" and "as good" the margin is a tenth of the change that guidance makes in that metric: the
+difference between the base model with guidance (γ = 3, negative prompt) and without.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from qd.report.reproduction.verdicts import Part, Rule, above, below, part
 
 MARGIN = 0.1
 CFG = "CFG"
-"""The base model under the teacher's guidance."""
+"""The base model with the teacher's guidance."""
 
 LAST_SHARE = 0.25
-"""Of the logged steps, for what a run has come to."""
+"""Share of the logged steps, at the end of a run, that counts as its final state."""
 
 
 def values_of(measured: Measured, name: str, metric: str) -> NDArray[np.float64]:
-    """``(training runs, prompts)`` of a model by itself, or of ``CFG``; means over the seeds of sampling."""
+    """Values ``(training runs, prompts)`` of a model without guidance or of ``CFG``, means over the sampling seeds."""
     if name == CFG:
         return measured.pooled(lambda seed: measured.guided(BASE, seed=seed), metric)[None]
     rows = [
@@ -37,19 +37,19 @@ def values_of(measured: Measured, name: str, metric: str) -> NDArray[np.float64]
 
 
 def difference(measured: Measured, metric: str, one: str, other: str) -> Interval:
-    """Paired by prompt: one − other."""
+    """The difference one − other, paired by prompt."""
     return bootstrap(lambda means: means[0] - means[1], [values_of(measured, name, metric) for name in (one, other)])
 
 
 def margin(measured: Measured, metric: str) -> float:
-    """A tenth of what guidance changes."""
+    """A tenth of the change that guidance makes in the metric."""
     return MARGIN * abs(values_of(measured, CFG, metric).mean() - values_of(measured, BASE, metric).mean())
 
 
 def _compare(
     measured: Measured, metric: str, one: str, other: str, rule: Callable[..., Rule] | None = None, share: float = 0.0
 ) -> Part:
-    """One − other; the rule's bound is ``share`` margins, 0 for a plain comparison."""
+    """The statement about one − other; the rule's bound is ``share`` times the margin."""
     bound = partial(_bound, measured, metric, rule, share) if rule else None
     return part(f"{metric}: {one} − {other}", lambda: difference(measured, metric, one, other), bound)
 
@@ -65,7 +65,7 @@ def guidance_is_distilled(m: Measured) -> list[Part]:
         ratio = m.sampling_seconds(m.model(m.betas[0])) / m.sampling_seconds(m.guided(BASE))
         return Interval(ratio, ratio, ratio)
 
-    text = f"seconds until the audio is there: {m.betas[0]} / CFG; nearer to a half than to the whole"
+    text = f"sampling time including decoding: {m.betas[0]} / CFG (closer to 0.5 than to 1)"
     return [
         _compare(m, "quality", m.betas[0], CFG, above, -1),
         part(text, cost, below(0.75)),
@@ -80,11 +80,11 @@ def kl_rises_with_beta(m: Measured) -> list[Part]:
         steps = sorted(a.keys() & b.keys())
         steps = steps[-max(2, round(LAST_SHARE * len(steps))) :]
         if len(steps) < 2:
-            raise NotMeasuredError(f"steps that both {one} and {other} have logged")
+            raise NotMeasuredError(f"steps that both {one} and {other} logged")
         return bootstrap(lambda d: d[0] - d[1], np.array([[run[step] for step in steps] for run in (a, b)]))
 
     pairs = zip(m.betas[1:], m.betas, strict=False)
-    text = "KL a token (nats), last quarter of the logged steps, paired by step: {} − {}"
+    text = "KL per token (nats), last quarter of the logged steps, paired by step: {} − {}"
     return [part(text.format(one, other), partial(last, one, other), above()) for one, other in pairs]
 
 
@@ -99,10 +99,10 @@ def diversity_rises_with_beta(m: Measured) -> list[Part]:
     first, last = m.ends
     steps = [_compare(m, "diversity", one, other, above) for one, other in zip(m.betas[1:], m.betas, strict=False)]
     whole = [] if len(steps) == 1 else [_compare(m, "diversity", last, first, above)]
-    # Beside the paper: as much noise without its signal (objective.shuffle_advantages), where it was run.
+    # Not in the paper: the same noise without the signal (objective.shuffle_advantages), if such runs were measured.
     placebos = [(role, f"{role}-placebo") for role in m.betas if _present(m, f"{role}-placebo")]
-    beside = [_compare(m, "diversity", *pair) for pair in placebos]
-    return [*steps, *whole, _compare(m, "diversity", last, BASE, above, -1), *beside]
+    controls = [_compare(m, "diversity", *pair) for pair in placebos]
+    return [*steps, *whole, _compare(m, "diversity", last, BASE, above, -1), *controls]
 
 
 def beta_costs_adherence(m: Measured) -> list[Part]:
@@ -111,12 +111,12 @@ def beta_costs_adherence(m: Measured) -> list[Part]:
 
     def shares() -> Interval:
         rows = [values_of(m, name, metric) for metric in ("quality", "preference") for name in m.ends]
-        # Quality is ω · adherence + preference, so what is no preference is ω · adherence.
+        # Quality is ω · adherence + preference, so quality minus preference is ω · adherence.
         return bootstrap(lambda v: (v[0] - v[1]) - 2 * (v[2] - v[3]), rows)
 
     return [
         _compare(m, "quality", last, first, below),
-        part(f"loss of quality from {first} to {last}: by ω · adherence − by preference", shares, above()),
+        part(f"loss of quality from {first} to {last}: through ω · adherence − through preference", shares, above()),
         _compare(m, "adherence", last, first),
         _compare(m, "preference", last, first),
     ]
@@ -135,11 +135,11 @@ def vendi_ranks_alike(m: Measured) -> list[Part]:
     def tau() -> Interval:
         names = [BASE, CFG, *(name for name in m.betas if _present(m, name))]
         if len(names) < 4:
-            raise NotMeasuredError("four models or more")
+            raise NotMeasuredError("at least four models")
         rows = [values_of(m, name, metric) for metric in ("diversity", "vendi") for name in names]
         return bootstrap(lambda v: rank_agreement(v[: len(names)], v[len(names) :]), rows)
 
-    return [part("Kendall's τ of both orders of base, CFG and every β", tau, above(0.8))]
+    return [part("Kendall's τ between both rankings of base, CFG and every β", tau, above(0.8))]
 
 
 def entropy_does_not_follow(m: Measured) -> list[Part]:
@@ -156,7 +156,7 @@ def entropy_does_not_follow(m: Measured) -> list[Part]:
 
         return bootstrap(gap, rows)
 
-    text = f"way of {diverse} from CFG (0) to base (1): in diversity − in entropy"
+    text = f"position of {diverse} between CFG (0) and base (1): in diversity − in entropy"
     return [part(text, positions, above()), _compare(m, "entropy", diverse, CFG)]
 
 
@@ -170,7 +170,7 @@ def gain_is_not_gamed(m: Measured) -> list[Part]:
         rows = [values_of(m, name, metric) for metric in metrics for name in names]
 
         def share(v: NDArray) -> float:
-            # Embedders differ in scale: a gain counts in parts of the distance between CFG and base.
+            # Embedders differ in scale, so a gain is divided by the distance between CFG and base.
             gains = [(diverse - good) / (base - cfg) for base, cfg, good, diverse in (v[:4], v[4:])]
             return 1 - gains[1] / gains[0]
 
@@ -179,7 +179,7 @@ def gain_is_not_gamed(m: Measured) -> list[Part]:
     return [
         _compare(m, "diversity_heldout", last, first, above),
         _compare(m, "diversity", last, first),
-        part("share of the gain that the held-out embedder does not hear (each in parts of base − CFG)", gamed),
+        part("share of the gain that the held-out embedder does not measure (gains relative to base − CFG)", gamed),
     ]
 
 

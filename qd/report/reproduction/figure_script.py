@@ -1,4 +1,4 @@
-"""One figure or table of the paper by itself: all that its script in ``experiments/`` does."""
+"""The script of one figure or table in ``experiments/``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from qd.report.reproduction.reproduce import reproduce
 
 
 def show(name: str, about: str, config: str = "shipped") -> int:
-    """Trains and measures what the figure or table shows and is not there yet, and draws it.
+    """Trains and measures what is missing for a figure or table, and draws it.
 
     Args:
-        name: of :data:`~qd.report.figures.FIGURES` or :data:`~qd.report.tables.TABLES`.
-        about: what it shows, for ``--help``.
-        config: file in configs/reproduction/ where none is asked for.
+        name: A key of :data:`~qd.report.figures.FIGURES` or :data:`~qd.report.tables.TABLES`.
+        about: Help text: what it shows.
+        config: Default plan in configs/reproduction/.
 
     Returns:
-        Exit status: 0, 1 if something failed, 2 for bad input, 130 after Ctrl-C or a kill.
+        Exit status: 0; 1 if a command failed, 2 for bad input, 130 after Ctrl-C or a signal.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", default=config, help="a file in configs/reproduction/, or a path (default: %(default)s)"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="parallel processes (default: one per core)"
+    )
     options = parser.parse_args()
     try:
         if options.jobs < 1:
@@ -43,5 +45,5 @@ def show(name: str, about: str, config: str = "shipped") -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: stopped; the same command goes on", file=sys.stderr)
+        print(f"{name}: stopped; run the same command again to resume", file=sys.stderr)
         return 130

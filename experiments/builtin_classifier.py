@@ -1,4 +1,4 @@
-"""A simple listener that tells genres and lead timbres apart: is the built-in world's variety heard, or only named?"""
+"""A simple classifier of genres and lead timbres: checks that the built-in world's variety is audible."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from qd.data.world import world
 
 
 def features(audio: np.ndarray) -> np.ndarray:
-    """Statistics over time of a clip's log-mel spectrogram (64 bands): mean, deviation, mean rise, and the tempogram.
+    """Features of a clip from its log-mel spectrogram (64 bands): mean, deviation and mean rise over time, tempogram.
 
     Returns:
-        float32 (features,).
+        Float32 array ``(features,)``.
     """
     mel = librosa.feature.melspectrogram(y=audio, sr=world.SAMPLE_RATE, n_fft=1024, hop_length=320, n_mels=64)
     decibels = librosa.power_to_db(mel)
@@ -29,11 +29,12 @@ def features(audio: np.ndarray) -> np.ndarray:
 def held_out_accuracy(
     train: tuple[np.ndarray, Sequence[str]], test: tuple[np.ndarray, Sequence[str]], steps: int = 300
 ) -> tuple[float, float]:
-    """Accuracy on ``test`` of a two-layer perceptron fitted to ``train``, and of always naming the commonest class.
+    """Accuracy on ``test`` of a two-layer perceptron fitted to ``train``, and of the most frequent training class.
 
     Args:
-        train, test: features (clips, features) and the label of each clip.
-        steps: full-batch Adam steps.
+        train: Features ``(clips, features)`` and a label for each clip.
+        test: The same for the test clips.
+        steps: Number of full-batch Adam steps.
     """
     names = sorted(set(train[1]))
     x, x_test = torch.from_numpy(train[0]), torch.from_numpy(test[0])
@@ -51,20 +52,20 @@ def held_out_accuracy(
     with torch.no_grad():
         predicted = (F.gelu(x_test @ first) @ second).argmax(1)
     correct = np.array([names[int(i)] == label for i, label in zip(predicted, test[1], strict=True)])
-    commonest = max(names, key=list(train[1]).count)
-    return float(correct.mean()), float(np.mean([label == commonest for label in test[1]]))
+    most_frequent = max(names, key=list(train[1]).count)
+    return float(correct.mean()), float(np.mean([label == most_frequent for label in test[1]]))
 
 
 def report(train_clips: int, test_clips: int) -> dict[str, tuple[float, float]]:
-    """Accuracy and chance for ``"genre"`` and ``"lead"`` on clean clips of pieces that the listener never heard."""
-    train, test = _heard("listener_train", train_clips), _heard("listener_test", test_clips)
+    """Accuracy and chance level for ``"genre"`` and ``"lead"`` on clean clips of held-out pieces."""
+    train, test = _clean_clips("listener_train", train_clips), _clean_clips("listener_test", test_clips)
     return {
         "genre": held_out_accuracy((train[0], train[1]), (test[0], test[1])),
         "lead": held_out_accuracy((train[0], train[2]), (test[0], test[2])),
     }
 
 
-def _heard(split: str, count: int) -> tuple[np.ndarray, list[str], list[str]]:
+def _clean_clips(split: str, count: int) -> tuple[np.ndarray, list[str], list[str]]:
     clips = [world.clip(split, index) for index in range(count)]
     clips = [c for c in clips if c.degradation == "clean"]
     return np.stack([features(c.audio) for c in clips]), [c.piece.genre for c in clips], [c.piece.lead for c in clips]

@@ -1,4 +1,4 @@
-"""What the paper claims of fronts: merging, guidance and temperature beside each other, and FAD."""
+"""The paper's claims about Pareto fronts (merging, guidance and temperature) and about FAD."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.metrics.bootstrap import Interval
 from qd.metrics.pareto import smooth_line
-from qd.report.reproduction.claims_of_training import CFG, MARGIN, margin, values_of
 from qd.report.reproduction.measured import BASE, Measured
 from qd.report.reproduction.statistics import bootstrap, front_of, gain_at_equal_diversity
+from qd.report.reproduction.training_claims import CFG, MARGIN, margin, values_of
 from qd.report.reproduction.verdicts import Part, Rule, Verdict, above, below, part, within
 
 SPREAD_SHARE = 0.2
-"""Of the standard deviation over prompts: in Table 4 the means differ by a tenth of it, and count as equal."""
+"""Margin of claim 15, as a share of the standard deviation over prompts. Table 4 counts means that differ by a tenth of
+the standard deviation as equal."""
 
 
 def line_bends_upwards(m: Measured) -> list[Part]:
@@ -38,7 +39,7 @@ def line_bends_upwards(m: Measured) -> list[Part]:
         first, *_, last = m.stack([point for _, point in m.line(*m.ends)], "diversity").mean(1)
         return within(MARGIN * abs(last - first))
 
-    text = f"{{}} of {_short(m.ends)} over the straight line between its ends, mean over 0 < λ < 1"
+    text = f"{{}} of {_short(m.ends)} above the straight line between its ends, mean over 0 < λ < 1"
     return [
         part(text.format("quality"), lambda: excess("quality"), above()),
         part(text.format("diversity"), lambda: excess("diversity"), near),
@@ -73,7 +74,7 @@ def soup_is_as_good(m: Measured) -> list[Part]:
         gain = _gain_of_line(m, m.ends, [m.soup(*m.betas)])
         return Interval(-gain.mean, -gain.hi, -gain.lo)
 
-    text = f"quality of the uniform soup over {_short(m.ends)} at equal diversity"
+    text = f"quality at equal diversity: uniform soup − {_short(m.ends)}"
     return [part(text, shortfall, lambda: above(-margin(m, "quality")))]
 
 
@@ -116,7 +117,7 @@ def distances_as_in_the_tables(m: Measured) -> list[Part]:
             return bootstrap(lambda v: v[0] - v[1], [mine, values_of(m, CFG, "adherence")])
 
         return part(
-            f"adherence, in place of CLAP: {name} − CFG",
+            f"adherence (instead of CLAP): {name} − CFG",
             gap,
             lambda: within(SPREAD_SHARE * values_of(m, CFG, "adherence").std()),
         )
@@ -130,7 +131,7 @@ def distances_as_in_the_tables(m: Measured) -> list[Part]:
 
 
 def _beats(m: Measured, ends: tuple[str, str], others: Callable[[], Sequence[Point]], what: str) -> Part:
-    """Quality of a line over the front of other models, at equal diversity."""
+    """The gain in quality of a line over the front of other models, at equal diversity."""
 
     def gain() -> Interval:
         return _gain_of_line(m, ends, others())
@@ -139,12 +140,12 @@ def _beats(m: Measured, ends: tuple[str, str], others: Callable[[], Sequence[Poi
 
 
 def _short(ends: tuple[str, str]) -> str:
-    """``LERP(0, 15)``."""
+    """Short name of a line: ``LERP(0, 15)``."""
     return f"LERP({', '.join(name.removeprefix('beta') for name in ends)})"
 
 
 def _gain_of_line(m: Measured, ends: tuple[str, str], others: Sequence[Point]) -> Interval:
-    """As :func:`_gain`, of an interpolation: many models near to each other, so a smooth line stands for them."""
+    """:func:`_gain` of an interpolation, whose many similar models are replaced by a smooth line."""
     line = m.line(*ends)
     lams = np.array([lam for lam, _ in line])
     return _gain(m, [point for _, point in line], others, lambda models: smooth_line(lams, models))
@@ -153,18 +154,21 @@ def _gain_of_line(m: Measured, ends: tuple[str, str], others: Sequence[Point]) -
 def _gain(
     m: Measured, line: Sequence[Point], others: Sequence[Point], curve: Callable[[NDArray], NDArray] = np.asarray
 ) -> Interval:
-    """Of the line over the non-dominated of the others; those that are points of the line too say nothing.
+    """The gain in quality of a line over the non-dominated other points; points that are also on the line are ignored.
 
     Args:
-        curve: what stands for the line, of its points' quality and diversity, ``(points, 2)``.
+        m: The measured points.
+        line: Points of the line.
+        others: Points of the other strategy.
+        curve: Turns the quality and diversity of the line's points, ``(points, 2)``, into the curve to compare.
     """
     keys = {point.key for point in line}
-    strangers = [point for point in others if point.key not in keys]
-    if not strangers:
-        raise NotMeasuredError("other models than those of the line")
-    quality, diversity = (m.stack(strangers, metric) for metric in ("quality", "diversity"))
-    kept = front_of(quality.mean(1), diversity.mean(1))
-    rows = [*(m.stack(line, metric) for metric in ("quality", "diversity")), quality[kept], diversity[kept]]
+    others = [point for point in others if point.key not in keys]
+    if not others:
+        raise NotMeasuredError("models that are not on the line")
+    quality, diversity = (m.stack(others, metric) for metric in ("quality", "diversity"))
+    front = front_of(quality.mean(1), diversity.mean(1))
+    rows = [*(m.stack(line, metric) for metric in ("quality", "diversity")), quality[front], diversity[front]]
     ends = np.cumsum([len(block) for block in rows])[:-1]
 
     def statistic(means: NDArray) -> float:
@@ -182,9 +186,9 @@ def _middle(m: Measured) -> list[tuple[float, Point]]:
 
 
 def _distance(m: Measured, one: str, other: str, positive: bool | None) -> Part:
-    """Fréchet distances have no values for each prompt: judged by the sign over the seeds of sampling."""
+    """Compares Fréchet distances by the sign over the sampling seeds, because they have no value for each prompt."""
     seeds = sorted({point.seed for point in m.points})
-    text = f"FAD: {one} − {other}, mean and range over the seeds"
+    text = f"FAD: {one} − {other}, mean and range over the sampling seeds"
     pairs = [(_fad(m, one, seed), _fad(m, other, seed)) for seed in seeds]
     gaps = [a - b for a, b in pairs if a is not None and b is not None]
     if not gaps:
@@ -193,7 +197,7 @@ def _distance(m: Measured, one: str, other: str, positive: bool | None) -> Part:
     if positive is None:
         return Part(text, "", interval, None)
     if len(gaps) < 2:
-        return Part(text, "> 0 for every seed", interval, Verdict.OPEN, "one seed tells no spread")
+        return Part(text, "> 0 for every seed", interval, Verdict.OPEN, "one seed gives no spread")
     verdict = Verdict.HOLDS if min(gaps) > 0 else Verdict.FAILS if max(gaps) <= 0 else Verdict.OPEN
     return Part(text, "> 0 for every seed", interval, verdict)
 
