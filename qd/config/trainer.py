@@ -17,7 +17,7 @@ class TrainerConfig:
     max_steps: int = 2000  # optimiser steps, ≥ 1
     device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
     devices: int = 1  # of each machine: so many GPUs, or so many processes on the CPU; data-parallel; ≥ 1
-    num_nodes: int = 1  # machines, ≥ 1; several are started by torchrun or srun, see docs/scaling.md
+    num_nodes: int = 1  # machines, ≥ 1; several are started by torchrun or srun, see docs/training.md
     strategy: str = "ddp"  # of several devices: ddp (each holds all weights) or fsdp (each holds its share of them)
     precision: str = "auto"  # one of PRECISIONS: Lightning's names; auto: bf16-mixed where the device is fast at it
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of qd.runs.loggers.LOGGERS; [] logs nowhere
