@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from qd.evaluation.measurement import Fad, Measurement
 from qd.evaluation.points import METRICS, Point
@@ -94,3 +95,19 @@ def whole(synthetic: Synthetic) -> Callable[[], Path]:
     for n, estimator in ((2, "pairs"), (8, "shared")):
         synthetic.add("samples", f"runs/n{n}-{estimator}", 1.0, 0.3 + 0.01 * n, beta=15.0)
     return synthetic.results.points.path
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[..., str]:
+    """Creates a run folder with two measured points, and optionally a logged KL that falls."""
+
+    def make(name: str, beta: float, logged: bool = True, protocol: str = "quick") -> str:
+        run = Synthetic(tmp_path / "runs" / name)
+        for step in (0, 500):
+            run.add("", f"{name}/step-{step}", 1.0 + step / 1000, 0.5, beta=beta, step=step, protocol=protocol)
+        with SummaryWriter(tmp_path / "runs" / name) as writer:
+            for step in range(100 if logged else 0):
+                writer.add_scalar("train/kl_per_token", 1 / (1 + step), step)
+        return str(tmp_path / "runs" / name)
+
+    return make

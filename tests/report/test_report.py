@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 
 from qd.commands.report import write_report
-from qd.evaluation.results import NotMeasuredError
-from qd.report.data import ReportData, read_training
+from qd.report.data import ReportData
 from qd.report.figures import FIGURES
 from qd.report.headline import headline
 from qd.report.tables import TABLES
@@ -34,15 +32,6 @@ def test_figures_and_tables_of_a_whole_results_file(whole: Path, tmp_path: Path)
     assert page.count("<audio") == 4  # base at seed 0: two clips of two prompts; the seeds share a row
     text = (tmp_path / "report" / "report.md").read_text()
     assert all(f"({name}.png)" in text for name in drawn)
-
-
-def test_a_run_named_without_its_step_is_the_same_setting(synthetic: Synthetic) -> None:
-    """Earlier versions wrote such points; another step is another setting."""
-    synthetic.add("betas", "runs/x", 1.0, 0.3, step=2000, seed=0)
-    synthetic.add("betas", "runs/x/step-002000", 1.2, 0.3, step=2000, seed=1)
-    synthetic.add("betas", "runs/x/step-001000", 0.5, 0.3, step=1000, seed=0)
-    settings = ReportData(synthetic.results.points.path).series("betas")
-    assert sorted([point.seed for point in one.points] for one in settings) == [[0], [0, 1]]
 
 
 def test_the_tables_have_the_known_values(whole: Path) -> None:
@@ -128,49 +117,6 @@ def test_tensorboard_has_the_figures_and_the_sweeps(whole: Path, tmp_path: Path)
     assert not any(tag.startswith("sweep_samples") for tag in events.Tags()["scalars"])  # two runs of one β
 
 
-def test_incomparable_points_are_refused_until_one_kind_is_chosen(whole: Path, synthetic) -> None:
-    synthetic.add("betas", "base", 0.0, 0.6, protocol="quick")
-    with pytest.raises(ValueError, match="2 protocols.*full; quick.*--protocol"):
-        ReportData(whole)
-    assert {point.protocol for point in ReportData(whole, protocol="full").points} == {"full"}
-    synthetic.add("betas", "base", 0.0, 0.6, scorers="clap@2")
-    with pytest.raises(ValueError, match="2 scorers"):
-        ReportData(whole, protocol="full")
-    assert {point.scorers for point in ReportData(whole, "full", "clap").points} == {"clap@2"}
-
-
-def test_a_duplicate_line_counts_once(synthetic) -> None:
-    for _ in range(2):
-        synthetic.add("betas", "base", 0.1, 0.6)
-    with pytest.warns(UserWarning, match="twice"):
-        (setting,) = ReportData(synthetic.results.points.path).series("betas")
-    assert len(setting.points) == 1
-
-
-def test_bad_results_are_refused(synthetic, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no points"):
-        write_report(tmp_path / "none.jsonl", tmp_path / "report")
-    point = synthetic.add("betas", "base", 0.0, 0.6)
-    file = synthetic.results.points.path
-    with pytest.raises(ValueError, match="figure-5, nonsense.* figure-1"):
-        write_report(file, tmp_path / "report", only=["figure-5", "nonsense"])
-    with pytest.raises(ValueError, match="betas:\n  • figure-6 needs a"):
-        write_report(file, tmp_path / "report", only=["figure-6"])
-    with pytest.raises(NotMeasuredError, match="betas"):
-        headline(ReportData(file))
-    (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "report"):
-        with pytest.raises(ValueError, match="out.*file' is a file"):
-            write_report(file, out)
-    values = synthetic.results.per_prompt(point.key)
-    values.write_bytes(values.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"\.npz cannot be read"):
-        ReportData(file).series("betas")
-    values.unlink()
-    with pytest.raises(ValueError, match=r"\.npz is missing.* 'base'"):
-        ReportData(file).series("betas")
-
-
 def test_the_error_for_evaluations_without_series_says_what_to_do(synthetic, trained, tmp_path: Path) -> None:
     for model in ("base", "beta0"):
         synthetic.add("", model, 1.0, 0.3)
@@ -217,49 +163,6 @@ def test_user_models_have_a_page_too(synthetic, tmp_path: Path) -> None:
     assert (tmp_path / "report" / "report.html").read_text().count("<audio") == 6  # the first prompt of each model
 
 
-def test_a_model_retrained_under_its_old_name_is_refused(synthetic) -> None:
-    synthetic.add("betas", "runs/x", 1.0, 0.2)
-    line = synthetic.results.points.path.read_text()
-    synthetic.results.points.path.write_text(
-        line + line.replace('"key": "', '"key": "z').replace('"quality": 1.0', '"quality": 2.0')
-    )
-    with pytest.raises(ValueError, match=r"2 measurements.*seed 0.*'runs/x'"):
-        ReportData(synthetic.results.points.path).series("betas")
-
-
-def test_two_steps_at_one_lambda_of_an_interpolation_are_refused(synthetic) -> None:
-    for step in ("step-002000", "step-004000"):
-        synthetic.add("betas", f"runs/b/{step}", 1.0, 0.3, beta=15.0, step=int(step[5:]))
-        synthetic.add("", f"runs/a:0.5 runs/b/{step}:0.5", 1.0, 0.3, lam=0.5)
-    synthetic.add("slider", "runs/a:0.5 runs/b/step-002000:0.5", 1.0, 0.3, lam=0.5)
-    synthetic.add("slider", "runs/a:0.25 runs/b/step-004000:0.75", 1.0, 0.4, lam=0.75)
-    data = ReportData(synthetic.results.points.path)
-    assert [len(data.series(name)) for name in ("betas", "", "slider")] == [2, 2, 2]
-    synthetic.add("slider", "runs/a:0.5 runs/b/step-004000:0.5", 0.9, 0.4, lam=0.5)
-    with pytest.raises(ValueError, match=r"2 models at λ = 0.5.*'slider'.*step-002000:0.5; .*step-004000:0.5"):
-        ReportData(synthetic.results.points.path).series("slider")
-
-
-def test_the_newest_step_of_a_guidance_series_is_drawn(synthetic, tmp_path: Path) -> None:
-    """One warning names the older points; a list of models may have both steps."""
-    for step in (2000, 4000):
-        for scale in (1.0, 3.0, 5.0) if step == 2000 else (1.0, 3.0):
-            model, sampling = f"runs/b/step-{step:06d}", {"guidance_scale": scale, "step": step, "seed": 1}
-            synthetic.add("guidance-b", model, scale + step / 1e4, 0.3, **sampling)
-        synthetic.add("temperature-b", f"runs/b{step}/step-{step:06d}", 1.0, 0.3, temperature=step / 2000, step=step)
-        synthetic.add("betas", f"runs/b/step-{step:06d}", 1.0, 0.3, beta=15.0, step=step)
-    file = synthetic.results.points.path
-    with pytest.warns(UserWarning) as warnings:
-        write_report(file, tmp_path / "report", only=["figure-6"])
-    (message,) = (str(warning.message) for warning in warnings)
-    assert "3 points of older steps" in message and message.endswith("'guidance-b' has runs/b at steps 2000, 4000")
-    data = ReportData(file)
-    with pytest.warns(UserWarning, match="3 points"):
-        data.keep_newest_steps()
-    assert [(s.point.guidance_scale, s.point.step) for s in data.series("guidance-b")] == [(1.0, 4000), (3.0, 4000)]
-    assert [len(data.series(name)) for name in ("temperature-b", "betas")] == [2, 2]
-
-
 def test_without_interpolated_models_the_figures_of_the_slider_are_left_out(synthetic, tmp_path: Path) -> None:
     for name in ("base", "runs/beta0"):
         for series in ("betas", "slider"):
@@ -270,65 +173,6 @@ def test_without_interpolated_models_the_figures_of_the_slider_are_left_out(synt
     assert all("series slider to be an interpolation" in why for why in left_out.values())
 
 
-def test_a_run_folder_is_refused_as_report_folder(whole: Path, trained) -> None:
-    run = Path(trained("beta0", 0.0))
-    (run / "config.yaml").touch()
-    before = sorted(run.iterdir())
-    with pytest.raises(ValueError, match="beta0 is the folder of a run.*OUT"):
-        write_report(whole, run, only=["figure-4"])
-    assert sorted(run.iterdir()) == before
-
-
 def test_two_models_with_one_label_are_distinguished(whole: Path, synthetic) -> None:
     synthetic.add("betas", "shipped/beta15", 1.0, 0.4, beta=15.0)
     assert {"β = 15 (runs/beta15)", "β = 15 (shipped/beta15)"} < set(headline(ReportData(whole)))
-
-
-@pytest.fixture
-def trained(tmp_path: Path):
-    """Creates a run folder with two measured points, and optionally a logged KL that falls."""
-
-    def make(name: str, beta: float, logged: bool = True, protocol: str = "quick") -> str:
-        run = Synthetic(tmp_path / "runs" / name)
-        for step in (0, 500):
-            run.add("", f"{name}/step-{step}", 1.0 + step / 1000, 0.5, beta=beta, step=step, protocol=protocol)
-        with SummaryWriter(tmp_path / "runs" / name) as writer:
-            for step in range(100 if logged else 0):
-                writer.add_scalar("train/kl_per_token", 1 / (1 + step), step)
-        return str(tmp_path / "runs" / name)
-
-    return make
-
-
-def test_every_run_is_drawn_and_the_caption_names_its_protocol(whole: Path, trained, tmp_path: Path) -> None:
-    runs = [trained(f"run-{i}", float(i)) for i in range(10)]
-    training = [read_training(run) for run in runs]
-    for name in ("figure-1", "figure-2"):
-        figure = FIGURES[name].draw(ReportData(whole), training)
-        labels = figure.axes[0].get_legend_handles_labels()[1]
-        assert labels == [f"run-{i} (β = {i})" for i in range(10)]
-    assert not write_report(whole, tmp_path / "report", runs=runs, only=["figure-1", "figure-2"])
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert text.count("During training, protocol quick: 12 prompts × 4 samples") == 2
-    assert text.count("protocol full") == 1  # the right panel of Figure 1
-
-
-def test_without_a_logged_kl_only_figure_2_is_left_out(whole: Path, trained, tmp_path: Path) -> None:
-    runs, only = [trained("silent", 1.0, logged=False)], ["figure-1", "figure-2"]
-    left_out = write_report(whole, tmp_path / "report", runs=runs, only=only)
-    assert list(left_out) == ["figure-2"] and "TensorBoard scalars of run silent" in left_out["figure-2"]
-
-
-def test_runs_of_different_protocols_are_refused(whole: Path, trained, tmp_path: Path) -> None:
-    runs = [trained("beta0", 0.0), trained("beta15", 15.0, protocol="full")]
-    for name in ("figure-1", "figure-2"):
-        with pytest.raises(ValueError, match=r"one kind \(beta0: quick, .*; beta15: full, .*\)"):
-            write_report(whole, tmp_path / "report", runs=runs, only=[name])
-    assert not (tmp_path / "report").exists()
-
-
-def test_a_renamed_run_keeps_its_points(trained) -> None:
-    old = Path(trained("before", 1.0))
-    old.rename(old.with_name("after"))
-    training = read_training(old.with_name("after"))
-    assert training.name == "after" and [point.step for point in training.points] == [0, 500]

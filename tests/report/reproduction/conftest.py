@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qd.config.loading import load_config
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS, Point, PointsFile
 from qd.metrics.bootstrap import bootstrap_interval
 from qd.report.reproduction import statistics
+from qd.report.reproduction.plan import PlannedRun, ReproductionConfig, RunConfig, planned_runs
 
 PROMPTS = 60
 OMEGA = 5.0
@@ -125,3 +127,13 @@ def log_kl(tmp_path: Path) -> Callable[[str, float], None]:
                 writer.add_scalar("train/kl_per_token", kl, step)
 
     return write
+
+
+def load_plan(name: str, *overrides: str) -> ReproductionConfig:
+    return load_config(ReproductionConfig, "reproduction", name, overrides)
+
+
+@pytest.fixture
+def one(tmp_path) -> PlannedRun:
+    plan = ReproductionConfig(folder=str(tmp_path), overrides=["trainer.max_steps=20"], runs=[RunConfig("a", 15.0)])
+    return planned_runs(plan)[0]
