@@ -8,6 +8,7 @@ so that 560 steps take 6 minutes. bfloat16 is no faster at these widths.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qd.builtin.calibration import CALIBRATION_CLIPS, calibrate
+from qd.builtin.calibration import calibrate
 from qd.builtin.clip_bank import ClipBank, build_bank, shuffled_example
 from qd.builtin.stage import fit_stage, stream_loader, write_asset
-from qd.builtin.stage_checks import clip_length, divides, fit_problems, sizes, vocabulary_size
+from qd.builtin.stage_config import ScorerStageConfig, divisor_problems, vocabulary_problems
 from qd.builtin.tokenizer import train_tokenizer
-from qd.config.checks import bounded
+from qd.config.schema.setting import setting
 from qd.data.world import world
 from qd.metrics.retrieval import recall_at
 from qd.models.codecs.codec import load_codec
@@ -42,56 +43,27 @@ MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass
-class AdherenceStageConfig:
-    """The adherence stage.
+class AdherenceStageConfig(ScorerStageConfig):
+    """The adherence stage."""
 
-    Attributes:
-        codec: folder of the codec, or a model whose codec is taken.
-        seconds: length of a clip.
-        clips: training clips, rendered once.
-        validation_clips: clips of the split "validation", on which retrieval is reported.
-        calibration_clips: clips of the split "calibration", on which the scale is set.
-    """
-
-    seed: int = 0
-    codec: str = "base"
-    seconds: float = 4.0
     clips: int = 9_216
-    validation_clips: int = 1_024
-    calibration_clips: int = CALIBRATION_CLIPS
-    batch_size: int = 128
+    validation_clips: int = setting(
+        1_024, 'Number of clips of the split "validation", for the retrieval metrics.', ge=2 * CANDIDATES
+    )
+    batch_size: int = setting(128, "Clips per optimiser step.", unit="clips", ge=2)
     max_steps: int = 560
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
-    weight_decay: float = 0.1
-    checkpoint_every: int = 100
-    workers: int = 2
-    precision: str = "32-true"
-    device: str = "auto"
     model: AdherenceConfig = field(default_factory=AdherenceConfig)
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
-        text = self.model.text
-        problems = [
-            *fit_problems(self, least_batch=2),
-            *clip_length("seconds", self.seconds),
-            *bounded("clips", self.clips, 1),
-            *bounded("validation_clips", self.validation_clips, 2 * CANDIDATES),
-            *bounded("calibration_clips", self.calibration_clips, 2),
-            *bounded("weight_decay", self.weight_decay, 0),
-            *bounded("workers", self.workers, 0),
-            *(f"model.audio.{problem}" for problem in self.model.audio.problems()),
-            *sizes("model.text", text),
-            *vocabulary_size("model.text.vocabulary", text.vocabulary),
-            *divides("model.text.heads", text.heads, "model.text.width", text.width),
-        ]
-        if text.embedding_width != self.model.audio.embedding_width:
-            problems.append(
-                f"model.text.embedding_width is {text.embedding_width}; expected that of model.audio, "
-                f"{self.model.audio.embedding_width}"
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
+        path, text, audio = f"{prefix}model.text", self.model.text, self.model.audio
+        yield from vocabulary_problems(f"{path}.vocabulary", text.vocabulary)
+        yield from divisor_problems(f"{path}.heads", text.heads, f"{path}.width", text.width)
+        if text.embedding_width != audio.embedding_width:
+            yield (
+                f"{path}.embedding_width is {text.embedding_width}; expected that of {prefix}model.audio, "
+                f"{audio.embedding_width}"
             )
-        return problems
 
 
 class AdherencePretraining(pl.LightningModule):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, T5Config, T5EncoderModel
 
 from qd.builtin.captioned_codes import Batch, with_wrong_captions, without_captions
+from qd.config.schema.setting import setting
 from qd.models.condition import Condition
 from qd.models.delay import delay
 from qd.models.language_model import LanguageModel
@@ -18,16 +19,16 @@ from qd.models.language_model import LanguageModel
 
 @dataclass
 class ModelSize:
-    """Widths and depths; the text encoder is as wide as the decoder, so that no projection stands between them."""
+    """Widths and depths. The text encoder is as wide as the decoder, so no projection is needed between them."""
 
-    hidden_size: int = 256
-    layers: int = 4
-    heads: int = 8
-    ffn_size: int = 1024
-    text_layers: int = 2
-    text_heads: int = 4
-    text_head_size: int = 32
-    text_ffn_size: int = 256
+    hidden_size: int = setting(256, "Width of the decoder and the text encoder.", ge=1)
+    layers: int = setting(4, "Number of decoder layers.", ge=1)
+    heads: int = setting(8, "Number of attention heads of the decoder, a divisor of hidden_size.", ge=1)
+    ffn_size: int = setting(1024, "Width of the decoder's feed-forward layers.", ge=1)
+    text_layers: int = setting(2, "Number of layers of the text encoder.", ge=1)
+    text_heads: int = setting(4, "Number of attention heads of the text encoder.", ge=1)
+    text_head_size: int = setting(32, "Width of a head of the text encoder.", ge=1)
+    text_ffn_size: int = setting(256, "Width of the text encoder's feed-forward layers.", ge=1)
 
 
 class CaptionedLanguageModel(nn.Module):

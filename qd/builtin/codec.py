@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,58 +14,41 @@ from torch import Tensor
 
 from qd.builtin.codec_quality import measure
 from qd.builtin.stage import Example, fit_stage, stream_loader, write_asset
-from qd.builtin.stage_checks import clip_length, fit_problems, sizes
-from qd.config.checks import bounded
+from qd.builtin.stage_config import CLIP_LIMITS, StageConfig
+from qd.config.schema.checker import value_problems
+from qd.config.schema.setting import setting
 from qd.data.world import world
+from qd.data.world.composer import MINIMUM_SECONDS
 from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.spectral import FFT_SIZES, multi_scale_spectral_loss
 
 
 @dataclass
-class CodecStageConfig:
-    """The codec stage: architecture, stream and optimisation. ``seconds`` is the length of a training clip."""
+class CodecStageConfig(StageConfig):
+    """The codec stage."""
 
-    seed: int = 0
-    seconds: float = 1.6
-    batch_size: int = 16
     max_steps: int = 4500
-    learning_rate: float = 1e-3
     warmup_steps: int = 100
-    commitment_weight: float = 0.25
-    validation_clips: int = 32
-    checkpoint_every: int = 250
-    workers: int = 0
-    precision: str = "auto"
-    device: str = "auto"
+    seconds: float = setting(1.6, "Length of a training clip.", **CLIP_LIMITS)
+    commitment_weight: float = setting(0.25, "Weight of the commitment loss.", ge=0)
+    validation_clips: int = setting(32, "Number of held-out clips for the card's metrics.", ge=1)
+    workers: int = setting(0, "Number of processes that render clips.", ge=0)
     codec: CodecConfig = field(default_factory=CodecConfig)
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
-        architecture = [
-            *sizes("codec", self.codec),
-            *(text for depth in self.codec.encoder_depths for text in bounded("codec.encoder_depths", depth, 0)),
-            *(text for depth in self.codec.decoder_depths for text in bounded("codec.decoder_depths", depth, 0)),
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
         if self.codec.sample_rate != world.SAMPLE_RATE:
-            architecture.append(
-                f"codec.sample_rate is {self.codec.sample_rate}; expected {world.SAMPLE_RATE}, the built-in world's"
-            )
-        return [
-            *fit_problems(self),
-            *bounded("commitment_weight", self.commitment_weight, 0),
-            *bounded("validation_clips", self.validation_clips, 1),
-            *bounded("workers", self.workers, 0),
-            *architecture,
-            *(clip_length("seconds", self.seconds) or ([] if architecture else self._too_short())),
-        ]
+            rate = self.codec.sample_rate
+            yield f"{prefix}codec.sample_rate is {rate}; expected {world.SAMPLE_RATE}, the built-in world's"
+        elif 0 < self.seconds <= MINIMUM_SECONDS and not any(value_problems(self.codec)):
+            yield from self._too_short(prefix)
 
-    def _too_short(self) -> list[str]:
+    def _too_short(self, prefix: str) -> Iterator[str]:
         """The loss pads half a window at either end, by reflection."""
         samples, least = int(self.seconds * self.codec.frame_rate) * self.codec.samples_per_frame, max(FFT_SIZES) // 2
-        if samples > least:
-            return []
-        return [f"seconds is {self.seconds}, {samples} samples in whole frames of codes; expected more than {least}"]
+        if samples <= least:
+            yield f"{prefix}seconds is {self.seconds}, {samples} samples in whole frames; expected more than {least}"
 
 
 class CodecPretraining(pl.LightningModule):

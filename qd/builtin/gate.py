@@ -8,13 +8,15 @@ difference in quality is positive with a 95 % bootstrap interval over prompts th
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.progress import track
 
-from qd.config.checks import bounded, one_of
 from qd.config.protocols import PROTOCOLS, Protocol
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.measure import EvaluationModels
@@ -31,25 +33,18 @@ LEAST_FALL_OF_DIVERSITY = 0.10  # relative
 
 
 @dataclass
-class GateConfig:
-    """On which prompts, and the guidance scales of the sweep; each is measured with and without the negative prompt."""
+class GateConfig(Settings):
+    """The guidance sweep of the gate; each scale is measured with and without the negative prompt."""
 
-    seed: int = 0
-    protocol: str = "paper"
-    scales: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0, 7.0)
-    gate_scale: float = 3.0
+    seed: int = setting(0, "Seed for token sampling; `seed` of the build is added.", ge=0)
+    protocol: str = setting("paper", "Protocol: prompts and samples.", choices=PROTOCOLS)
+    scales: tuple[float, ...] = setting((1.5, 2.0, 3.0, 5.0, 7.0), "Guidance scales γ of the sweep.", ge=0)
+    gate_scale: float = setting(3.0, "Guidance scale γ that decides, one of scales.")
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
-        problems = [
-            *bounded("seed", self.seed, 0),
-            *one_of("protocol", self.protocol, PROTOCOLS),
-            *(problem for scale in self.scales for problem in bounded("scales", scale, 0)),
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
         if self.gate_scale not in self.scales:
             scales = ", ".join(f"{scale:g}" for scale in self.scales) or "none"
-            problems.append(f"gate_scale is {self.gate_scale:g}; expected one of gate.scales, which are {scales}")
-        return problems
+            yield f"{prefix}gate_scale is {self.gate_scale:g}; expected one of {prefix}scales, which are {scales}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,10 @@ from torch.utils.data import DataLoader
 from qd.builtin.captioned_codes import Batch, CaptionedCodes
 from qd.builtin.captioned_language_model import CaptionedLanguageModel, ModelSize, held_out_losses
 from qd.builtin.stage import CountFrom, IndexedStream, fit_stage, write_asset
-from qd.builtin.stage_checks import divides, fit_problems, sizes, vocabulary_size
-from qd.builtin.tokenizer import MAX_VOCABULARY, train_tokenizer
+from qd.builtin.stage_config import StageConfig, divisor_problems
+from qd.builtin.tokenizer import MAX_VOCABULARY, MIN_VOCABULARY, train_tokenizer
 from qd.builtin.tokens import TRAINING, VALIDATION, read_tokens, require_codec
-from qd.config.checks import bounded, fraction, positive
+from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.codecs.codec import FrameCodec
 from qd.models.musicgen import MusicGen
@@ -28,50 +29,30 @@ from qd.modules.schedules import scheduled, warmup_cosine
 
 
 @dataclass
-class LanguageModelStageConfig:
-    """The base stage: size, batches and optimisation.
+class LanguageModelStageConfig(StageConfig):
+    """The base stage: size, batches and optimisation."""
 
-    Attributes:
-        vocabulary: text tokens.
-        condition_dropout: share of the sequences that are trained under the null condition.
-        weight_decay: of matrices and embeddings; gains of norms have none.
-        average_decay: of the moving average of the weights, which is what is measured and saved.
-        validate_every: steps between two measurements of the held-out loss.
-    """
-
-    seed: int = 0
-    vocabulary: int = MAX_VOCABULARY
     batch_size: int = 32
     max_steps: int = 4800
-    learning_rate: float = 1e-3
     warmup_steps: int = 200
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    gradient_clip: float = 1.0
-    condition_dropout: float = 0.15
-    average_decay: float = 0.999
-    validate_every: int = 800
-    checkpoint_every: int = 250
-    precision: str = "auto"
-    device: str = "auto"
+    vocabulary: int = setting(MAX_VOCABULARY, "Number of text tokens.", ge=MIN_VOCABULARY, le=MAX_VOCABULARY)
+    weight_decay: float = setting(0.1, "Weight decay of matrices and embeddings; gains of norms have none.", ge=0)
+    beta1: float = setting(0.9, "Decay of the gradient's mean.", ge=0, lt=1)
+    beta2: float = setting(0.95, "Decay of the gradient's mean square.", ge=0, lt=1)
+    gradient_clip: float = setting(1.0, "Largest L2 norm of the gradient.", gt=0)
+    condition_dropout: float = setting(
+        0.15, "Share of the sequences that are trained under the null condition.", ge=0, lt=1
+    )
+    average_decay: float = setting(
+        0.999, "Decay of the moving average of the weights, which is measured and saved.", ge=0, lt=1
+    )
+    validate_every: int = setting(800, "Interval between measurements of the held-out loss.", unit="steps", ge=1)
     model: ModelSize = field(default_factory=ModelSize)
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
-        return [
-            *fit_problems(self),
-            *vocabulary_size("vocabulary", self.vocabulary),
-            *bounded("weight_decay", self.weight_decay, 0),
-            *fraction("beta1", self.beta1),
-            *fraction("beta2", self.beta2),
-            *positive("gradient_clip", self.gradient_clip),
-            *fraction("condition_dropout", self.condition_dropout),
-            *fraction("average_decay", self.average_decay),
-            *bounded("validate_every", self.validate_every, 1),
-            *sizes("model", self.model),
-            *divides("model.heads", self.model.heads, "model.hidden_size", self.model.hidden_size),
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
+        path, model = f"{prefix}model", self.model
+        yield from divisor_problems(f"{path}.heads", model.heads, f"{path}.hidden_size", model.hidden_size)
 
 
 class LanguageModelPretraining(pl.LightningModule):

@@ -7,6 +7,7 @@ bfloat16 is no faster at these widths.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qd.builtin.calibration import CALIBRATION_CLIPS, calibrate, scores
+from qd.builtin.calibration import calibrate, scores
 from qd.builtin.clip_bank import ClipBank, build_bank, shuffled_example
 from qd.builtin.stage import fit_stage, stream_loader, write_asset
-from qd.builtin.stage_checks import clip_length, fit_problems
-from qd.config.checks import bounded
+from qd.builtin.stage_config import ScorerStageConfig
+from qd.config.schema.setting import setting
 from qd.data.world import rater, world
 from qd.models.codecs.codec import load_codec
 from qd.modules.schedules import scheduled, warmup_cosine
@@ -36,59 +37,23 @@ standard deviation 1."""
 
 
 @dataclass
-class PreferenceStageConfig:
-    """The preference stage.
+class PreferenceStageConfig(ScorerStageConfig):
+    """The preference stage."""
 
-    Attributes:
-        codec: folder of the codec, or a model whose codec is taken.
-        seconds: length of a clip.
-        clips: training clips, rendered once.
-        validation_clips: clips of the split "validation", on which accuracy is reported.
-        calibration_clips: clips of the split "calibration", on which the scale is set.
-        comparisons: of each clip with others of its batch.
-        validation_comparisons: held-out comparisons, raw and codec each.
-    """
-
-    seed: int = 0
-    codec: str = "base"
-    seconds: float = 4.0
-    clips: int = 8_192
-    validation_clips: int = 1_024
-    calibration_clips: int = CALIBRATION_CLIPS
-    comparisons: int = 4
-    validation_comparisons: int = 8_192
-    batch_size: int = 96
-    max_steps: int = 1_000
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
-    weight_decay: float = 0.1
-    checkpoint_every: int = 100
-    workers: int = 2
-    precision: str = "32-true"
-    device: str = "auto"
+    comparisons: int = setting(4, "Comparisons of each clip with others of its batch.", ge=1)
+    validation_comparisons: int = setting(8_192, "Number of held-out comparisons, raw and codec each.", ge=1)
+    batch_size: int = setting(96, "Clips per optimiser step.", unit="clips", ge=3)
     model: PreferenceConfig = field(default_factory=PreferenceConfig)
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
-        problems = [
-            *fit_problems(self, least_batch=3),
-            *clip_length("seconds", self.seconds),
-            *bounded("clips", self.clips, 1),
-            *bounded("validation_clips", self.validation_clips, 4),
-            *bounded("calibration_clips", self.calibration_clips, 2),
-            *bounded("validation_comparisons", self.validation_comparisons, 1),
-            *bounded("weight_decay", self.weight_decay, 0),
-            *bounded("workers", self.workers, 0),
-            *bounded("model.head_width", self.model.head_width, 1),
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
         if self.model.audio is None or self.model.embedder is not None:
-            problems.append("model.audio is null or model.embedder is given; the stage trains an embedder of its own")
-        else:
-            problems += [f"model.audio.{problem}" for problem in self.model.audio.problems()]
+            yield f"{prefix}model.audio is null or {prefix}model.embedder is set; this stage trains its own embedder"
         most = max(1, (self.batch_size - 1) // 2)
-        if not 1 <= self.comparisons <= most:
-            problems.append(f"comparisons is {self.comparisons}; expected 1 to {most}, half of the others of a batch")
-        return problems
+        if self.comparisons > most:
+            yield (
+                f"{prefix}comparisons is {self.comparisons}; expected 1 to {most}, half of the other clips of a batch"
+            )
 
 
 class PreferencePretraining(pl.LightningModule):

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from qd.builtin.stage_checks import clip_length
-from qd.config.checks import bounded
+from qd.builtin.stage_config import CLIP_LIMITS
 from qd.config.loading import ConfigError
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
 from qd.data.world.world import clip
 from qd.models.codecs.codec import FrameCodec
 
@@ -32,35 +33,20 @@ _CARD = """# Codes and captions
 
 
 @dataclass
-class TokensStageConfig:
-    """Which clips are encoded. The shards are a pure function of these values, ``workers`` aside, and of the codec.
+class TokensStageConfig(Settings):
+    """The clips to encode. The shards are a pure function of these values, except ``workers``, and of the codec."""
 
-    Attributes:
-        clips: clips of the split 'base', each of its own piece.
-        validation_clips: clips of the split 'validation', for the held-out loss.
-        seconds: length of a clip.
-        shard_size: clips in a shard: what a killed run loses at most.
-        batch_size: clips encoded at once; it may change the last bits of the sums before a code is chosen.
-        workers: processes that render; the main process encodes.
-    """
-
-    clips: int = 75_000
-    validation_clips: int = 512
-    seconds: float = 4.0
-    shard_size: int = 1_500
-    batch_size: int = 50
-    workers: int = 2
-
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
-        return [
-            *bounded("clips", self.clips, 1),
-            *bounded("validation_clips", self.validation_clips, 1),
-            *clip_length("seconds", self.seconds),
-            *bounded("shard_size", self.shard_size, 1),
-            *bounded("batch_size", self.batch_size, 1),
-            *bounded("workers", self.workers, 0),
-        ]
+    clips: int = setting(75_000, 'Number of clips of the split "base", each from another piece.', ge=1)
+    validation_clips: int = setting(512, 'Number of clips of the split "validation", for the held-out loss.', ge=1)
+    seconds: float = setting(4.0, "Length of a clip.", **CLIP_LIMITS)
+    shard_size: int = setting(1_500, "Clips in a shard, the most that a killed run loses.", unit="clips", ge=1)
+    batch_size: int = setting(
+        50,
+        "Clips encoded at once; it may change the last bits of sums and so a code.",
+        unit="clips",
+        ge=1,
+    )
+    workers: int = setting(2, "Number of processes that render clips; the main process encodes.", ge=0)
 
 
 @dataclass(frozen=True)
@@ -106,8 +92,8 @@ def run(config: TokensStageConfig, folder: Path, codec_folder: Path) -> Path:
         ConfigError: names every setting that is out of range.
         ValueError: if ``folder`` holds shards of another codec or of other settings.
     """
-    if problems := config.problems():
-        raise ConfigError(f"tokens.{problem}" for problem in problems)
+    if problems := config.problems("tokens."):
+        raise ConfigError(problems)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, config, codec_folder)
     missing = [shard for shard in all_shards(config) if not _codes_path(folder, shard.name).exists()]

@@ -1,118 +1,191 @@
-"""The commands that measure models."""
+"""The commands that measure, and those that show measurements."""
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from qd.cli import runners as commands
-from qd.cli.options import add_command
+from qd.cli.options import (
+    MODELS,
+    Command,
+    CommandParser,
+    Options,
+    add_config,
+    add_device,
+    add_negative_prompt,
+    add_sampling,
+)
 
 
-def add_evaluate(parsers: Any) -> None:
-    parser = add_command(
-        parsers,
-        "evaluate",
-        commands.run_evaluate,
-        "Measure models by the full protocol. Adds a line for each model and seed to a results file, and skips what is "
-        "there.",
-        "qd evaluate --model base --model 'runs/beta0:0.5 runs/beta15:0.5' --seeds 0 1",
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        help="base, a run, a folder or a hub name, or several; with weights, 'a:0.5 b:0.5', their sum; may be repeated",
-    )
-    parser.add_argument(
-        "--guidance", dest="guidance_scale", type=float, help="γ, 0 or more; 1 is no guidance (default: 1)"
-    )
-    parser.add_argument(
-        "--negative-prompt", help="of the guidance; '' is unconditional (default: 'Bad audio quality.')"
-    )
-    parser.add_argument("--extrapolate", action="store_true", help="allow weights of a sum outside 0 to 1")
-    _add_measuring_options(parser)
+def _add_evaluate(parser: CommandParser) -> None:
+    parser.setting("--model", "models", action="append")
+    parser.setting("--guidance", "guidance_scale")
+    parser.setting("--negative-prompt", "negative_prompt", type=lambda text: text or None)
+    parser.setting("--extrapolate", "extrapolate", action="store_true")
+    _add_measuring(parser)
 
 
-def add_sweep(parsers: Any) -> None:
-    parser = add_command(
-        parsers,
-        "sweep",
-        commands.run_sweep,
-        "Measure every point that a config names: interpolations, guidance, temperature, soups, lists of models. Adds "
-        "lines to a results file, and skips what is there: to go on after a stop, type the same command.",
-        "qd sweep --config quick --only guidance-base slider",
-    )
-    parser.add_argument("--config", help="the name of a file in configs/sweep/, or the path of a YAML file")
-    parser.add_argument("--only", nargs="+", metavar="SERIES", help="these series, by name (default: all)")
-    _add_measuring_options(parser)
+def _evaluate(options: Options) -> None:
+    from qd.commands.evaluate import evaluate
+    from qd.config.measuring import EvaluateConfig
+    from qd.models.merging.model_spec import model_texts
+
+    if models := options.settings.get("models"):
+        options.settings["models"] = model_texts(models)
+    evaluate(_measuring_config(options, EvaluateConfig, "evaluate"), options.values.get("dry_run", False))
 
 
-def _add_measuring_options(parser: argparse.ArgumentParser) -> None:
-    """What `evaluate` and `sweep` share."""
-    parser.add_argument(
-        "--protocol",
-        help="full (101 prompts × 4 samples), paper (101 × 8), two-samples (50 × 2) or quick (32 × 4) (default: full)",
-    )
-    parser.add_argument("--prompts", metavar="FILE", help="as for train, instead of the protocol's own")
-    parser.add_argument("--seeds", nargs="+", help="of the tokens drawn, a point for each (default: 0)")
-    parser.add_argument("--temperature", type=float, help="above 0 (default: 0.99)")
-    parser.add_argument("--fad", action="store_true", help="the Fréchet audio distance too, of the same audio")
-    parser.add_argument(
+def _add_sweep(parser: CommandParser) -> None:
+    add_config(parser, "sweep")
+    parser.setting("--only", "only", nargs="+", metavar="SERIES")
+    _add_measuring(parser)
+
+
+def _sweep(options: Options) -> None:
+    from qd.commands.sweep import sweep
+    from qd.config.sweep import SweepConfig
+
+    sweep(_measuring_config(options, SweepConfig, "sweep"), options.values.get("dry_run", False))
+
+
+def _add_measuring(parser: CommandParser) -> None:
+    """Adds the options that `evaluate` and `sweep` share."""
+    parser.setting("--protocol", "protocol")
+    parser.setting("--prompts", "prompts", metavar="FILE")
+    parser.setting("--seeds", "seeds", nargs="+")
+    parser.setting("--temperature", "temperature")
+    parser.setting("--fad", "fad", action="store_true")
+    parser.setting("--reference", "fad_reference", metavar="FOLDER")
+    parser.setting("--fad-embedder", "fad_embedder", metavar="NAME")
+    parser.setting("--eval-batch-size", "eval_batch_size")
+    parser.setting("--device", "device")
+    parser.setting("--out", "out", metavar="FILE")
+    parser.flag("--dry-run", help="list the points with the time and disk space that they need, and exit")
+
+
+def _measuring_config(options: Options, schema: type, kind: str) -> Any:
+    from qd.config.loading import load_config
+
+    return load_config(schema, kind, options.values.get("config"), options.overrides)
+
+
+def _add_fad(parser: CommandParser) -> None:
+    parser.option("--audio", metavar="FOLDER", help="generated audio: a folder or a manifest")
+    parser.option("--model", help=f"model that generates the audio, instead of --audio: {MODELS}")
+    parser.option(
         "--reference",
-        dest="fad_reference",
         metavar="FOLDER",
-        help="of the distance, which it asks for: a folder, a manifest, or builtin, clean held-out pieces (default: "
-        "builtin)",
+        help="reference recordings: a folder, a manifest, or builtin (clean held-out pieces)",
     )
-    parser.add_argument(
-        "--fad-embedder",
-        metavar="NAME",
-        help="of the distance, as for fad --embedder; asks for it too (default: builtin)",
-    )
-    parser.add_argument("--eval-batch-size", type=int, help="sequences sampled and heard at once (default: 32)")
-    parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
-    parser.add_argument("--out", metavar="FILE", help="results file (default: runs/results/points.jsonl)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="list the points, and the time and disk that they need, and exit"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings: adherence=clap adherence_weight=2"
-    )
+    parser.option("--embedder", help="vggish:<weights file>, or any name that train --embedder accepts")
+    parser.option("--n-reference", type=int, help="number of pieces of the built-in reference")
+    parser.option("--protocol", help="prompts and samples of --model")
+    parser.option("--prompts", metavar="FILE", help="prompts of --model instead of the protocol's, as for evaluate")
+    parser.option("--guidance", type=float, help="guidance scale γ of --model, 0 or more; 1 is no guidance")
+    add_negative_prompt(parser)
+    parser.option("--seconds", type=float, help="length of a clip of --model in seconds (default: the protocol's, 4)")
+    parser.option("--seed", type=int, help="seed for token sampling and for the subsets of FAD∞")
+    add_device(parser)
+    parser.option("--out", metavar="FILE", help="new JSON file (default: runs/fad/<time>.json)")
 
 
-def add_report(parsers: Any) -> None:
-    parser = add_command(
-        parsers,
+def _add_scorer_ranges(parser: CommandParser) -> None:
+    parser.option("--model", help=MODELS)
+    parser.option("--adherence", help="builtin, clap:<…> or muq-mulan:<…>")
+    parser.option("--preference", help="builtin, audiobox:<…> or a folder")
+    parser.option(
+        "--prompts", metavar="FILE", help="prompts, as for evaluate (default: the built-in development prompts)"
+    )
+    parser.option("--n", type=int, help="number of prompts, with 4 samples each (default: all of the file, or 32)")
+    parser.option("--guidance", type=float, help="guidance scale γ of the guided half, 0 or more")
+    add_sampling(parser)
+
+
+def _add_embedder_report(parser: CommandParser) -> None:
+    parser.option("--embedder", help="builtin, a run, clap:<…> or muq:<…>")
+    parser.option("--data", help="recordings: builtin, a folder, a manifest or datasets:<name>")
+    parser.option("--n", type=int, help="largest number of held-out recordings")
+    parser.option("--validation-share", type=float, help="share of a library's recordings that is held out")
+    parser.option("--clap", metavar="FOLDER", help="CLAP model to compare with (default: the cached one, if any)")
+    add_device(parser)
+    parser.option("--out", metavar="FOLDER", help="folder of the files (default: runs/reports/<embedder>-<time>)")
+
+
+def _add_report(parser: CommandParser) -> None:
+    add_results(parser)
+    parser.option("--runs", nargs="+", metavar="RUN", help="folders of runs, for curves along training")
+    parser.option("--only", nargs="+", metavar="NAME", help="figure-1 …, table-1 …, fronts (default: all)")
+    parser.option("--out", metavar="FOLDER", help="folder of the report (default: report, next to the results file)")
+
+
+def _report(options: Options) -> None:
+    from pathlib import Path
+
+    from qd.commands.report import write_report
+    from qd.config.measuring import POINTS
+
+    values = {"points": POINTS, **options.values}
+    values.setdefault("out", str(Path(values["points"]).parent / "report"))
+    for name, reason in write_report(**values).items():
+        print(f"{name} is left out: {reason}")
+    print(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}")
+
+
+def add_results(parser: CommandParser) -> None:
+    """Adds the options of a command that reads a results file."""
+    parser.option("--points", metavar="FILE", help="results file (default: that of evaluate)")
+    parser.option("--protocol", help="protocol of the points, if the file has several")
+    parser.option("--scorers", metavar="TEXT", help="part of the scorers' description, if the file has several")
+
+
+COMMANDS = (
+    Command(
+        "evaluate",
+        "Measure models. Adds a line for each model and seed to a results file, and skips existing ones.",
+        "qd evaluate --model base --model 'runs/beta0:0.5 runs/beta15:0.5' --seeds 0 1",
+        _add_evaluate,
+        _evaluate,
+        schema="qd.config.measuring:EvaluateConfig",
+        overrides=True,
+        shared=True,
+    ),
+    Command(
+        "sweep",
+        "Measure every point of a config: interpolations, guidance, temperature, soups, lists of models. Adds lines "
+        "to a results file, and skips existing ones: the same command resumes after a stop.",
+        "qd sweep --config quick --only guidance-base slider",
+        _add_sweep,
+        _sweep,
+        schema="qd.config.sweep:SweepConfig",
+        overrides=True,
+        shared=True,
+    ),
+    Command(
         "report",
-        commands.run_report,
         "Draw the paper's figures and tables from a results file. Writes PNG, SVG, Markdown, one HTML page with "
         "players, and a TensorBoard run.",
         "qd report --runs runs/beta0 runs/beta15 --only figure-3 table-1",
-    )
-    _add_results_options(parser)
-    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="folders of runs, for curves of training")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="figure-1 …, table-1 …, fronts (default: all)")
-    parser.add_argument("--out", metavar="FOLDER", help="of the report (default: report, beside the results file)")
-
-
-def add_pick(parsers: Any) -> None:
-    parser = add_command(
-        parsers,
-        "pick",
-        commands.run_pick,
-        "Pick a model from the measured front by the diversity or the quality that it is to have. Writes it as a "
-        "folder.",
-        "qd pick --diversity 0.45 --out my-model",
-    )
-    parser.add_argument("--diversity", type=float, help="at least so much, with the best quality")
-    parser.add_argument("--quality", type=float, help="at least so much, with the most diversity")
-    parser.add_argument("--allow-guidance", action="store_true", help="also models that need guidance when deployed")
-    _add_results_options(parser)
-    parser.add_argument("--out", metavar="FOLDER", help="to make (default: runs/picked/<wish>)")
-
-
-def _add_results_options(parser: argparse.ArgumentParser) -> None:
-    """What `report` and `pick` share."""
-    parser.add_argument("--points", metavar="FILE", help="results file (default: runs/results/points.jsonl)")
-    parser.add_argument("--protocol", help="of the points to take, where the file holds several")
-    parser.add_argument("--scorers", metavar="TEXT", help="a part of their description, where the file holds several")
+        _add_report,
+        _report,
+    ),
+    Command(
+        "fad",
+        "Measure the Fréchet audio distance of generated audio to recordings. Also extrapolated to n → ∞.",
+        "qd fad --audio my-generations --reference my-music --embedder vggish:vggish-10086976.pth",
+        _add_fad,
+        function="qd.commands.fad:fad",
+    ),
+    Command(
+        "scorer-ranges",
+        "Measure the ranges of two scorers on a model's samples, and the weight ω that makes them equal.",
+        "qd scorer-ranges --adherence clap --preference audiobox --model facebook/musicgen-small",
+        _add_scorer_ranges,
+        function="qd.commands.scorer_ranges:scorer_ranges",
+    ),
+    Command(
+        "embedder-report",
+        "Measure how well an embedder distinguishes recordings. Writes report.md and report.png.",
+        "qd embedder-report --embedder runs/my-embedder --data my-music",
+        _add_embedder_report,
+        function="qd.commands.embedder_report:embedder_report",
+    ),
+)

@@ -1,47 +1,222 @@
-"""How a command of the command line is declared."""
+"""The parser of a command, and the options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
-MODELS = "base, beta0, beta15, a run, a folder or a hub name, owner/name[@revision]"
-"""What a model may be named by, in help texts."""
+MODELS = "base, beta0, beta15, a run, a folder or a hub name owner/name[@revision]"
+"""Names of models, for help texts."""
+YES, NO = ("1", "true", "yes"), ("0", "false", "no")
 
 
-def add_command(parsers: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
-    """The parser of a new command.
+@dataclass
+class Options:
+    """The parsed options of a command.
 
-    Args:
-        parsers: of all commands.
-        name: of this one. run: what it does with the parsed options.
-        summary: what it is for; its first sentence stands in the list of commands.
-        example: a line that one can type.
+    Attributes:
+        values: Values of plain options, by name; an option that is not given is absent.
+        settings: Values of options that set a setting, by its dotted key.
+        words: Overrides: words of the form key=value.
     """
-    parser = parsers.add_parser(
-        name,
-        help=summary[0].lower() + summary[1:].split(". ")[0].rstrip("."),
-        description=summary,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    return parser
+
+    values: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def overrides(self) -> list[str]:
+        """All settings as overrides for ``load_config``; words come last, so they win."""
+        settings = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.settings.items())
+        return [*settings, *self.words]
 
 
-def add_negative_prompt(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--negative-prompt",
-        default="Bad audio quality.",
-        help="of the guidance; '' is unconditional (default: %(default)r)",
-    )
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        name: Name on the command line.
+        summary: Description; its first sentence is in the list of commands.
+        example: Command line that works.
+        add: Adds the options to the parser.
+        run: Runs the command; None prints the result of ``function``.
+        function: ``module:name`` of the function that does the work, whose parameters are the options.
+        schema: ``module:name`` of the config class whose settings the options set.
+        overrides: Whether key=value words may follow.
+        shared: Whether several processes share the work.
+    """
+
+    name: str
+    summary: str
+    example: str
+    add: Callable[[CommandParser], None]
+    run: Callable[[Options], None] | None = None
+    function: str | None = None
+    schema: str | None = None
+    overrides: bool = False
+    shared: bool = False
+
+    def parse(self, words: Sequence[str]) -> Options:
+        """Parses the words after the command's name; exits with status 2 if they are wrong."""
+        parser = CommandParser(self)
+        self.add(parser)
+        return parser.options(words)
+
+    def __call__(self, options: Options) -> None:
+        """Runs the command."""
+        if self.run is not None:
+            self.run(options)
+        else:
+            print(load(self.function)(**options.values))
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """How a command samples, beside its guidance scale, and where."""
+def load(place: str) -> Any:
+    """The object at ``module:name``. Its module is imported here, and not before, because that takes seconds."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parses the options of a command; help texts and defaults come from the code that holds them, on ``--help``."""
+
+    def __init__(self, command: Command) -> None:
+        notes = [f"example:\n  {command.example}"]
+        if command.overrides:
+            notes.append("settings follow as key=value words, by dotted key; `qd config` lists all of them")
+        super().__init__(
+            prog=f"qd {command.name}",
+            description=command.summary,
+            epilog="\n\n".join(notes),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.command = command
+        self.keys: dict[str, str] = {}
+
+    def option(self, *names: str, help: str, **arguments: Any) -> None:
+        """Adds a plain option; it is absent from the result if it is not given and has no default here."""
+        self.add_argument(*names, help=help.replace("%", "%%"), **{"default": argparse.SUPPRESS, **arguments})
+
+    def flag(self, *names: str, help: str) -> None:
+        """Adds an option without value."""
+        self.option(*names, help=help, action="store_true")
+
+    def setting(self, name: str, key: str, **arguments: Any) -> None:
+        """Adds an option that sets a setting of the schema, whose help text and default it shows."""
+        action = self.add_argument(name, **{"default": argparse.SUPPRESS, "help": key, **arguments})
+        self.keys[action.dest] = key
+
+    def options(self, words: Sequence[str]) -> Options:
+        """Parses words; options and overrides may come in any order."""
+        namespace, rest = self.parse_known_args([text for word in words for text in self._switched(word)])
+        if unknown := [text for text in rest if text.startswith("-") or not self.command.overrides]:
+            self.error("\n".join(map(self._unknown, unknown)))
+        options = Options(words=rest)
+        for action in self._actions:
+            if hasattr(namespace, action.dest):
+                value = getattr(namespace, action.dest)
+                value = self._split(value, options.words) if action.nargs == "+" else value
+                if action.dest in self.keys:
+                    options.settings[self.keys[action.dest]] = value
+                else:
+                    options.values[action.dest] = value
+        return options
+
+    def format_help(self) -> str:
+        """The help, with the texts and defaults that the code holds."""
+        for action in self._actions:
+            if action.dest in self.keys and action.help == self.keys[action.dest]:
+                text = import_module("qd.config.documentation").option_help(load(self.command.schema), action.help)
+                action.help = text.replace("%", "%%")
+            elif action.dest != "help" and (default := self._default(action)):
+                action.help += f" (default: {default})".replace("%", "%%")
+        return super().format_help()
+
+    def _default(self, action: argparse.Action) -> str:
+        default = action.default
+        if default is argparse.SUPPRESS and self.command.function is not None:
+            parameters = inspect.signature(load(self.command.function)).parameters
+            default = parameters[action.dest].default if action.dest in parameters else None
+        if default is argparse.SUPPRESS:
+            return ""
+        if isinstance(default, float):
+            return f"{default:g}"
+        return str(default) if isinstance(default, (str, int)) and not isinstance(default, bool) else ""
+
+    def _switched(self, word: str) -> Iterator[str]:
+        """``--flag=1``, as make passes it, becomes ``--flag``, and ``--flag=0`` nothing."""
+        name, equals, value = word.partition("=")
+        action = self._option_string_actions.get(name)
+        if not equals or action is None or action.nargs != 0:
+            yield word
+        elif value.lower() in YES:
+            yield name
+        elif value.lower() not in NO:
+            self.error(f"{name} is {value!r}; expected {' or '.join((YES[0], NO[0]))}")
+
+    def _split(self, values: list[str], overrides: list[str]) -> list[str]:
+        """Splits a single text at spaces, as make passes it; overrides that follow the values are moved."""
+        if len(values) == 1 and " " in values[0]:
+            try:
+                values = shlex.split(values[0])
+            except ValueError as error:
+                self.error(f"{values[0]!r} cannot be split at spaces: {error}")
+        if not self.command.overrides:
+            return values
+        overrides += [text for text in values if "=" in text]
+        return [text for text in values if "=" not in text]
+
+    def _unknown(self, word: str) -> str:
+        """The error of an unknown word, with the nearest option, and both names as make spells them."""
+        name = word.partition("=")[0]
+        if not name.startswith("--"):
+            return f"unrecognized argument {word!r}; `{self.prog} --help` lists the options"
+        nearest = get_close_matches(name, self._option_string_actions, n=1)
+        hint = f"did you mean {_with_variable(nearest[0])}?" if nearest else f"`{self.prog} --help` lists all"
+        return f"unrecognized option {_with_variable(name)}; {hint}"
+
+
+def add_run_options(parser: CommandParser, kind: str) -> None:
+    """Adds the options of a command that trains."""
+    add_config(parser, kind)
+    parser.option("--resume", metavar="RUN", help="run to resume from its last checkpoint, by folder or name")
+    parser.setting("--name", "name")
+    parser.setting("--seed", "seed")
+    parser.setting("--device", "trainer.device")
+
+
+def add_config(parser: CommandParser, kind: str) -> None:
+    """Adds the option that names an overlay."""
+    parser.option("--config", help=f"overlay: the name of a file in configs/{kind}/, or the path of a YAML file")
+
+
+def add_device(parser: CommandParser) -> None:
+    """Adds the option of a command without config that names the device."""
+    parser.option("--device", help="auto, cpu, mps, cuda or cuda:<index>")
+
+
+def add_sampling(parser: CommandParser) -> None:
+    """Adds the options of a command without config that samples."""
     add_negative_prompt(parser)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
-    parser.add_argument("--temperature", type=float, default=0.99, help="above 0 (default: 0.99)")
-    parser.add_argument("--seed", type=int, default=0, help="of the tokens drawn (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<index> (default: auto)")
+    parser.option("--seconds", type=float, help="length of a clip in seconds")
+    parser.option("--temperature", type=float, help="sampling temperature, above 0")
+    parser.option("--seed", type=int, help="seed for token sampling")
+    add_device(parser)
+
+
+def add_negative_prompt(parser: CommandParser) -> None:
+    """Adds the option of a command without config that names the negative prompt."""
+    parser.option("--negative-prompt", help="negative prompt of the guidance; '' is unconditional guidance")
+
+
+def _with_variable(option: str) -> str:
+    """``--top-k (TOP_K in make)``."""
+    return f"{option} ({option.strip('-').replace('-', '_').upper()} in make)"

@@ -1,11 +1,11 @@
-"""``make base``: rebuilds every shipped model, stage by stage; each stage goes on where it was stopped."""
+"""``make base``: rebuilds every shipped model, stage by stage; each stage resumes where it stopped."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,26 +19,26 @@ from qd.builtin.preference import PreferenceStageConfig
 from qd.builtin.stage import GO_ON
 from qd.builtin.tokens import TokensStageConfig
 from qd.commands.train_embedder import ASSET, train_embedder
-from qd.config.checks import bounded
 from qd.config.embedder import EmbedderTrainConfig
 from qd.config.loading import ConfigError, load_config
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
 from qd.models.checkpoints.resolver import ASSETS
 from qd.runs.folders import CHECKPOINT
-from qd.runs.quiet import quieten_libraries
 
 StageConfig = TypeVar("StageConfig")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How a stage is run, and where what it makes is found.
+    """The work of a stage, and the place of its result.
 
     Attributes:
-        run: works in the folder that it is given.
-        asset: folder of the result inside the stage's.
-        last: the file of the result that is written last: where it stands, the stage is complete.
-        always: run it even then: it finds out by itself, and soon, what of its work still holds.
-        shipped: where the package looks for the asset, in ``ASSETS``; None if it is not shipped.
+        run: Function that works in the given folder.
+        asset: Folder of the result inside the stage's folder.
+        last: File of the result that is written last; if it exists, the stage is complete.
+        always: Whether to run even a complete stage, which then quickly checks its own work.
+        shipped: Place of the asset in the package, in ``ASSETS``; None if it is not shipped.
     """
 
     run: Callable[[BaseConfig, Path], object]
@@ -49,37 +49,29 @@ class Stage:
 
 
 @dataclass
-class EmbedderStageConfig:
-    """An embedder run: a config of configs/embedder/, and dotted overrides of it."""
+class EmbedderStageConfig(Settings):
+    """The run of an embedder."""
 
-    config: str = "default"
-    overrides: list[str] = field(default_factory=list)
+    config: str = setting("default", "Name of a file in configs/embedder/, or path of a YAML file.")
+    overrides: list[str] = setting([], "Overrides of that config, by dotted keys: trainer.max_steps=200.")
 
-    def problems(self) -> list[str]:
-        """Every problem of the config that they give, one sentence each."""
-        problems = [
-            f"override {text!r} moves the run out of the stage's folder; remove it"
-            for text in self.overrides
-            if text.partition("=")[0].strip() in ("name", "trainer.runs")
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
+        stage = prefix.rstrip(".")
+        for text in self.overrides:
+            if text.partition("=")[0].strip() in ("name", "trainer.runs"):
+                yield f"{stage}: override {text!r} moves the run out of the stage's folder; remove it"
         try:
             load_config(EmbedderTrainConfig, "embedder", self.config, self.overrides)
         except ConfigError as error:
-            problems += error.problems
-        return problems
+            yield from (f"{stage}: {problem}" for problem in error.problems)
 
 
 @dataclass
-class BaseConfig:
-    """All stages of ``make base``.
+class BaseConfig(Settings):
+    """All stages of ``qd base``."""
 
-    Attributes:
-        seed: added to the seed of every stage.
-        folder: each stage works in a folder of its own in here.
-    """
-
-    seed: int = 0
-    folder: str = "runs/base"
+    seed: int = setting(0, "Seed that is added to the seed of every stage.", ge=0)
+    folder: str = setting("runs/base", "Folder of the stages' folders.")
     codec: CodecStageConfig = field(default_factory=CodecStageConfig)
     tokens: TokensStageConfig = field(default_factory=TokensStageConfig)
     base: LanguageModelStageConfig = field(default_factory=LanguageModelStageConfig)
@@ -89,66 +81,58 @@ class BaseConfig:
     embedder_heldout: EmbedderStageConfig = field(default_factory=lambda: EmbedderStageConfig("heldout"))
     gate: GateConfig = field(default_factory=GateConfig)
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each; empty when the stages can start."""
-        problems = bounded("seed", self.seed, 0)
-        for name in STAGES:
-            stage = getattr(self, name)
-            mark = ": " if isinstance(stage, EmbedderStageConfig) else "."  # its problems begin with more than a key
-            problems += [f"{name}{mark}{problem}" for problem in stage.problems()]
+    def rules(self, prefix: str) -> Iterator[str]:
         clips, batch = self.tokens.clips, self.base.batch_size
         if clips < batch:
-            problems.append(f"tokens.clips is {clips}; expected base.batch_size={batch} or more")
-        return problems
+            yield f"tokens.clips is {clips}; expected base.batch_size={batch} or more"
 
 
 def build(stages: Sequence[str] | None = None, config: str | None = None, install: bool = False) -> dict[str, Path]:
-    """Runs stages in their order; one whose asset is complete is passed over.
+    """Runs stages in their order, except those whose asset is complete.
 
-    Two stages always run, because their inputs may have changed: tokens refuses another codec than the one that it
-    encoded with, and the gate measures what it has not yet measured of this model with these scorers and embedders.
+    Two stages always run, because their inputs may have changed: tokens refuses a codec that differs from the one of
+    its shards, and the gate makes the measurements that are missing for this model, these scorers and embedders.
 
-    A stage takes the codec and tokens of this build or, where it has none, the shipped codec. The gate measures the
-    base model of this build, or else the shipped one, with the scorers and embedders that are *installed*.
+    A stage uses the codec and tokens of this build or, if there are none, the shipped codec. The gate measures the
+    base model of this build, or else the shipped one, with the *installed* scorers and embedders.
 
     Args:
-        stages: names out of ``STAGES``; None for all.
-        config: overlay: a file of configs/base/, or the path of a YAML file.
-        install: copy each of these stages' assets to where the package looks for it, as soon as it is complete.
+        stages: Names in ``STAGES``; None for all.
+        config: Overlay: a file of configs/base/, or the path of a YAML file.
+        install: Whether to copy the asset of each of these stages into the package, as soon as it is complete.
 
     Returns:
-        Each stage's asset folder.
+        The asset folder of each stage.
 
     Raises:
-        ConfigError: names every problem of the config.
-        ValueError: for an unknown stage, one that needs an earlier stage that is not complete, or one that finds work
-            made of something else than it is given.
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        ConfigError: Names every problem of the config.
+        ValueError: A stage is unknown, needs an earlier stage that is not complete, or its folder holds work from
+            other inputs.
+        KeyboardInterrupt: Ctrl-C; the message says how to resume.
     """
     if unknown := [stage for stage in stages or () if stage not in STAGES]:
         raise ValueError(f"unknown stage {', '.join(unknown)}: expected some of {', '.join(STAGES)}")
     settings: BaseConfig = load_config(BaseConfig, "base", config)
-    quieten_libraries()
     assets = {}
     for name in [name for name in STAGES if stages is None or name in stages]:
         try:
             assets[name] = _built(settings, name)
         except KeyboardInterrupt as stopped:
-            saved = f"what stage {name} has saved is in {_folder(settings, name)}"
-            raise KeyboardInterrupt(f"{saved}; to go on: {_command(stages, config, install)}") from stopped
+            saved = f"stage {name} has saved its work in {_folder(settings, name)}"
+            raise KeyboardInterrupt(f"{saved}; to resume: {_command(stages, config, install)}") from stopped
         if install:
             _install(name, assets[name])
     return assets
 
 
 def _command(stages: Sequence[str] | None, config: str | None, install: bool) -> str:
-    """What to type to do the same again."""
-    given = {"STAGE": " ".join(stages or ()), "CONFIG": config, "ARGS": "--install" if install else None}
-    return " ".join([GO_ON, *(f"{name}={shlex.quote(value)}" for name, value in given.items() if value)])
+    """The make command that starts the same build."""
+    variables = {"STAGE": " ".join(stages or ()), "CONFIG": config, "ARGS": "--install" if install else None}
+    return " ".join([GO_ON, *(f"{name}={shlex.quote(value)}" for name, value in variables.items() if value)])
 
 
 def _built(config: BaseConfig, name: str) -> Path:
-    """The asset of a stage, after the work that it lacks."""
+    """The asset of a stage, after its missing work is done."""
     if STAGES[name].always or _finished(config, name) is None:
         print(f"stage {name}: working in {_folder(config, name)}")
         STAGES[name].run(config, _folder(config, name))
@@ -179,14 +163,14 @@ def _preference(config: BaseConfig, folder: Path) -> None:
 
 def _embedder(config: BaseConfig, folder: Path) -> None:
     stage: EmbedderStageConfig = getattr(config, folder.name)
-    codec = _finished(config, "codec") or "base"  # by its name, because the card of the embedder tells it
-    given = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(codec)}
-    overrides = [*(f"{key}={json.dumps(value)}" for key, value in given.items()), *stage.overrides]
-    begun = (folder / CHECKPOINT).is_file()
-    if folder.exists() and not begun:
-        shutil.rmtree(folder)  # stopped before its first checkpoint: nothing to go on from
+    codec = _finished(config, "codec") or "base"  # the name, because the card of the embedder states it
+    place = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(codec)}
+    overrides = [*(f"{key}={json.dumps(value)}" for key, value in place.items()), *stage.overrides]
+    resumable = (folder / CHECKPOINT).is_file()
+    if folder.exists() and not resumable:
+        shutil.rmtree(folder)  # stopped before its first checkpoint
     run_config = load_config(EmbedderTrainConfig, "embedder", stage.config, overrides)
-    train_embedder(_seeded(run_config, config.seed), resume=folder if begun else None)
+    train_embedder(_seeded(run_config, config.seed), resume=folder if resumable else None)
 
 
 def _gate(config: BaseConfig, folder: Path) -> None:
@@ -227,7 +211,11 @@ def _codec_folder(config: BaseConfig) -> Path:
 
 
 def _shipped(config: BaseConfig, name: str) -> Path:
-    """The installed asset of a stage, or the error that tells how to make one."""
+    """The installed asset of a stage; if there is none, the asset of this build.
+
+    Raises:
+        ValueError: There is neither; the message names the command that builds one.
+    """
     installed = ASSETS / STAGES[name].shipped
     return installed if (installed / STAGES[name].last).is_file() else _needed(config, name)
 
@@ -237,7 +225,7 @@ def _seeded(stage: StageConfig, seed: int) -> StageConfig:
 
 
 def _install(name: str, asset: Path) -> None:
-    """Copies an asset to where the package looks for it; the gate's report ends the card of the base model."""
+    """Copies an asset into the package; the gate's report becomes the end of the base model's card."""
     if name == "gate":
         card = ASSETS / "base" / "README.md"
         before, *_ = card.read_text(encoding="utf-8").split(gate.HEADING)

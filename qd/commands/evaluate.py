@@ -10,7 +10,6 @@ from qd.evaluation.tasks import Task
 from qd.models.merging.model_spec import ModelSpec
 from qd.runs.devices import resolve_device
 from qd.runs.lock import exclusive_lock
-from qd.runs.quiet import quieten_libraries
 from qd.runs.ranks import process_group
 
 
@@ -22,7 +21,6 @@ def evaluate(config: EvaluateConfig, dry_run: bool = False) -> None:
         config: as :func:`qd.config.loading.load_config` gives it, without problems.
         dry_run: only list the points, and what they need.
     """
-    quieten_libraries()
     specs = [ModelSpec.parse(text) for text in config.models]
     asked = (config.temperature, config.guidance_scale, config.negative_prompt)
     tasks = [Task(spec, seed, *asked, fad=config.asks_fad) for spec in specs for seed in config.seeds]

@@ -22,6 +22,7 @@ from qd.config.protocols import PROTOCOLS, Protocol, build_protocol
 from qd.data.manifest import list_recordings, reference_paths
 from qd.data.prompt_files import PromptFile
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
+from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
 from qd.evaluation.embed_files import embed_files
 from qd.evaluation.fad_reference import embed_windows, hear, hear_recordings
@@ -33,7 +34,6 @@ from qd.models.embedders.loading import Embedder, load_listener
 from qd.models.musicgen import MusicGen
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
-from qd.runs.quiet import quieten_libraries
 
 BATCH = 32
 
@@ -82,7 +82,7 @@ def fad(
     protocol: str = "full",
     prompts: str | None = None,
     guidance: float = 1.0,
-    negative_prompt: str | None = "Bad audio quality.",
+    negative_prompt: str | None = NEGATIVE_PROMPT,
     seconds: float | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -121,7 +121,6 @@ def fad(
     file = Path(out) if out else Path("runs") / "fad" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
     if problems := [*_problems(audio, model, n_reference, seed, device, file), *asked.problems()]:
         raise ConfigError(problems)
-    quieten_libraries()
     where = resolve_device(device)
     # Whatever cannot be found is told before anything is heard.
     source = _loaded(model, asked, where) if model else [entry.path for entry in list_recordings(audio)]

@@ -11,6 +11,7 @@ import torch
 from qd.commands.merge import merge
 from qd.config.checks import folder_problems
 from qd.config.loading import ConfigError
+from qd.config.measuring import POINTS
 from qd.config.protocols import clip_seconds
 from qd.evaluation.evaluator import frozen_fingerprint, measurement_key
 from qd.evaluation.measure import Sampling
@@ -26,7 +27,7 @@ from qd.report.data import ReportData, Setting
 
 
 def pick(
-    points: str | Path,
+    points: str | Path = POINTS,
     *,
     quality: float | None = None,
     diversity: float | None = None,

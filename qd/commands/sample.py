@@ -10,12 +10,13 @@ import torch
 from qd.audio.files import spectrogram_png, write_audio
 from qd.config.checks import bounded, folder_problems, positive, present_device
 from qd.config.loading import ConfigError
+from qd.config.policy import TEMPERATURE
+from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import Sampler, counter_uniforms, sampling_problems
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
-from qd.runs.quiet import quieten_libraries
 
 
 def sample(
@@ -24,9 +25,9 @@ def sample(
     *,
     n: int = 4,
     guidance: float = 1.0,
-    negative_prompt: str | None = "Bad audio quality.",
+    negative_prompt: str | None = NEGATIVE_PROMPT,
     seconds: float = 4.0,
-    temperature: float = 0.99,
+    temperature: float = TEMPERATURE,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
@@ -67,7 +68,6 @@ def sample(
     problems += folder_problems("out", folder)
     if problems:
         raise ConfigError(problems)
-    quieten_libraries()
     where = resolve_device(device)
     music = MusicGen.load(model, getattr(torch, dtype), revision, offline)
     lower = [*([f"n={n // 2}"] if n > 1 else []), "a shorter seconds"]

@@ -15,8 +15,10 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from qd.config.loading import ConfigError
+from qd.config.policy import TEMPERATURE
 from qd.config.protocols import build_protocol
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
+from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measure import EvaluationModels
 from qd.models.embedders.loading import load_embedder
@@ -24,7 +26,6 @@ from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import sampling_problems
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
-from qd.runs.quiet import quieten_libraries
 from qd.scorers.loading import load_quality
 from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
 
@@ -53,9 +54,9 @@ def scorer_ranges(
     prompts: str | None = None,
     n: int | None = None,
     guidance: float = 3.0,
-    negative_prompt: str | None = "Bad audio quality.",
+    negative_prompt: str | None = NEGATIVE_PROMPT,
     seconds: float = 4.0,
-    temperature: float = 0.99,
+    temperature: float = TEMPERATURE,
     seed: int = 0,
     device: str = "auto",
 ) -> str:
@@ -80,7 +81,6 @@ def scorer_ranges(
     """
     if problems := sampling_problems(temperature, guidance, None, None):
         raise ConfigError(problems)
-    quieten_libraries()
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
     where, rows = resolve_device(device), min(Evaluator.eval_batch_size, protocol.rows(ranks=1))
     music, asked = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}

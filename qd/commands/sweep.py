@@ -9,7 +9,6 @@ from qd.evaluation.run_tasks import run_tasks
 from qd.evaluation.tasks import sweep_tasks
 from qd.runs.devices import resolve_device
 from qd.runs.lock import exclusive_lock
-from qd.runs.quiet import quieten_libraries
 from qd.runs.ranks import process_group
 
 
@@ -21,7 +20,6 @@ def sweep(config: SweepConfig, dry_run: bool = False) -> None:
         config: as :func:`qd.config.loading.load_config` gives it, without problems.
         dry_run: only list the points, and what they need.
     """
-    quieten_libraries()
     alone = nullcontext() if dry_run else exclusive_lock(config.out)
     with alone, process_group(resolve_device(config.device)) as device:
         run_tasks(config, sweep_tasks(config), device, dry_run)

@@ -40,7 +40,6 @@ from qd.runs.folders import checkpoint_step, name_conflict, new_folder, newest_c
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
-from qd.runs.quiet import quieten_libraries
 from qd.runs.ranks import check_nodes, local_device, trainer_devices
 
 
@@ -66,7 +65,6 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     new = first_process() and not resume
     if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
-    quieten_libraries()
     ranks = config.trainer.ranks
     device = local_device(resolve_device(config.trainer.device), ranks)
     config = resolve_precision(config, device)  # now: a run that is resumed keeps it

@@ -27,7 +27,6 @@ from qd.runs.folders import checkpoint_step, name_conflict, new_folder, newest_c
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
-from qd.runs.quiet import quieten_libraries
 from qd.runs.ranks import trainer_devices
 
 ASSET = "embedder"
@@ -55,7 +54,6 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     new = first_process() and not resume
     if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
-    quieten_libraries()
     device = resolve_device(config.trainer.device)
     checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module = _module(config)

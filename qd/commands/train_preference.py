@@ -22,7 +22,6 @@ from qd.models.embedders.loading import Embedder, load_embedder
 from qd.modules.preference import Fitted, HeadFit, fit_head, log_loss, logits
 from qd.report.cards.preference import CHANCE_LOG_LOSS, Learned, write_card
 from qd.runs.devices import resolve_device
-from qd.runs.quiet import quieten_libraries
 from qd.scorers.affine import affine
 from qd.scorers.preference import PreferenceScorer
 
@@ -64,7 +63,6 @@ def train_preference(
     folder = Path(out) if out else _default_folder(embedder)
     if problems := _problems(fit, folder, validation_share, head_width, device):
         raise ConfigError(problems)
-    quieten_libraries()
     ratings = read_ratings(data)
     split = split_recordings(ratings, validation_share, seed)
     hearing = load_embedder(embedder).to(resolve_device(device))

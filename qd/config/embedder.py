@@ -1,131 +1,144 @@
-"""What ``make train-embedder`` can be told, and what is wrong with it."""
+"""The whole config of `qd train-embedder`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from qd.config.checks import bounded, folder_name, fraction, one_of, positive, present_device, present_devices
-from qd.config.loggers import logger_problems
+from qd.config.checks import folder_name, one_of
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
+from qd.config.trainer import RunTrainerConfig
 from qd.data.augmentation import needed_samples
 from qd.data.world.world import BUILTIN, SAMPLE_RATE, SPLITS
 from qd.models.embedders.audio_vit import AudioViTConfig
 from qd.objectives.triplet import FALLBACKS, NEGATIVES
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
 BUILTIN_SECONDS = 8.0
 """The longest clip of which two fit into the shortest built-in piece."""
 RANGES = ("snr_db", "gain_db", "tempo", "pitch_semitones", "drums_snr_db")
 
 
 @dataclass
-class EmbedderDataConfig:
-    """Where pairs come from, and how many."""
+class EmbedderDataConfig(Settings):
+    """Recordings, and the pairs of clips made of them."""
 
-    source: str = BUILTIN
-    """``builtin``, a folder, a manifest (.csv or .jsonl), or ``datasets:<hub name or folder>[:<split>]``."""
-    streaming: bool = False
-    """Of a ``datasets:`` source: go through it in order, without storing it."""
-    validation_share: float = 0.05
-    """Of the recordings of a source, held out by a hash of their names; the built-in world has splits instead."""
-    max_bad_share: float = 0.1
-    """Of the files looked at, bad ones above which the run stops."""
-    batch_pairs: int = 64
-    """Recordings an optimiser step, over all ranks; each gives two clips."""
-    train_split: str = "embedder"
-    """Of the built-in world, as the next one."""
-    validation_split: str = "validation"
-    validation_pairs: int = 256
-    workers: int = 1
-    """Loader processes; one batch waits in each."""
+    source: str = setting(
+        BUILTIN,
+        "Recordings: builtin, a folder, a manifest (.csv or .jsonl), or datasets:<hub name or folder>[:<split>].",
+        nonempty=True,
+    )
+    streaming: bool = setting(False, "Whether a datasets: source is read in order, without storing it.")
+    validation_share: float = setting(
+        0.05,
+        "Share of the recordings that is held out, by a hash of their names; the built-in world has splits instead.",
+        ge=0,
+        lt=1,
+    )
+    max_bad_share: float = setting(0.1, "Share of bad files above which the run stops.", ge=0, lt=1)
+    batch_pairs: int = setting(
+        64, "Recordings per optimiser step, over all ranks; each gives two clips.", unit="recordings", ge=2
+    )
+    train_split: str = setting("embedder", "Training split of the built-in world.")
+    validation_split: str = setting("validation", "Validation split of the built-in world.")
+    validation_pairs: int = setting(256, "Number of held-out recordings of a validation.", ge=2)
+    workers: int = setting(1, "Number of loader processes; each holds one batch in memory.", ge=0)
 
-
-@dataclass
-class AugmentationConfig:
-    """Ranges of the random changes; each is drawn once a clip. See ``qd.data.augmentation``."""
-
-    snr_db_min: float = 10.0
-    snr_db_max: float = 50.0
-    """Of white noise, in dB."""
-    gain_db_min: float = -12.0
-    gain_db_max: float = 6.0
-    tempo_min: float = 0.8
-    tempo_max: float = 1.25
-    """Playing speed at the same pitch; 1 and 1 switch it off."""
-    pitch_semitones_min: float = -3.0
-    pitch_semitones_max: float = 3.0
-    """At the same speed; 0 and 0 switch it off."""
-    drums_share: float = 0.0
-    """Of the clips that get a drum loop layered on."""
-    drums_snr_db_min: float = 0.0
-    drums_snr_db_max: float = 12.0
-    """Power of the music over that of the drums, in dB."""
+    def rules(self, prefix: str) -> Iterator[str]:
+        if self.source == BUILTIN:
+            yield from one_of(f"{prefix}train_split", self.train_split, SPLITS)
+            yield from one_of(f"{prefix}validation_split", self.validation_split, SPLITS)
+            if self.train_split == self.validation_split:
+                yield f"{prefix}validation_split is {self.validation_split!r}; expected another split than train_split"
+        elif self.source and self.validation_share == 0:
+            yield f"{prefix}validation_share is 0; expected more, because held-out recordings choose the best step"
+        if self.streaming and not self.source.startswith("datasets:"):
+            yield f"{prefix}streaming needs datasets:<name>; expected false with {prefix}source={self.source!r}"
 
 
 @dataclass
-class EmbedderCodecConfig:
-    """The codec that a part of the clips passes through, because a policy's audio always does."""
+class AugmentationConfig(Settings):
+    """Ranges of the random changes, drawn once a clip; see ``qd.data.augmentation``."""
 
-    model: str | None = "base"
-    """A model whose codec is used, or a codec folder; null trains and validates on raw audio alone."""
-    share: float = 0.5
-    """Of the clips of each batch."""
+    snr_db_min: float = setting(10.0, "Lowest signal-to-noise ratio of the added white noise.", unit="dB")
+    snr_db_max: float = setting(50.0, "Highest signal-to-noise ratio of the added white noise.", unit="dB")
+    gain_db_min: float = setting(-12.0, "Lowest gain.", unit="dB")
+    gain_db_max: float = setting(6.0, "Highest gain.", unit="dB")
+    tempo_min: float = setting(0.8, "Lowest playing speed, at the same pitch.", gt=0)
+    tempo_max: float = setting(1.25, "Highest playing speed; 1 and 1: no change of tempo.")
+    pitch_semitones_min: float = setting(-3.0, "Lowest shift of pitch, at the same speed.", unit="semitones")
+    pitch_semitones_max: float = setting(3.0, "Highest shift of pitch; 0 and 0: no shift.", unit="semitones")
+    drums_share: float = setting(0.0, "Share of the clips that get an additional drum loop.", ge=0, le=1)
+    drums_snr_db_min: float = setting(0.0, "Lowest power of the music relative to the drums.", unit="dB")
+    drums_snr_db_max: float = setting(12.0, "Highest power of the music relative to the drums.", unit="dB")
 
-
-@dataclass
-class TripletConfig:
-    """See ``qd.objectives.triplet.semi_hard_triplet``."""
-
-    margin: float = 0.2
-    negatives: str = "all"
-    fallback: str = "none"
-    gather: bool = True
-    """Take negatives from all ranks, not only from the clip's own."""
-    chunk_clips: int | None = None
-    """Clips that a rank embeds at once, by cached gradients; null holds the activations of its whole batch."""
-
-
-@dataclass
-class EmbedderOptimizerConfig:
-    """AdamW; the learning rate rises linearly for ``warmup_steps`` and falls as a half cosine to 0 at ``max_steps``."""
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 30
-    gradient_clip: float = 1.0
+    def rules(self, prefix: str) -> Iterator[str]:
+        for kind in RANGES:
+            low, high = getattr(self, f"{kind}_min"), getattr(self, f"{kind}_max")
+            if math.isfinite(low) and math.isfinite(high) and low > high:
+                yield f"{prefix}{kind}_min is {low}; expected at most {prefix}{kind}_max={high}"
 
 
 @dataclass
-class EmbedderTrainerConfig:
-    """Length of the run, and when it is looked at."""
+class EmbedderCodecConfig(Settings):
+    """The codec that some of the clips pass through, because a policy's audio always does."""
+
+    model: str | None = setting(
+        "base", "Model with the codec, or a codec folder; null: train and validate on raw audio only."
+    )
+    share: float = setting(0.5, "Share of the clips of each batch that pass through the codec.", ge=0, le=1)
+
+
+@dataclass
+class TripletConfig(Settings):
+    """Semi-hard triplet loss; see ``qd.objectives.triplet``."""
+
+    margin: float = setting(0.2, "Margin between squared distances of positive and negative pairs.", gt=0)
+    negatives: str = setting("all", "Semi-hard negatives of each positive pair.", choices=NEGATIVES)
+    fallback: str = setting("none", "Negative of a positive pair without a semi-hard one.", choices=FALLBACKS)
+    gather: bool = setting(True, "Whether negatives come from all ranks instead of the clip's own rank only.")
+    chunk_clips: int | None = setting(
+        None,
+        "Clips that a rank embeds at once, with cached gradients; null: its whole batch, activations in memory.",
+        unit="clips",
+        ge=1,
+    )
+
+
+@dataclass
+class EmbedderOptimizerConfig(Settings):
+    """AdamW; linear warm-up, then a half cosine to 0 at ``max_steps``."""
+
+    learning_rate: float = setting(1e-3, "Peak learning rate.", gt=0)
+    weight_decay: float = setting(0.01, "Weight decay.", ge=0)
+    warmup_steps: int = setting(30, "Length of the linear warm-up.", unit="steps", ge=0)
+    gradient_clip: float = setting(1.0, "Largest L2 norm of the gradient.", gt=0)
+
+
+@dataclass
+class EmbedderTrainerConfig(RunTrainerConfig):
+    """Length, device, logging and checkpoints."""
 
     max_steps: int = 300
-    device: str = "auto"
-    devices: int = 1
-    """Processes of data-parallel training: so many GPUs, or so many parts of the CPU."""
-    precision: str = "auto"
-    compile: bool = False
-    """Run the model through torch.compile: slow to start, faster in a long run."""
-    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Names of ``qd.runs.loggers.LOGGERS``; an empty list logs nowhere."""
-    logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of each: ``{wandb: {project: music}}``."""
-    log_every: int = 10
-    validations: int = 4
-    """One every ``max_steps // validations`` steps; the best step by held-out recall@1 is kept."""
     checkpoint_every: int = 30
-    runs: str = "runs"
+    compile: bool = setting(
+        False, "Whether to run the model through torch.compile: slow to start, faster in a long run."
+    )
+    validations: int = setting(
+        4,
+        "Number of validations, one every max_steps // validations steps; the step of the best held-out recall@1 is "
+        "saved.",
+        ge=1,
+    )
 
 
 @dataclass
-class EmbedderTrainConfig:
-    """One embedder run."""
+class EmbedderTrainConfig(Settings):
+    """``qd train-embedder``: the embedder whose distances are the diversity reward."""
 
-    name: str | None = None
-    """Of the run folder; "embedder" and the time if null."""
-    seed: int = 0
+    name: str | None = setting(None, "Name of the run folder; null: embedder-<date>-<time>.")
+    seed: int = setting(0, "Seed of the weights, the clips and their changes.", ge=0)
     model: AudioViTConfig = field(default_factory=AudioViTConfig)
     data: EmbedderDataConfig = field(default_factory=EmbedderDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -136,94 +149,26 @@ class EmbedderTrainConfig:
 
     @property
     def train_samples(self) -> int:
-        """Length of a training clip: what augmentation makes a clip of the model's length of."""
+        """Length in samples of a training clip before augmentation, which cuts it to the model's length."""
         return needed_samples(self.augmentation, self.model.clip_samples)
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each; empty when the run can start."""
-        return [
-            *(f"model.{problem}" for problem in self.model.problems()),
-            *self._data_problems(),
-            *self._augmentation_problems(),
-            *self._training_problems(),
-            *self._batch_problems(),
-        ]
-
-    def _data_problems(self) -> Iterator[str]:
-        data = self.data
-        yield from bounded("data.batch_pairs", data.batch_pairs, 2)
-        yield from bounded("data.validation_pairs", data.validation_pairs, 2)
-        yield from bounded("data.workers", data.workers, 0)
-        yield from fraction("data.validation_share", data.validation_share)
-        yield from fraction("data.max_bad_share", data.max_bad_share)
-        if data.source == BUILTIN:
+    def rules(self, prefix: str) -> Iterator[str]:
+        optimizer, pairs, devices = self.optimizer, self.data.batch_pairs, self.trainer.devices
+        yield from folder_name("name", self.name)
+        if optimizer.warmup_steps > self.trainer.max_steps:
+            yield f"optimizer.warmup_steps is {optimizer.warmup_steps}; expected at most trainer.max_steps"
+        if devices > 0 and pairs % devices:
+            yield f"data.batch_pairs is {pairs}; expected a multiple of trainer.devices={devices}"
+        if self.data.source == BUILTIN:
             yield from self._builtin_problems()
-        elif not data.source:
-            yield "data.source is empty; expected builtin, a folder, a manifest or datasets:<name>"
-        elif data.validation_share == 0:
-            yield "data.validation_share is 0; expected more, because the best step is chosen by held-out recordings"
-        if data.streaming and not data.source.startswith("datasets:"):
-            yield f"data.streaming is for datasets:<name>; expected false with data.source={data.source!r}"
 
     def _builtin_problems(self) -> Iterator[str]:
-        data = self.data
-        yield from one_of("data.train_split", data.train_split, SPLITS)
-        yield from one_of("data.validation_split", data.validation_split, SPLITS)
-        if data.train_split == data.validation_split:
-            yield f"data.validation_split is {data.validation_split!r}; expected another split than data.train_split"
+        """Whether the built-in recordings have the model's sample rate and are long enough."""
         if self.model.sample_rate != SAMPLE_RATE:
             yield f"model.sample_rate is {self.model.sample_rate}; the built-in recordings are at {SAMPLE_RATE} Hz"
-        lengths_known = not self.model.problems() and not list(self._augmentation_problems())
+        lengths_known = not (self.model.problems() or self.augmentation.problems())
         if lengths_known and (seconds := self.train_samples / SAMPLE_RATE) > BUILTIN_SECONDS:
             yield (
-                f"model.clip_seconds is {self.model.clip_seconds}, and augmentation makes such a clip of {seconds:.2f} "
-                f"s; expected at most {BUILTIN_SECONDS:g} s, because two clips must fit into a built-in piece of 16 s"
+                f"model.clip_seconds is {self.model.clip_seconds}, and augmentation needs {seconds:.2f} s for such a "
+                f"clip; expected at most {BUILTIN_SECONDS:g} s, because a built-in piece of 16 s must hold two"
             )
-
-    def _augmentation_problems(self) -> Iterator[str]:
-        augmentation = self.augmentation
-        for kind in RANGES:
-            low, high = getattr(augmentation, f"{kind}_min"), getattr(augmentation, f"{kind}_max")
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-                yield f"augmentation.{kind}_min is {low}; expected at most augmentation.{kind}_max={high}, both finite"
-        yield from positive("augmentation.tempo_min", augmentation.tempo_min)
-        yield from _share("augmentation.drums_share", augmentation.drums_share)
-
-    def _training_problems(self) -> Iterator[str]:
-        objective, optimizer, trainer = self.objective, self.optimizer, self.trainer
-        yield from folder_name("name", self.name)
-        yield from bounded("seed", self.seed, 0)
-        yield from _share("codec.share", self.codec.share)
-        yield from positive("objective.margin", objective.margin)
-        yield from one_of("objective.negatives", objective.negatives, NEGATIVES)
-        yield from one_of("objective.fallback", objective.fallback, FALLBACKS)
-        yield from positive("optimizer.learning_rate", optimizer.learning_rate)
-        yield from bounded("optimizer.weight_decay", optimizer.weight_decay, 0)
-        yield from bounded("optimizer.warmup_steps", optimizer.warmup_steps, 0)
-        yield from positive("optimizer.gradient_clip", optimizer.gradient_clip)
-        yield from bounded("trainer.max_steps", trainer.max_steps, 1)
-        yield from present_device("trainer.device", trainer.device)
-        yield from one_of("trainer.precision", trainer.precision, PRECISIONS)
-        yield from logger_problems("trainer", trainer.loggers, trainer.logger_options)
-        yield from bounded("trainer.log_every", trainer.log_every, 1)
-        yield from bounded("trainer.validations", trainer.validations, 1)
-        yield from bounded("trainer.checkpoint_every", trainer.checkpoint_every, 1)
-        if optimizer.warmup_steps > trainer.max_steps:
-            yield f"optimizer.warmup_steps is {optimizer.warmup_steps}; expected at most trainer.max_steps"
-
-    def _batch_problems(self) -> Iterator[str]:
-        """How a batch is shared among processes, and cut into chunks."""
-        pairs, devices, chunk = self.data.batch_pairs, self.trainer.devices, self.objective.chunk_clips
-        if chunk is not None:
-            yield from bounded("objective.chunk_clips", chunk, 1)
-        if devices < 1:
-            yield f"trainer.devices is {devices}; expected 1 or more"
-        elif pairs % devices:
-            yield f"data.batch_pairs is {pairs}; expected a multiple of trainer.devices={devices}"
-        elif devices > 1:
-            yield from present_devices("trainer.devices", devices, self.trainer.device)
-
-
-def _share(path: str, value: float) -> list[str]:
-    """A number in [0, 1]."""
-    return [] if 0 <= value <= 1 else [f"{path} is {value}; expected 0 or more, and at most 1"]

@@ -1,42 +1,63 @@
-"""What the reward hears, and how a policy is measured."""
+"""The reward's embedder, and how a policy is measured."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qd.config.checks import bounded, one_of, unavailable, unreadable
+from qd.config.checks import unavailable, unreadable
 from qd.config.protocols import PROTOCOLS, Protocol, build_protocol
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
 from qd.data.prompt_files import PromptFile
+from qd.data.world.world import BUILTIN
 from qd.models.embedders.loading import check_embedder
 from qd.scorers.loading import check_adherence, check_preference
 from qd.scorers.protocol import ADHERENCE_WEIGHT
 
-
-@dataclass
-class RewardConfig:
-    embedder: str = "builtin"  # what the reward hears: any name of qd.models.embedders.loading.load_embedder
-    eval_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
-
-    def problems(self) -> list[str]:
-        return [
-            *unavailable("reward.embedder", check_embedder, self.embedder),
-            *unavailable("reward.eval_embedder", check_embedder, self.eval_embedder),
-        ]
+EMBEDDERS = "builtin, builtin-heldout, a folder, a run, clap:<…> or muq:<…>"
+"""Names of embedders, for help texts."""
 
 
 @dataclass
-class ScoringConfig:
-    """On what a policy is measured, and who judges it: the same for a run, for `qd evaluate` and for `qd sweep`."""
+class RewardConfig(Settings):
+    """The embedders of the diversity reward and of its measurement."""
 
-    protocol: str = "quick"  # a name of qd.config.protocols.PROTOCOLS
-    prompts: str | None = None  # a file in any format of qd.data.prompt_files, or "generic"; null = the protocol's own
-    n_prompts: int | None = None  # ≥ 2; null = the protocol's own, or all of `prompts`
-    n_samples: int | None = None  # a prompt, ≥ 2; null = the protocol's own
-    eval_batch_size: int = 32  # sequences sampled and heard at once, ≥ 1; a matter of memory
-    audio_prompts: int = 4  # prompts whose first two samples are kept, to be heard side by side, ≥ 0
-    adherence: str = "builtin"  # or clap:<hub name or folder>, muq-mulan:<hub name or folder>: how far a prompt is met
-    preference: str = "builtin"  # or audiobox:<hub name or folder>, or the folder of a trained preference scorer
-    adherence_weight: float = ADHERENCE_WEIGHT  # ω of quality = ω · adherence + preference, ≥ 0; see `qd scorer-ranges`
+    embedder: str = setting(BUILTIN, f"Embedder of the diversity reward: {EMBEDDERS}.")
+    eval_embedder: str = setting("builtin-heldout", "Second embedder, for measuring only; no reward uses it.")
+
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from unavailable(f"{prefix}embedder", check_embedder, self.embedder)
+        yield from unavailable(f"{prefix}eval_embedder", check_embedder, self.eval_embedder)
+
+
+@dataclass
+class ScoringConfig(Settings):
+    """Prompts and scorers of a measurement: the same for a run, for `qd evaluate` and for `qd sweep`."""
+
+    protocol: str = setting(
+        "quick",
+        "Protocol: full (101 prompts × 4 samples), paper (101 × 8), two-samples (50 × 2) or quick (32 × 4).",
+        choices=PROTOCOLS,
+    )
+    prompts: str | None = setting(
+        None,
+        "Prompts: a .txt file of one prompt a line, .csv[:column], .jsonl[:key], musiccaps:FILE, song-describer:FILE, "
+        "or generic (a shipped list); null: the protocol's own.",
+    )
+    n_prompts: int | None = setting(None, "Number of prompts; null: the protocol's own, or all of the file.", ge=2)
+    n_samples: int | None = setting(None, "Number of samples of each prompt; null: the protocol's own.", ge=2)
+    eval_batch_size: int = setting(32, "Sequences sampled and embedded at once; limits memory.", unit="sequences", ge=1)
+    audio_prompts: int = setting(4, "Number of prompts whose first two samples are saved as audio.", ge=0)
+    adherence: str = setting(
+        BUILTIN, "Scorer of text adherence: builtin, clap:<hub name or folder> or muq-mulan:<hub name or folder>."
+    )
+    preference: str = setting(
+        BUILTIN, "Scorer of preference: builtin, audiobox:<hub name or folder>, or the folder of a trained scorer."
+    )
+    adherence_weight: float = setting(
+        ADHERENCE_WEIGHT, "Weight ω in quality = ω · adherence + preference; see `qd scorer-ranges`.", ge=0
+    )
 
     def protocol_for(self, seconds: float) -> Protocol:
         """The protocol that the settings describe, with clips of ``seconds``."""
@@ -48,35 +69,27 @@ class ScoringConfig:
             prompts_file=self.prompts,
         )
 
-    def scoring_problems(self, prefix: str = "") -> list[str]:
-        """Every bad value of the above, one sentence each; ``prefix`` stands before a key: "evaluation."."""
-        return [
-            *one_of(f"{prefix}protocol", self.protocol, PROTOCOLS),
-            *self._prompt_problems(f"{prefix}prompts"),
-            *(bounded(f"{prefix}n_prompts", self.n_prompts, 2) if self.n_prompts is not None else []),
-            *(bounded(f"{prefix}n_samples", self.n_samples, 2) if self.n_samples is not None else []),
-            *bounded(f"{prefix}eval_batch_size", self.eval_batch_size, 1),
-            *bounded(f"{prefix}audio_prompts", self.audio_prompts, 0),
-            *bounded(f"{prefix}adherence_weight", self.adherence_weight, 0),
-            *unavailable(f"{prefix}adherence", check_adherence, self.adherence),
-            *unavailable(f"{prefix}preference", check_preference, self.preference),
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from self._prompt_problems(f"{prefix}prompts")
+        yield from unavailable(f"{prefix}adherence", check_adherence, self.adherence)
+        yield from unavailable(f"{prefix}preference", check_preference, self.preference)
 
     def _prompt_problems(self, path: str) -> list[str]:
         if self.prompts is None:
             return []
         file = PromptFile.parse(self.prompts)
-        if found := unreadable(path, file):
-            return found
-        held, needed = len(file.read().texts), self.n_prompts or 2
-        few = f"{path}: {self.prompts!r} holds {held} prompts, and {needed} are needed; add lines"
-        return [few] if held < needed else []
+        if problems := unreadable(path, file):
+            return problems
+        count, needed = len(file.read().texts), self.n_prompts or 2
+        few = f"{path}: {self.prompts!r} holds {count} prompts, and {needed} are needed; add lines"
+        return [few] if count < needed else []
 
 
 @dataclass
 class EvaluationConfig(ScoringConfig):
-    every: int = 500  # steps between points; there is always one at step 0 and one at the end; ≥ 1
-    siblings: bool = True  # draw the other runs of the runs folder too
+    """Measurements during training."""
 
-    def problems(self) -> list[str]:
-        return [*bounded("evaluation.every", self.every, 1), *self.scoring_problems("evaluation.")]
+    every: int = setting(
+        500, "Interval between measured points; step 0 and the last step are always measured.", unit="steps", ge=1
+    )
+    siblings: bool = setting(True, "Whether the Pareto figure shows the other runs of the runs folder too.")

@@ -1,8 +1,8 @@
-"""Configuration: a dataclass schema filled from YAML files and ``key=value`` overrides, all problems told at once.
+"""Fills a dataclass schema from YAML files and ``key=value`` overrides, and reports all problems together.
 
-The layers, each stating only what differs from the one before: the defaults of the schema,
-``configs/<kind>/default.yaml``, the overlay that was named (after the one that its key ``extends`` names, if any), the
-overrides of the command line.
+The layers, each with only the differences from the one before: the defaults of the schema,
+``configs/<kind>/default.yaml``, the overlay (after the one that its key ``extends`` names, if any), the overrides of
+the command line.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["ConfigError", "TrainConfig", "config_folder", "load_config", "to_yam
 Schema = TypeVar("Schema")
 EXTENDS = "extends"
 RENAMED = {"heldout_embedder": "eval_embedder", "batch_rows": "eval_batch_size", "placebo": "shuffle_advantages"}
-"""Former names of settings: the config of an older run still loads."""
-_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+"""Former names of settings and their new names, so that the config of an older run still loads."""
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; ``problems`` holds one sentence for each thing to mend."""
+    """An invalid configuration; ``problems`` holds one sentence for each thing to fix."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -41,7 +41,7 @@ class ConfigError(ValueError):
 
 
 def config_folder() -> Path:
-    """Where the shipped YAML files lie: inside the installed package, or at the root of a checkout."""
+    """The folder of the shipped YAML files: inside the installed package, or at the root of a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -54,32 +54,22 @@ def load_config(
     overrides: Sequence[str] = (),
     checks: Iterable[Callable[[Schema], list[str]]] = (),
 ) -> Schema:
-    """An instance of ``schema``, merged from its layers and checked.
+    """Returns an instance of ``schema``, merged from its layers and checked.
 
     Args:
-        schema: a dataclass of dataclasses, lists and plain values, with a default for every field. Its method
-            ``problems() -> list[str]``, if any, says what is wrong with the values together.
-        kind: folder under ``configs/``: "train", "embedder", …
-        name: overlay: the name of a file in that folder, without its suffix, or the path of any YAML file.
-        overrides: dotted keys: ``["trainer.max_steps=200", "guidance.negative_prompt=null"]``; the last one wins.
-        checks: what else may be wrong with the config, to be told with the rest.
+        schema: A dataclass of dataclasses, lists and plain values, with a default for every field. Its method
+            ``problems() -> list[str]``, if any, checks the values.
+        kind: Folder under ``configs/``: "train", "embedder", …
+        name: Overlay: the name of a file in that folder, without its suffix, or the path of any YAML file.
+        overrides: Dotted keys: ``["trainer.max_steps=200", "guidance.negative_prompt=null"]``; the last one wins.
+        checks: Additional checks, reported together with the others.
 
     Raises:
-        ConfigError: names every unknown key, ill-typed value and bad value, and the layer that holds it; of a file
-            that cannot be read the values are not known, and none is told.
+        ConfigError: Names every unknown key, value of a wrong type and bad value, with its layer. If a file cannot be
+            read, no bad values are reported, because the file might have changed them.
     """
     problems: list[str] = []
-    unread: list[str] = []
-    layers = [
-        _Layer(where, problems).fitting(schema, tree)
-        for where, tree in chain(_files(kind, name, unread), _overrides(overrides, problems))
-    ]
-    if unread:
-        raise ConfigError([*unread, *problems])
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+    config = merge_config(schema, kind, name, overrides, problems)
     if hasattr(config, "problems"):
         problems += config.problems()
     problems += [text for check in checks for text in check(config)]
@@ -88,8 +78,31 @@ def load_config(
     return config
 
 
+def merge_config(
+    schema: type[Schema], kind: str, name: str | None, overrides: Sequence[str], problems: list[str]
+) -> Schema:
+    """Returns an instance of ``schema``, merged from its layers as in :func:`load_config`; values are not checked.
+
+    Unknown keys and values of a wrong type are left out and added to ``problems``.
+
+    Raises:
+        ConfigError: A file cannot be read, or an interpolation refers to no setting.
+    """
+    unread: list[str] = []
+    layers = [
+        _Layer(where, problems).fitting(schema, tree)
+        for where, tree in chain(_files(kind, name, unread), _overrides(overrides, problems))
+    ]
+    if unread:
+        raise ConfigError([*unread, *problems])
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
+    except OmegaConfBaseException as error:  # an interpolation that refers to no setting
+        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+
+
 def to_yaml(config: Any) -> str:
-    """The YAML text of a config instance; ``load_config`` on it gives an equal instance."""
+    """The YAML text of a config instance; ``load_config`` on this text gives an equal instance."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
@@ -102,7 +115,7 @@ def _files(kind: str, name: str | None, problems: list[str]) -> Iterator[tuple[s
     while name is not None and name != "default":
         path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
         if str(path) in dict(overlays):
-            problems.append(f"{path} extends itself; take out `extends` somewhere between")
+            problems.append(f"{path} extends itself; remove one `extends`")
             break
         read = list(_read(path, problems))
         name = next((tree.pop(EXTENDS, None) for _, tree in read), None)
@@ -132,7 +145,7 @@ def _overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[
     for text in overrides:
         key, equals, _ = text.partition("=")
         if not key.strip() or not equals:
-            problems.append(f"override {text!r} is not of the form key=value")
+            problems.append(f"override {text!r} does not have the form key=value")
             continue
         try:
             yield f"override {text!r}", OmegaConf.to_container(OmegaConf.from_dotlist([text]))
@@ -142,7 +155,7 @@ def _overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[
 
 @dataclass
 class _Layer:
-    """One file or override, ``where``, being held against the schema; finds go to ``problems``."""
+    """Compares one file or override, ``where``, with the schema; adds mismatches to ``problems``."""
 
     where: str
     problems: list[str]
@@ -156,9 +169,9 @@ class _Layer:
                 key = RENAMED[key]
             path = f"{prefix}{key}"
             if key not in kinds:
-                self._tell(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
+                self._report(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
                 continue
-            kind, element = _settings(kinds[key]), _element(kinds[key])
+            kind, element = group_type(kinds[key]), element_type(kinds[key])
             if is_dataclass(kind) and isinstance(value, Mapping):
                 fit[key] = self.fitting(kind, value, f"{path}.")
             elif is_dataclass(element) and _is_list_of_mappings(value):
@@ -168,10 +181,10 @@ class _Layer:
             elif not is_dataclass(kind) and not is_dataclass(element) and _accepts(schema, key, value):
                 fit[key] = value
             else:
-                self._tell(f"{path} must be {_type_name(kind)}, not {value!r}")
+                self._report(f"{path} must be {type_name(kind)}, not {value!r}")
         return fit
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         self.problems.append(f"{self.where}: {problem}")
 
 
@@ -185,7 +198,7 @@ def _accepts(schema: type, key: str, value: Any) -> bool:
 
 @cache
 def _scratch(schema: type) -> DictConfig:
-    """Where values are tried out; building it takes a while, and what it holds does not matter."""
+    """A config to assign values to, for their type check; cached because building it is slow."""
     return OmegaConf.structured(schema)
 
 
@@ -193,28 +206,28 @@ def _is_list_of_mappings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
-def _settings(kind: Any) -> Any:
-    """The dataclass in "a dataclass or None"; any other type is what it is."""
+def group_type(kind: Any) -> Any:
+    """The dataclass in "a dataclass or None"; any other type unchanged."""
     return next((arg for arg in get_args(kind) if NoneType in get_args(kind) and is_dataclass(arg)), kind)
 
 
-def _element(kind: Any) -> Any:
+def element_type(kind: Any) -> Any:
     """The type of the elements of a list type; None for any other type."""
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 
-def _type_name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     if is_dataclass(kind):
-        return f"settings of its own ({', '.join(field.name for field in fields(kind))})"
-    if (element := _element(kind)) is not None:
-        return f"a list, each element {_type_name(element)}"
+        return f"a group of settings ({', '.join(field.name for field in fields(kind))})"
+    if (element := element_type(kind)) is not None:
+        return f"a list, each element {type_name(element)}"
     if NoneType in get_args(kind):
-        return " or ".join([*(_type_name(arg) for arg in get_args(kind) if arg is not NoneType), "null"])
+        return " or ".join([*(type_name(arg) for arg in get_args(kind) if arg is not NoneType), "null"])
     return _TYPE_NAMES.get(kind, str(kind))
 
 
 def _suggestion(key: str, schema: type, prefix: str) -> str:
-    """The known key whose dotted path, or last part, is nearest to ``key``."""
+    """A hint: the known key whose dotted path, or last part, is nearest to ``key``."""
     paths = list(_paths(schema))
     by_name = {path.rsplit(".", 1)[-1]: path for path in reversed(paths)} | {path: path for path in paths}
     nearest = get_close_matches(key, by_name, n=1)
@@ -230,5 +243,5 @@ def _names(schema: type) -> list[str]:
 def _paths(schema: type, prefix: str = "") -> Iterator[str]:
     for name, kind in get_type_hints(schema).items():
         yield prefix + name
-        if is_dataclass(kind := _settings(kind)):
+        if is_dataclass(kind := group_type(kind)):
             yield from _paths(kind, f"{prefix}{name}.")

@@ -1,90 +1,108 @@
-"""What `qd evaluate` and `qd sweep` can be told of how they measure."""
+"""Settings of `qd evaluate`, and those that it shares with `qd sweep`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from qd.config.checks import bounded, folder_problems, positive, present_device, unavailable
-from qd.config.evaluation import ScoringConfig
+from qd.config.checks import folder_problems, present_device, unavailable
+from qd.config.evaluation import EMBEDDERS, ScoringConfig
+from qd.config.policy import TEMPERATURE
+from qd.config.schema.setting import setting
+from qd.config.trainer import DEVICE_HELP
 from qd.data.manifest import reference_paths
+from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
 from qd.models.embedders.loading import check_embedder, check_listener
 from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 
 POINTS = "runs/results/points.jsonl"
+"""Default results file."""
 
 
 @dataclass
 class MeasuringConfig(ScoringConfig):
-    protocol: str = "full"  # a name of qd.config.protocols.PROTOCOLS
-    embedder: str = "builtin"  # what the reward hears: any name of qd.models.embedders.loading.load_embedder
-    eval_embedder: str = "builtin-heldout"  # for measuring only: no reward hears it
-    seconds: float = 4.0  # length of a clip, > 0
-    temperature: float = 0.99  # T of sampling, > 0
-    seeds: list[int] = field(default_factory=lambda: [0])  # of the tokens drawn, ≥ 0; a point for each
-    fad: bool = False  # measure the Fréchet audio distance too, on the same audio; so does any of the next three
-    fad_reference: str | None = None  # folder or manifest of recordings, or builtin (null): clean held-out pieces
-    fad_embedder: str | None = None  # vggish:<weights file>, or any name of load_embedder; null = builtin
-    fad_pieces: int = 512  # of the built-in reference, ≥ 10
-    device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
-    out: str = POINTS  # the results file; audio and values for each prompt go into folders beside it
+    """Settings that `qd evaluate` and `qd sweep` share."""
+
+    protocol: str = "full"
+    embedder: str = setting(BUILTIN, f"Embedder of the diversity: {EMBEDDERS}.")
+    eval_embedder: str = setting("builtin-heldout", "Second embedder of the diversity; no reward uses it.")
+    seconds: float = setting(4.0, "Length of a clip.", unit="s", gt=0)
+    temperature: float = setting(TEMPERATURE, "Sampling temperature T.", gt=0)
+    seeds: list[int] = setting([0], "Seeds for token sampling; one point for each.", ge=0, nonempty=True)
+    fad: bool = setting(
+        False,
+        "Whether to measure the Fréchet audio distance (FAD) too, on the same audio; the other FAD settings imply it.",
+    )
+    fad_reference: str | None = setting(
+        None,
+        "Reference recordings of the FAD: a folder, a manifest, or builtin (clean held-out pieces); null: builtin.",
+    )
+    fad_embedder: str | None = setting(
+        None, "Embedder of the FAD: vggish:<weights file> or any embedder of the diversity; null: builtin."
+    )
+    fad_pieces: int = setting(512, "Number of pieces of the built-in FAD reference.", ge=10)
+    device: str = setting("auto", DEVICE_HELP)
+    out: str = setting(POINTS, "Results file (.jsonl); audio and values of each prompt go into folders next to it.")
 
     @property
     def asks_fad(self) -> bool:
-        """Whether the Fréchet audio distance is asked for, if only by telling what it is to be of."""
-        told = (self.fad_reference, self.fad_embedder, self.fad_pieces)
-        return self.fad or told != (None, None, MeasuringConfig.fad_pieces)
+        """Whether the Fréchet audio distance is requested, explicitly or by one of its settings."""
+        values = (self.fad_reference, self.fad_embedder, self.fad_pieces)
+        return self.fad or values != (None, None, MeasuringConfig.fad_pieces)
 
-    def measuring_problems(self, fad: bool) -> list[str]:
-        """One sentence for each bad value; ``fad``: whether any point wants a Fréchet audio distance."""
-        return [
-            *self.scoring_problems(),
-            *unavailable("embedder", check_embedder, self.embedder),
-            *unavailable("eval_embedder", check_embedder, self.eval_embedder),
-            *positive("seconds", self.seconds),
-            *positive("temperature", self.temperature),
-            *seed_problems("seeds", self.seeds),
-            *(unavailable("fad_reference", reference_paths, self.fad_reference or BUILTIN) if fad else []),
-            *(unavailable("fad_embedder", check_listener, self.fad_embedder or BUILTIN) if fad else []),
-            *bounded("fad_pieces", self.fad_pieces, 10),
-            *present_device("device", self.device),
-            *self._out_problems(),
-        ]
+    @property
+    def any_fad(self) -> bool:
+        """Whether any point needs the Fréchet audio distance."""
+        return self.asks_fad
 
-    def _out_problems(self) -> list[str]:
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
+        yield from unavailable(f"{prefix}embedder", check_embedder, self.embedder)
+        yield from unavailable(f"{prefix}eval_embedder", check_embedder, self.eval_embedder)
+        yield from repeated_seeds(f"{prefix}seeds", self.seeds)
+        if self.any_fad:
+            yield from unavailable(f"{prefix}fad_reference", reference_paths, self.fad_reference or BUILTIN)
+            yield from unavailable(f"{prefix}fad_embedder", check_listener, self.fad_embedder or BUILTIN)
+        yield from present_device(f"{prefix}device", self.device)
         if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
-            return [f"out is {self.out!r}; expected the name of a .jsonl file, which is no folder"]
-        return folder_problems("out", Path(self.out).parent)
+            yield f"{prefix}out is {self.out!r}; expected the name of a .jsonl file, not of a folder"
+        else:
+            yield from folder_problems(f"{prefix}out", Path(self.out).parent)
 
 
 @dataclass
 class EvaluateConfig(MeasuringConfig):
     """``qd evaluate``."""
 
-    models: list[str] = field(default_factory=list)  # names, or sums: "runs/beta0:0.5 runs/beta15:0.5"
-    guidance_scale: float = 1.0  # γ of Eq. 1, ≥ 0; 1 = no guidance
-    negative_prompt: str | None = "Bad audio quality."  # of the guidance; null = unconditional
-    extrapolate: bool = False  # allow weights of a sum outside [0, 1]
+    models: list[str] = setting(
+        [],
+        "Models: base, beta0, beta15, a run, a folder or a hub name; or weighted sums, "
+        "'runs/beta0:0.5 runs/beta15:0.5'.",
+    )
+    guidance_scale: float = setting(1.0, "Guidance scale γ of Eq. 1; 1: no guidance.", ge=0)
+    negative_prompt: str | None = setting(NEGATIVE_PROMPT, "Negative prompt; null: unconditional guidance.")
+    extrapolate: bool = setting(False, "Whether weights of a sum may be outside [0, 1].")
 
-    def problems(self) -> list[str]:
-        found, weights = self.measuring_problems(self.asks_fad), WeightSwapper()
-        found += [text for model in self.models for text in self._model_problems(model, weights)]
-        found += bounded("guidance_scale", self.guidance_scale, 0)
-        return found + ([] if self.models else ["no model is named; expected MODEL=<name> or MODEL='<a>:0.5 <b>:0.5'"])
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
+        weights = WeightSwapper()
+        for model in self.models:
+            yield from self._model_problems(model, weights)
+        if not self.models:
+            yield "no model is named; expected MODEL=<name> or MODEL='<a>:0.5 <b>:0.5'"
 
     def _model_problems(self, text: str, weights: WeightSwapper) -> list[str]:
         try:
             spec = ModelSpec.parse(text)
-            found = spec.problems(self.extrapolate) or weights.problems(spec)
+            problems = spec.problems(self.extrapolate) or weights.problems(spec)
         except ValueError as error:
-            found = [str(error)]
-        return [f"models: {text!r}: {problem}" for problem in found]
+            problems = [str(error)]
+        return [f"models: {text!r}: {problem}" for problem in problems]
 
 
-def seed_problems(path: str, seeds: list[int]) -> list[str]:
-    """At least one seed, and each once."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        return [f"{path} is {seeds}; expected one seed or more, each once"]
-    return [text for seed in seeds for text in bounded(path, seed, 0)]
+def repeated_seeds(path: str, seeds: list[int]) -> list[str]:
+    """One sentence if a seed occurs twice."""
+    return [f"{path} is {seeds}; expected each seed once"] if len(set(seeds)) < len(seeds) else []

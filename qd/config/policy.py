@@ -1,95 +1,98 @@
-"""The policy: which model, under which guidance it is the teacher, and how it is sampled."""
+"""The policy: the model, the guidance of its teacher, and its sampling."""
 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from qd.config.checks import bounded, one_of, positive
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
+from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.checkpoints.resolver import SHIPPED
 from qd.models.lora import LAYERS
 
 DTYPES = ("float32", "bfloat16")
+TEMPERATURE = 0.99
+"""Default sampling temperature: the paper's."""
 
 
 @dataclass
-class LoraConfig:
-    """Low-rank adapters; the extra ``lora``."""
+class LoraConfig(Settings):
+    """Low-rank adapters; needs the package peft."""
 
-    rank: int = 16  # of the adapters' matrices, ≥ 1
-    alpha: float = 32.0  # their scale is alpha / rank, > 0
-    dropout: float = 0.0  # only 0: scores would no longer be those of the policy that sampled
-    target_modules: list[str] = field(default_factory=lambda: list(LAYERS))  # linear layers of a decoder layer
+    rank: int = setting(16, "Rank of the adapters' matrices.", ge=1)
+    alpha: float = setting(32.0, "Numerator of the adapters' scale, alpha / rank.", gt=0)
+    dropout: float = setting(
+        0.0,
+        "Dropout of the adapters; only 0 is allowed.",
+        ge=0,
+        le=0,
+        reason="dropout would score a sequence with another policy than the one that sampled it",
+    )
+    target_modules: list[str] = setting(
+        list(LAYERS), "Linear layers of a decoder layer that get adapters.", choices=LAYERS, nonempty=True
+    )
 
-    def problems(self) -> list[str]:
-        found = [*bounded("model.lora.rank", self.rank, 1), *positive("model.lora.alpha", self.alpha)]
-        if self.dropout != 0:
-            found.append(
-                f"model.lora.dropout is {self.dropout}; expected 0: with dropout the scores of a sequence would be "
-                "those of another policy than the one that sampled it"
-            )
-        if not self.target_modules:
-            found.append(f"model.lora.target_modules is empty; expected some of {', '.join(LAYERS)}")
-        for name in self.target_modules:
-            found += one_of("model.lora.target_modules", name, LAYERS)
+    def rules(self, prefix: str) -> Iterator[str]:
         if importlib.util.find_spec("peft") is None:
-            found.append("model.lora needs the package 'peft': pip install 'qd[lora]'")
-        return found
+            yield f"{prefix.rstrip('.')} needs the package 'peft': pip install peft"
 
 
 @dataclass
-class ModelConfig:
-    name: str = "base"  # "base" (the built-in one), beta0, beta15, a folder, a run or a hub name: owner/name[@revision]
-    revision: str | None = None  # of a hub name: branch, tag or commit; null = the newest, which the run then keeps
-    offline: bool = False  # take a hub name of the model from the downloaded ones; HF_HUB_OFFLINE=1 does so for all
-    dtype: str = "float32"  # float32 or bfloat16, of teacher and text encoder; what is trained is float32
-    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
-    lora: LoraConfig | None = None  # train adapters alone; the base is then its own teacher; null = train all weights
+class ModelConfig(Settings):
+    """The student and its teacher."""
 
-    def problems(self) -> list[str]:
-        found = self._dtype_problems()
-        if (self.revision or self.offline) and (self.name in SHIPPED or Path(self.name).expanduser().is_dir()):
-            given = "revision" if self.revision else "offline"
-            found.append(f"model.{given} is given, and model.name={self.name!r} is no hub name; leave it out")
-        elif self.revision and "@" in self.name:
-            found.append(
-                f"model.revision is {self.revision!r}, and model.name={self.name!r} names one too; leave one out"
+    name: str = setting(
+        "base", "Model: base (the built-in one), beta0, beta15, a folder, a run, or a hub name owner/name[@revision]."
+    )
+    revision: str | None = setting(
+        None, "Branch, tag or commit of a hub name; null: the newest, which the run then keeps."
+    )
+    offline: bool = setting(
+        False, "Whether a hub name is read from the local cache only; HF_HUB_OFFLINE=1 does this for all models."
+    )
+    dtype: str = setting(
+        "float32",
+        "Number format of the teacher and the text encoder; trained weights are float32.",
+        choices=DTYPES,
+        reason="activations of a T5 exceed float16's largest number, 65,504; `qd sample --dtype float16` may work",
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Whether activations are computed twice instead of stored: less memory, more time."
+    )
+    lora: LoraConfig | None = setting(
+        None, "Train low-rank adapters only, with the base model as teacher; null: train all weights."
+    )
+
+    def rules(self, prefix: str) -> Iterator[str]:
+        if self.dtype == "bfloat16" and self.lora:
+            yield (
+                f"{prefix}dtype is {self.dtype!r} with {prefix}lora; expected float32: the base is the student too, "
+                "and merging would round a small adapter away (trainer.precision=bf16-mixed computes in bfloat16)"
             )
-        return found + (self.lora.problems() if self.lora else [])
-
-    def _dtype_problems(self) -> list[str]:
-        if self.dtype == "float16":
-            return [
-                "model.dtype is 'float16'; expected float32 or bfloat16: float16 ends at 65,504, which the activations "
-                "of a T5 exceed; `qd sample --dtype float16` may try"
-            ]
-        if self.dtype != "float32" and self.lora:
-            return [
-                f"model.dtype is {self.dtype!r} with model.lora; expected float32: the base is the student too, and a "
-                "small adapter would be rounded away when it is merged (trainer.precision=bf16-mixed computes in it)"
-            ]
-        return one_of("model.dtype", self.dtype, DTYPES)
+        if (self.revision or self.offline) and (self.name in SHIPPED or Path(self.name).expanduser().is_dir()):
+            key = "revision" if self.revision else "offline"
+            yield f"{prefix}{key} is set, but {prefix}name={self.name!r} is no hub name; remove it"
+        elif self.revision and "@" in self.name:
+            yield f"{prefix}revision is {self.revision!r}, but {prefix}name={self.name!r} names one too; remove one"
 
 
 @dataclass
-class GuidanceConfig:
-    scale: float = 3.0  # γ of the teacher, Eq. 1, ≥ 0; 1 = no guidance
-    negative_prompt: str | None = "Bad audio quality."  # null = unconditional guidance
+class GuidanceConfig(Settings):
+    """Classifier-free guidance of the teacher (Eq. 1)."""
 
-    def problems(self) -> list[str]:
-        return bounded("guidance.scale", self.scale, 0)
+    scale: float = setting(3.0, "Guidance scale γ of the teacher; 1: no guidance.", ge=0)
+    negative_prompt: str | None = setting(NEGATIVE_PROMPT, "Negative prompt; null: unconditional guidance.")
 
 
 @dataclass
-class RolloutConfig:
-    seconds: float = 4.0  # length of a sampled clip, > 0
-    temperature: float = 0.99  # T of sampling, of the KL and of log p alike, > 0
-    samples_per_prompt: int = 8  # N, ≥ 2
+class RolloutConfig(Settings):
+    """Sampling of the student during training."""
 
-    def problems(self) -> list[str]:
-        return [
-            *positive("rollout.seconds", self.seconds),
-            *positive("rollout.temperature", self.temperature),
-            *bounded("rollout.samples_per_prompt", self.samples_per_prompt, 2),
-        ]
+    seconds: float = setting(4.0, "Length of a sampled clip.", unit="s", gt=0)
+    temperature: float = setting(
+        TEMPERATURE, "Temperature T of sampling, of the KL and of the log-probabilities.", gt=0
+    )
+    samples_per_prompt: int = setting(8, "Number of samples N of each prompt.", ge=2)

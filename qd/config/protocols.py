@@ -1,4 +1,4 @@
-"""What a measurement is made on: the prompt set, the number of prompts and of samples, the clip length."""
+"""Protocols of a measurement: the prompt set, the number of prompts and of samples, the clip length."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from qd.data.prompt_files import PromptFile
 from qd.data.world import world
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Protocol:
-    """Names a measurement so that only like is compared with like.
+    """The conditions of a measurement; only points with the same conditions are compared.
 
     Attributes:
-        name: one of :data:`PROTOCOLS`. split: prompt set of the built-in world. n_prompts: P. n_samples: N a prompt.
-        seconds: clip length. prompts_file: what ``PromptFile.parse`` understands, instead of the split.
+        name: Name in :data:`PROTOCOLS`.
+        split: Prompt set of the built-in world.
+        n_prompts: Number of prompts P.
+        n_samples: Number of samples N of each prompt.
+        seconds: Length of a clip in seconds.
+        prompts_file: Prompts instead of the split, as ``PromptFile.parse`` reads them.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Protocol:
 
     @property
     def id(self) -> str:
-        """``quick`` as it is, else with all that differs: ``quick-16x2-8s-3f2a9c01``, the last from the prompts."""
+        """The name and all differences from it: ``quick-16x2-8s-3f2a9c01``; the last is a hash of the prompts."""
         published = PROTOCOLS[self.name]
         parts = [self.name]
         if (self.n_prompts, self.n_samples) != (published.n_prompts, published.n_samples):
@@ -52,23 +52,27 @@ class Protocol:
         return "-".join(parts)
 
     def prompts(self) -> list[str]:
-        """The P prompts, in a fixed order; a file is read once. Raises ``ValueError`` when it cannot give as many."""
+        """The P prompts in a fixed order; a file is read once.
+
+        Raises:
+            ValueError: The file holds fewer prompts.
+        """
         return list(self._texts)
 
     def rows(self, ranks: int) -> int:
-        """Sequences that a rank samples for a point."""
+        """Number of sequences that a rank samples for a point."""
         return -(-self.n_prompts // ranks) * self.n_samples
 
     @cached_property
     def _texts(self) -> Sequence[str]:
-        # Once: a long run goes on, and under the same id, though the file be edited or removed meanwhile.
+        # Cached: a long run keeps its prompts and its id even if the file is edited or removed.
         if self.prompts_file is None:
             return world.prompt_set(self.split, self.n_prompts)
         texts = PromptFile.parse(self.prompts_file).read().texts
         if len(texts) < self.n_prompts:
             raise ValueError(
-                f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or ask "
-                "for fewer prompts"
+                f"{self.prompts_file} holds {len(texts)} prompts, {self.n_prompts} are needed: add lines, or reduce "
+                "n_prompts"
             )
         return texts[: self.n_prompts]
 
@@ -77,15 +81,15 @@ PROTOCOLS = {
     "quick": Protocol("quick", "development", n_prompts=32, n_samples=4),
     "full": Protocol("full", "heldout", n_prompts=world.QUALITY_PROMPTS, n_samples=4),
     "paper": Protocol("paper", "heldout", n_prompts=world.QUALITY_PROMPTS, n_samples=8),
-    # What the paper's listeners to diversity heard: 50 prompts, pairs of clips.
+    # As in the paper's listening test of diversity: 50 prompts, pairs of clips.
     "two-samples": Protocol("two-samples", "heldout", n_prompts=50, n_samples=2),
 }
 
 
 def clip_seconds(protocol: str) -> float:
-    """The clip length that a :attr:`Protocol.id` tells, 4 s where it tells none."""
-    told = re.search(r"-([0-9.e+-]+)s(?=-[0-9a-f]{8}$|$)", protocol)
-    return float(told[1]) if told else Protocol.seconds
+    """The clip length in a :attr:`Protocol.id`; 4 s if it contains none."""
+    length = re.search(r"-([0-9.e+-]+)s(?=-[0-9a-f]{8}$|$)", protocol)
+    return float(length[1]) if length else Protocol.seconds
 
 
 def build_protocol(
@@ -96,10 +100,10 @@ def build_protocol(
     seconds: float | None = None,
     prompts_file: str | None = None,
 ) -> Protocol:
-    """A published protocol, changed where an argument is given; of a file all prompts, unless ``n_prompts`` says less.
+    """Returns a published protocol with the given changes; with a file, ``n_prompts`` defaults to all its prompts.
 
     Raises:
-        ValueError: the name is unknown, a number is too small, or the file cannot be read.
+        ValueError: The name is unknown, a number is too small, or the file cannot be read.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"unknown evaluation protocol {name!r}; expected one of {', '.join(PROTOCOLS)}")

@@ -1,4 +1,4 @@
-"""The saved config of a run, and what of it may change when the run goes on."""
+"""The saved config of a run, and the settings that may change when the run resumes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qd.config.loading import load_config, to_yaml
+from qd.config.loading import ConfigError, load_config, merge_config, to_yaml
 from qd.runs.folders import CONFIG
 
-_LOOKED_AT = (
+_LOGGED = (
     "trainer.device", "trainer.loggers", "trainer.logger_options", "trainer.log_every", "trainer.checkpoint_every",
 )  # fmt: skip
 _MEASURED = ("evaluation.siblings", "evaluation.eval_batch_size")
 _RANKS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
-_KEPT = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights")
-RESUMABLE = {"train": _LOOKED_AT + _MEASURED + _KEPT + _RANKS, "embedder": _LOOKED_AT}
-"""Settings, and groups of settings, that may change when a run goes on, by the kind of its config; any other would make
-it another run.
+_SAVED = ("trainer.max_steps", "trainer.save_weights_every", "trainer.keep_weights")
+RESUMABLE = {"train": _LOGGED + _MEASURED + _SAVED + _RANKS, "embedder": _LOGGED}
+"""Settings and groups of settings that may change when a run resumes, by the kind of its config.
 
-An embedder's ``max_steps`` is none of them: its learning rate and its validations follow from it.
+Any other change would make it a different run. An embedder's ``max_steps`` cannot change: its learning rate and its
+validations depend on it.
 """
 
 
 def save_config(config: Any, run: Path) -> None:
-    """Writes the resolved config of a run, whole or not at all; ``load_config`` with this file builds it again."""
+    """Writes the resolved config of a run atomically; ``load_config`` with this file builds it again."""
     unfinished = (run / CONFIG).with_suffix(".tmp")
     unfinished.write_text(to_yaml(config), encoding="utf-8")
     unfinished.replace(run / CONFIG)
@@ -35,51 +35,51 @@ def save_config(config: Any, run: Path) -> None:
 def resumed_config(
     schema: type, kind: str, run: Path, overrides: Sequence[str] = (), overlay: str | None = None
 ) -> Any:
-    """The config that a run goes on with: its own, with the overrides.
+    """Returns the config of a resumed run: its own, with the overrides.
 
     Args:
-        schema: of the config. kind: key of :data:`RESUMABLE`.
-        run: its folder, which may have been moved or renamed.
-        overrides: dotted keys; what they change must be resumable, what they repeat is fine.
-        overlay: of a new run. There is no place for one, so that it is a problem if it is given.
+        schema: Schema of the config.
+        kind: Key of :data:`RESUMABLE`.
+        run: Folder of the run, which may have been moved or renamed.
+        overrides: Dotted keys; they may repeat any setting, and change those in :data:`RESUMABLE`.
+        overlay: Overlay of the command line; a resumed run cannot have one, so any overlay is a problem.
 
     Raises:
-        ConfigError: names every bad value, and every setting that would make it another run.
+        ConfigError: Names every bad value, and every setting that would make it a different run.
     """
     source = str(run / CONFIG)
     place = [f"{key}={json.dumps(value)}" for key, value in {"name": run.name, "trainer.runs": str(run.parent)}.items()]
     saved, allowed = _saved(schema, kind, run, place), RESUMABLE[kind]
-    stray = [f"config is {overlay!r}, and a run goes on with its own; leave out CONFIG"] if overlay else []
+    stray = [f"config is {overlay!r}, but a resumed run keeps its own config; remove CONFIG"] if overlay else []
 
     def check(config: Any) -> list[str]:
         return [
             *stray,
-            *(f"{text}; leave it out, or start a new run" for text in _changes(saved, asdict(config), allowed)),
+            *(f"{text}; remove it, or start a new run" for text in _changes(saved, asdict(config), allowed)),
         ]
 
     return load_config(schema, kind, source, [*place, *overrides], [check])
 
 
 def changes(run: Path, wanted: Any, kind: str) -> list[str]:
-    """One phrase for each setting that makes ``wanted`` another run than this one, wherever and on what it was made."""
+    """One phrase for each setting in which ``wanted`` differs from a run, apart from its name, folder and precision."""
     elsewhere = ["name", "trainer.runs", "trainer.precision"]
     return _changes(_saved(type(wanted), kind, run), asdict(wanted), [*RESUMABLE[kind], *elsewhere])
 
 
 def _saved(schema: type, kind: str, run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config of a run, valid here or not: an override may mend the device of another machine."""
-
-    class Saved(schema):
-        def problems(self) -> list[str]:
-            return []
-
-    return asdict(load_config(Saved, kind, str(run / CONFIG), overrides))
+    """The config of a run, unchecked: an override may replace the device of another machine."""
+    problems: list[str] = []
+    config = merge_config(schema, kind, str(run / CONFIG), overrides, problems)
+    if problems:
+        raise ConfigError(problems)
+    return asdict(config)
 
 
 def _changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
     before, after = dict(_leaves(saved)), dict(_leaves(wanted))
     return [
-        f"{key} is {after.get(key)!r}, and this run has {before.get(key)!r}"
+        f"{key} is {after.get(key)!r}, but this run has {before.get(key)!r}"
         for key in before | after
         if before.get(key) != after.get(key) and not any(key == a or key.startswith(f"{a}.") for a in allowed)
     ]

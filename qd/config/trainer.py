@@ -1,69 +1,81 @@
-"""Length, place and rhythm of a run."""
+"""Length, device, logging and checkpoints of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from qd.config.checks import bounded, one_of, present_device, present_devices
+from qd.config.checks import present_device, present_devices
 from qd.config.loggers import logger_problems
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
+from qd.runs.loggers import LOGGERS
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
+"""Lightning's names; auto is bf16-mixed where the device is fast at it, otherwise 32-true."""
 STRATEGIES = ("ddp", "fsdp")
+DEVICE_HELP = "Device: auto, cpu, mps, cuda or cuda:<index>."
 
 
 @dataclass
-class TrainerConfig:
-    max_steps: int = 2000  # optimiser steps, ≥ 1
-    device: str = "auto"  # auto, cpu, mps, cuda or cuda:<index>
-    devices: int = 1  # of each machine: so many GPUs, or so many processes on the CPU; data-parallel; ≥ 1
-    num_nodes: int = 1  # machines, ≥ 1; several are started by torchrun or srun, see docs/training.md
-    strategy: str = "ddp"  # of several devices: ddp (each holds all weights) or fsdp (each holds its share of them)
-    precision: str = "auto"  # one of PRECISIONS: Lightning's names; auto: bf16-mixed where the device is fast at it
-    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of qd.runs.loggers.LOGGERS; [] logs nowhere
-    logger_options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each: {wandb: {project: music}}
-    log_every: int = 10  # steps between scalars, ≥ 1
-    checkpoint_every: int = 100  # steps between writes of last.ckpt, ≥ 1
-    save_weights_every: int = 500  # steps between step folders, ≥ 1
-    keep_weights: int | None = None  # step folders kept, the newest ones, ≥ 1; null = all
-    runs: str = "runs"  # the folder that holds the run folders
+class RunTrainerConfig(Settings):
+    """Settings that the runs of `qd train` and `qd train-embedder` share."""
+
+    max_steps: int = setting(2000, "Number of optimiser steps.", unit="steps", ge=1)
+    device: str = setting("auto", DEVICE_HELP)
+    devices: int = setting(
+        1, "Number of processes of each machine: GPUs, or parts of the CPU; data-parallel training.", ge=1
+    )
+    precision: str = setting(
+        "auto", "Number format; auto: bf16-mixed where the device is fast at it.", choices=PRECISIONS
+    )
+    loggers: list[str] = setting(["tensorboard"], "Loggers; an empty list logs nowhere.", choices=LOGGERS)
+    logger_options: dict[str, dict[str, Any]] = setting(
+        {}, "Keyword arguments of each logger, by its name: {wandb: {project: music}}."
+    )
+    log_every: int = setting(10, "Interval between logged values.", unit="steps", ge=1)
+    checkpoint_every: int = setting(100, "Interval between writes of last.ckpt.", unit="steps", ge=1)
+    runs: str = setting("runs", "Folder of the run folders.")
+
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from present_device(f"{prefix}device", self.device)
+        if self.devices > 1:
+            yield from present_devices(f"{prefix}devices", self.devices, f"{prefix}device", self.device)
+        yield from logger_problems(prefix.rstrip("."), self.loggers, self.logger_options)
+
+
+@dataclass
+class TrainerConfig(RunTrainerConfig):
+    """Length, device, logging and checkpoints."""
+
+    num_nodes: int = setting(
+        1, "Number of machines; several are started by torchrun or srun, see docs/training.md.", ge=1
+    )
+    strategy: str = setting(
+        "ddp",
+        "Strategy of several devices: ddp (each holds all weights) or fsdp (each holds its share).",
+        choices=STRATEGIES,
+    )
+    save_weights_every: int = setting(500, "Interval between step folders.", unit="steps", ge=1)
+    keep_weights: int | None = setting(None, "Number of step folders to keep, the newest; null: all.", ge=1)
 
     @property
     def ranks(self) -> int:
-        """Processes of the run, over all machines."""
+        """Number of processes of the run, over all machines."""
         return self.devices * self.num_nodes
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds its share of the weights alone."""
+        """Whether each process holds only its share of the weights."""
         return self.strategy == "fsdp"
 
-    def problems(self) -> list[str]:
-        return [
-            *bounded("trainer.max_steps", self.max_steps, 1),
-            *present_device("trainer.device", self.device),
-            *bounded("trainer.devices", self.devices, 1),
-            *bounded("trainer.num_nodes", self.num_nodes, 1),
-            *(present_devices("trainer.devices", self.devices, self.device) if self.devices > 1 else []),
-            *one_of("trainer.strategy", self.strategy, STRATEGIES),
-            *self._sharding_problems(),
-            *one_of("trainer.precision", self.precision, PRECISIONS),
-            *logger_problems("trainer", self.loggers, self.logger_options),
-            *bounded("trainer.log_every", self.log_every, 1),
-            *bounded("trainer.checkpoint_every", self.checkpoint_every, 1),
-            *bounded("trainer.save_weights_every", self.save_weights_every, 1),
-            *(bounded("trainer.keep_weights", self.keep_weights, 1) if self.keep_weights is not None else []),
-        ]
-
-    def _sharding_problems(self) -> list[str]:
-        if not self.sharded:
-            return []
-        found = []
-        if self.ranks == 1:
-            found.append(
-                "trainer.strategy is 'fsdp' on one device, which has nobody to share the weights with; set "
-                "trainer.devices=2 or more, or trainer.strategy=ddp"
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
+        if self.sharded and self.ranks == 1:
+            yield (
+                f"{prefix}strategy is 'fsdp' on one device, but it shares the weights among several; set "
+                f"{prefix}devices=2 or more, or {prefix}strategy=ddp"
             )
-        if self.device == "mps":
-            found.append("trainer.strategy is 'fsdp' on mps; expected trainer.device=cuda or cpu")
-        return found
+        if self.sharded and self.device == "mps":
+            yield f"{prefix}strategy is 'fsdp' on mps; expected {prefix}device=cuda or cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qd.config.schema.setting import setting
 from qd.data.prompt_files import FILE_KINDS, PromptFile
 
 SOURCE_KINDS = ("builtin", "generic", *FILE_KINDS)
@@ -11,12 +12,20 @@ SOURCE_KINDS = ("builtin", "generic", *FILE_KINDS)
 
 @dataclass
 class PromptSource:
-    kind: str = "builtin"  # "builtin" (the grammar), "generic" (the shipped list), or how path is read: "text" (one
-    # prompt a line), "csv", "jsonl", "musiccaps" or "song-describer"
-    path: str | None = None  # of the file, UTF-8
-    column: str | None = None  # of a CSV file, or key of a JSONL file; null = prompt, caption or text
-    weight: float = 1.0  # share of the mixture, relative to the other sources, > 0
-    size: int | None = None  # use only the first so many prompts, which then repeat; null = all there are
+    """One source of training prompts."""
+
+    kind: str = setting(
+        "builtin",
+        "Source: builtin (the grammar), generic (the shipped list), or the format of the file: text (one prompt a "
+        "line), csv, jsonl, musiccaps or song-describer.",
+        choices=SOURCE_KINDS,
+    )
+    path: str | None = setting(None, "UTF-8 file of the prompts.")
+    column: str | None = setting(
+        None, "Column of a CSV file, or key of a JSONL file; null: the first of prompt, caption and text that exists."
+    )
+    weight: float = setting(1.0, "Share of the mixture, relative to the other sources.", gt=0)
+    size: int | None = setting(None, "Number of prompts to use, the first ones, which then repeat; null: all.", ge=1)
 
     @property
     def file(self) -> PromptFile:

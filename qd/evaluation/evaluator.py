@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from qd.config.policy import TEMPERATURE
 from qd.config.protocols import Protocol
 from qd.evaluation.measure import EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
@@ -42,7 +43,7 @@ class Evaluator:
     music: MusicGen
     evaluation_models: EvaluationModels
     protocol: Protocol
-    temperature: float = 0.99
+    temperature: float = TEMPERATURE
     seed: int = 0
     eval_batch_size: int = 32
     audio_prompts: int = 4
@@ -177,7 +178,7 @@ def build_evaluator(
     evaluation_models: EvaluationModels,
     *,
     seconds: float,
-    temperature: float = 0.99,
+    temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> Evaluator:
     """What the settings ask for: their protocol, with clips of ``seconds``."""

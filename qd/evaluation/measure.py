@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qd.audio.resample import resample
+from qd.config.policy import TEMPERATURE
 from qd.evaluation.fad_reference import FadReference
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import METRICS
@@ -59,7 +60,7 @@ class EvaluationModels:
 class Sampling:
     """How a policy is asked: temperature T, guidance γ, negative prompt (None is unconditional), clip length, seed."""
 
-    temperature: float = 0.99
+    temperature: float = TEMPERATURE
     guidance_scale: float = 1.0
     negative: str | None = None
     seconds: float = 4.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from qd.config.policy import TEMPERATURE
 from qd.config.sweep import SweepConfig
 from qd.evaluation.measure import Sampling
 from qd.models.merging.model_spec import ModelSpec
@@ -23,7 +24,7 @@ class Task:
 
     model: ModelSpec
     seed: int = 0
-    temperature: float = 0.99
+    temperature: float = TEMPERATURE
     guidance_scale: float = 1.0
     negative: str | None = None
     series: str = ""
@@ -72,7 +73,7 @@ def sweep_tasks(config: SweepConfig) -> list[Task]:
     """The points in the order of the series; a series with its first seed, then with the next."""
     tasks = []
     for series in config.chosen:
-        common = {"temperature": config.temperature, "series": series.name, "fad": config.hears_fad(series)}
+        common = {"temperature": config.temperature, "series": series.name, "fad": config.measures_fad(series)}
         for seed in config.seeds if series.seeds is None else series.seeds:
             for spec, own in series.points(config.models):
                 tasks.append(Task(spec, seed, **common | own))

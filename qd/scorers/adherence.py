@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from qd.audio.resample import resample
+from qd.config.schema.setting import setting
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.scorers.cosine import prompt_cosine
 from qd.scorers.folder import CONFIG, TOKENIZER, WEIGHTS, load_weights, read_config, save_scorer, tower_config
@@ -21,15 +22,15 @@ from qd.scorers.protocol import check_rows
 
 @dataclass
 class TextTowerConfig:
-    """Shape of a :class:`TextTower`. Texts are cut after ``max_tokens``."""
+    """Shape of a :class:`TextTower`."""
 
-    vocabulary: int = 768
-    max_tokens: int = 96
-    layers: int = 2
-    width: int = 128
-    heads: int = 4
-    mlp_width: int = 256
-    embedding_width: int = 128
+    vocabulary: int = setting(768, "Number of text tokens.", ge=1)
+    max_tokens: int = setting(96, "Tokens of a text; longer texts are cut.", unit="tokens", ge=1)
+    layers: int = setting(2, "Number of transformer layers.", ge=1)
+    width: int = setting(128, "Width of the transformer.", ge=1)
+    heads: int = setting(4, "Number of attention heads, a divisor of width.", ge=1)
+    mlp_width: int = setting(256, "Width of the hidden layer of a block.", ge=1)
+    embedding_width: int = setting(128, "Width of the embedding, that of the audio tower.", ge=1)
 
 
 @dataclass
@@ -38,8 +39,8 @@ class AdherenceConfig:
 
     audio: AudioViTConfig = field(default_factory=tower_config)
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float = setting(1.0, "Scale of the score; calibration replaces it.")
+    offset: float = setting(0.0, "Offset of the score; calibration replaces it.")
 
 
 class TextTower(nn.Module):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from qd.audio.resample import resample
+from qd.config.schema.setting import setting
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.models.embedders.loading import Embedder, load_embedder
@@ -22,26 +23,23 @@ class NamedEmbedder:
     """An embedder that the scorer's folder does not hold: its name, and the fingerprint of the weights that the head
     was fitted on."""
 
-    name: str = ""
-    fingerprint: str = ""
+    name: str = setting("", "Name of the embedder.")
+    fingerprint: str = setting("", "Fingerprint of its weights.")
 
 
 @dataclass
 class PreferenceConfig:
-    """The embedder, the head's width, and the affine map of the score; by default 0.46 M parameters.
+    """The embedder, the head's width, and the affine map of the score; by default 0.46 M parameters."""
 
-    Attributes:
-        audio: shape of the scorer's own embedder, whose weights lie in its folder; None where ``embedder`` names one.
-        head_width: of the head's hidden layer.
-        scale, offset: of the score.
-        embedder: one that lies elsewhere and has its own licence, such as CLAP.
-    """
-
-    audio: AudioViTConfig | None = field(default_factory=lambda: tower_config(layers=3))
-    head_width: int = 128
-    scale: float = 1.0
-    offset: float = 0.0
-    embedder: NamedEmbedder | None = None
+    audio: AudioViTConfig | None = setting(
+        lambda: tower_config(layers=3), "Shape of the scorer's own embedder; null: `embedder` names another one."
+    )
+    head_width: int = setting(128, "Width of the head's hidden layer.", ge=1)
+    scale: float = setting(1.0, "Scale of the score; calibration replaces it.")
+    offset: float = setting(0.0, "Offset of the score; calibration replaces it.")
+    embedder: NamedEmbedder | None = setting(
+        None, "Embedder that is stored elsewhere and has its own licence, such as CLAP."
+    )
 
 
 class PreferenceScorer(nn.Module):

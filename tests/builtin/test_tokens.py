@@ -114,7 +114,7 @@ def test_tokens_are_refused_to_another_codec(whole, codec_folder, tmp_path):
 
 
 def test_bad_input(codec_folder, tmp_path):
-    with pytest.raises(ValueError, match="tokens.shard_size is 0; expected a finite number, 1 or more"):
+    with pytest.raises(ValueError, match="tokens.shard_size is 0; expected .* 1 or more"):
         run(TokensStageConfig(shard_size=0), tmp_path, codec_folder)
     with pytest.raises(ValueError, match="holds 0 clips of the split 'base'"):
         read_tokens(tmp_path, "base")

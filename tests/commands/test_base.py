@@ -1,4 +1,4 @@
-"""``make base``: order, passing on, passing over, installing; and, marked slow, the whole quick chain."""
+"""``make base``: order, inputs, complete stages, installing; and, marked slow, the whole quick chain."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def calls(monkeypatch, tmp_path):
     return calls
 
 
-def test_stages_run_in_order_and_get_what_came_before(calls, overlay, tmp_path):
+def test_stages_run_in_order_with_the_earlier_results(calls, overlay, tmp_path):
     work = tmp_path / "work"
     assets = base.build(config=overlay(seed=5))
     assert [stage for stage, *_ in calls] == list(base.STAGES) == list(assets)
@@ -81,21 +81,21 @@ def test_stages_run_in_order_and_get_what_came_before(calls, overlay, tmp_path):
     ]
 
 
-def test_complete_stages_are_passed_over(calls, overlay):
+def test_complete_stages_are_skipped(calls, overlay):
     base.build(["tokens", "codec"], overlay())
     assert [stage for stage, *_ in calls] == ["codec", "tokens"]
     base.build(["codec", "base"], overlay())
     assert [stage for stage, *_ in calls] == ["codec", "tokens", "base"]
 
 
-def test_stages_that_check_their_inputs_themselves_are_never_passed_over(calls, overlay):
+def test_stages_that_check_their_inputs_always_run(calls, overlay):
     base.build(config=overlay())
     calls.clear()
     base.build(config=overlay())
     assert [stage for stage, *_ in calls] == ["tokens", "gate"]
 
 
-def test_a_rebuilt_codec_is_noticed_though_the_tokens_are_complete(overlay, tmp_path):
+def test_complete_tokens_of_another_codec_are_an_error(overlay, tmp_path):
     def save_codec(seed: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -109,27 +109,27 @@ def test_a_rebuilt_codec_is_noticed_though_the_tokens_are_complete(overlay, tmp_
         base.build(["tokens"], settings)
     save_codec(seed=1)
     for stages in (["tokens"], ["codec", "tokens"]):
-        with pytest.raises(ValueError, match="another codec: remove the folder to encode again"):
+        with pytest.raises(ValueError, match="another codec"):
             base.build(stages, settings)
     with pytest.raises(ValueError, match="were made by the codec"):
         base.build(["base"], settings)
 
 
-def test_ctrl_c_tells_how_to_go_on_and_the_status_is_130(calls, overlay, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_says_how_to_resume_and_the_status_is_130(calls, overlay, tmp_path, monkeypatch, capsys):
     def stopped(*arguments):
         raise KeyboardInterrupt("step 3 is saved")
 
     monkeypatch.setattr(base.codec, "run", stopped)
     monkeypatch.chdir(tmp_path)  # where nothing is built yet
     assert cli.main(["base"]) == 130
-    assert capsys.readouterr().err.endswith("has saved is in runs/base/codec; to go on: make base\n")
+    assert capsys.readouterr().err.endswith("in runs/base/codec; to resume: make base\n")
     path = overlay()
     assert cli.main(["base", "--stage", "codec", "tokens", "--config", path, "--install"]) == 130
-    assert f"to go on: make base STAGE='codec tokens' CONFIG={path} ARGS=--install\n" in capsys.readouterr().err
+    assert f"to resume: make base STAGE='codec tokens' CONFIG={path} ARGS=--install\n" in capsys.readouterr().err
     assert calls == [] and not (tmp_path / "assets").exists()
 
 
-def test_ctrl_c_in_a_stage_saves_the_step_and_the_next_build_goes_on(overlay, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_in_a_stage_saves_the_step_and_the_next_build_resumes(overlay, tmp_path, monkeypatch, capsys):
     def interrupt(self, batch, batch_index):
         if self.global_step + 1 == 2:
             os.kill(os.getpid(), signal.SIGINT)
@@ -141,12 +141,12 @@ def test_ctrl_c_in_a_stage_saves_the_step_and_the_next_build_goes_on(overlay, tm
         assert cli.main(command) == 130
     last = tmp_path / "work/codec/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 2
-    assert "to go on: make base STAGE=codec CONFIG=" in capsys.readouterr().err
+    assert "to resume: make base STAGE=codec CONFIG=" in capsys.readouterr().err
     assert cli.main(command) == 0
     assert torch.load(last, weights_only=True)["global_step"] == 3
 
 
-def test_a_begun_embedder_is_resumed_and_a_barely_begun_one_is_not(calls, overlay, tmp_path):
+def test_an_embedder_resumes_only_from_a_checkpoint(calls, overlay, tmp_path):
     base.build(["codec"], overlay())
     for stage in ("embedder", "embedder_heldout"):
         (tmp_path / "work" / stage).mkdir()
@@ -171,7 +171,7 @@ def test_the_gate_alone_measures_the_shipped_model(calls, overlay, tmp_path):
     assert calls[-1][::2] == ("gate", [tmp_path / "assets/base", tmp_path / "work/gate"])
 
 
-def test_nothing_is_installed_unasked(calls, overlay, tmp_path):
+def test_nothing_is_installed_by_default(calls, overlay, tmp_path):
     base.build(config=overlay())
     assert not (tmp_path / "assets").exists()
 
@@ -198,28 +198,28 @@ BAD = {
     "embedder_heldout": {"overrides": ["optimizer.learning_rate=0", "data.pairs=2", "name=x", "trainer.log_every=0"]},
     "gate": {"seed": -1, "protocol": "papre", "scales": [1.5, math.inf], "gate_scale": 3.0},
 }
-TOLD = """
+EXPECTED = """
 seed is -1; | codec.batch_size is 0; | codec.seconds is 0.05, 640 samples | codec.learning_rate is nan;
 codec.device: device='cdu' | codec.validation_clips is 0; | tokens.seconds is 17.0; | tokens.workers is -1;
 tokens.clips is 4; expected base.batch_size=32 | base.max_steps is 0; | base.warmup_steps is 200;
-base.average_decay is 1.0; | base.vocabulary is 9; expected 259 | base.model.layers is 0;
-base.model.heads is 3; expected a divisor of model.hidden_size=256 | adherence.validation_clips is 127;
+base.average_decay is 1.0; | base.vocabulary is 9; expected an integer, 259 or more | base.model.layers is 0;
+base.model.heads is 3; expected a divisor of base.model.hidden_size=256 | adherence.validation_clips is 127;
 adherence.warmup_steps is 560; | adherence.model.text.heads is 3; | adherence.model.audio.width is 0;
 preference.comparisons is 48; expected 1 to 47 | preference.checkpoint_every is 0; | preference.precision is 'bf16';
 preference.weight_decay is inf; | embedder: there is no config | embedder_heldout: override 'name=x' moves
 embedder_heldout: optimizer.learning_rate is 0 | unknown key 'data.pairs' | embedder_heldout: trainer.log_every is 0
-gate.seed is -1; | gate.protocol is 'papre'; expected one of quick, full, paper, two-samples (paper?)
+gate.seed is -1; | gate.protocol is 'papre'; expected one of quick, full, paper, two-samples; did you mean 'paper'?
 gate.scales is inf;
 gate.gate_scale is 3; expected one of gate.scales, which are 1.5, inf
 """
 
 
-def test_every_bad_value_of_every_stage_is_told_at_once(calls, overlay, tmp_path):
+def test_all_bad_values_of_all_stages_are_reported_together(calls, overlay, tmp_path):
     with pytest.raises(ConfigError) as error:
         base.build(["gate"], overlay(**BAD))
-    told = [text.strip() for line in TOLD.strip().splitlines() for text in line.split(" | ")]
-    assert [text for text in told if text not in str(error.value)] == []
-    assert len(error.value.problems) == len(told), str(error.value)
+    expected = [text.strip() for line in EXPECTED.strip().splitlines() for text in line.split(" | ")]
+    assert [text for text in expected if text not in str(error.value)] == []
+    assert len(error.value.problems) == len(expected), str(error.value)
     assert calls == [] and not (tmp_path / "work").exists()
 
 

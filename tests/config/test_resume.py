@@ -25,7 +25,7 @@ class Place:
 
 @dataclass
 class RunSettings:
-    """A run that can only go on where its device is."""
+    """A run that needs the CPU."""
 
     name: str | None = None
     beta: float = 15.0
@@ -38,7 +38,7 @@ class RunSettings:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Was made elsewhere, on a machine with another device."""
+    """A run from a machine with another device."""
     monkeypatch.setattr("qd.config.loading.config_folder", lambda: tmp_path / "no-configs")
     folder = create_run(tmp_path / "runs", "mine", "beta0")
     save_config(RunSettings("old", 2.0, ["a", "b"], Place("elsewhere", "cuda", 5)), folder)
@@ -50,35 +50,35 @@ def test_a_saved_config_loads_again(tmp_path):
     assert load_config(Settings, "none", str(tmp_path / CONFIG)) == Settings(beta=0.5)
 
 
-def test_a_run_goes_on_with_its_own_config_where_it_lies_now(run):
+def test_a_resumed_run_keeps_its_config_and_its_new_place(run):
     overrides = ["trainer={device: cpu, max_steps: 9}", "beta=2", "prompts=[a, b]", "name=mine"]
     config = resumed_config(RunSettings, "train", run, overrides)
     assert config == RunSettings("mine", 2.0, ["a", "b"], Place(str(run.parent), "cpu", 9))
 
 
-def test_a_run_may_go_on_with_smaller_measurements(tiny_config, tmp_path):
+def test_a_run_may_resume_with_smaller_measurements(tiny_config, tmp_path):
     run = create_run(tmp_path, "mine", "beta0")
     save_config(tiny_config(), run)
     assert resumed_config(TrainConfig, "train", run, ["evaluation.eval_batch_size=8"]).evaluation.eval_batch_size == 8
 
 
-def test_what_would_make_it_another_run_is_told_with_the_other_problems(run):
+def test_changes_that_make_it_another_run_are_reported_with_the_other_problems(run):
     overrides = ["beta=3", "prompts=[a]", "trainer.max_steps=9", "trainer.runs=there", "name=other", "betta=1"]
     with pytest.raises(ConfigError) as caught:
         resumed_config(RunSettings, "train", run, overrides, overlay="quick")
     unknown, device, config, *changed = caught.value.problems
-    assert "unknown key 'betta'" in unknown and device == "no device cuda" and "leave out CONFIG" in config
+    assert "unknown key 'betta'" in unknown and device == "no device cuda" and "remove CONFIG" in config
     assert [text.split()[0] for text in changed] == ["name", "beta", "prompts", "trainer.runs"]
-    assert changed[1] == "beta is 3.0, and this run has 2.0; leave it out, or start a new run"
+    assert changed[1].startswith("beta is 3.0, but this run has 2.0") and "start a new run" in changed[1]
 
 
-def test_the_steps_of_an_embedder_are_part_of_what_it_is(run):
-    with pytest.raises(ConfigError, match="trainer.max_steps is 9, and this run has 5"):
+def test_an_embedder_cannot_change_its_steps(run):
+    with pytest.raises(ConfigError, match="trainer.max_steps is 9, but this run has 5"):
         resumed_config(RunSettings, "embedder", run, ["trainer.device=cpu", "trainer.max_steps=9"])
 
 
 @pytest.mark.parametrize(("kind", "schema"), [("train", TrainConfig), ("embedder", EmbedderTrainConfig)])
-def test_what_may_change_is_a_setting(kind, schema):
+def test_resumable_settings_exist(kind, schema):
     config = schema()
     config.trainer.logger_options["csv"] = {"prefix": "a"}
     settings = [path for path, _ in _leaves(asdict(config))]
@@ -86,11 +86,11 @@ def test_what_may_change_is_a_setting(kind, schema):
         assert any(path == allowed or path.startswith(f"{allowed}.") for path in settings)
 
 
-def test_a_run_may_go_on_with_other_loggers():
+def test_a_run_may_resume_with_other_loggers():
     saved = {"trainer": {"loggers": ["csv"], "logger_options": {}, "log_every_other": 1}}
     wanted = {"trainer": {"loggers": ["wandb"], "logger_options": {"wandb": {"project": "x"}}, "log_every_other": 2}}
-    (found,) = _changes(saved, wanted, RESUMABLE["train"])
-    assert found.startswith("trainer.log_every_other is 2")
+    (problem,) = _changes(saved, wanted, RESUMABLE["train"])
+    assert problem.startswith("trainer.log_every_other is 2")
 
 
 def test_the_config_of_an_older_run_loads_under_the_new_names(tmp_path):

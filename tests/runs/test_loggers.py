@@ -19,6 +19,7 @@ from qd.config.embedder import EmbedderTrainConfig
 from qd.config.loading import ConfigError, load_config
 from qd.config.loggers import logger_problems
 from qd.config.train import TrainConfig
+from qd.config.trainer import RunTrainerConfig
 from qd.runs.loggers import LOGGERS, PACKAGES, build_loggers
 
 
@@ -166,21 +167,20 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
 
 def test_what_a_logger_does_not_know_is_told():
-    assert problems(["tensorboard", "cvs"]) == [
-        f"trainer.loggers is 'cvs'; expected one of {', '.join(LOGGERS)} (csv?)"
-    ]
-    assert problems(["csv"], csv={"prefx": "a"}) == ["trainer.logger_options.csv.prefx is unknown; prefix?"]
+    (unknown,) = RunTrainerConfig(loggers=["tensorboard", "cvs"]).problems("trainer.")
+    assert unknown.startswith("trainer.loggers is 'cvs'") and "did you mean 'csv'?" in unknown
+    (unknown,) = problems(["csv"], csv={"prefx": "a"})
+    assert unknown.startswith("trainer.logger_options.csv.prefx is unknown") and "'prefix'" in unknown
     assert problems(["tensorboard"], tensorboard={"flush_secs": 1, "log_graph": False}) == []
     (found,) = problems(["tensorboard"], wandb={"project": "x"})
-    assert (
-        found == "trainer.logger_options.wandb is given, and trainer.loggers has no 'wandb'; add it or leave that out"
-    )
+    assert found.startswith("trainer.logger_options.wandb is set, but trainer.loggers has no 'wandb'")
 
 
 def test_a_secret_is_refused_because_configs_are_published():
     options = {"wandb": {"api_key": "x", "project": "y"}}
     told = [problem for problem in logger_problems("trainer", ["wandb"], options) if "secret" in problem]
-    assert told == ["trainer.logger_options.wandb.api_key is a secret; give it by the environment, as wandb documents"]
+    (problem,) = told
+    assert problem.startswith("trainer.logger_options.wandb.api_key is a secret") and "environment" in problem
 
 
 def test_they_are_told_with_the_other_problems(monkeypatch):

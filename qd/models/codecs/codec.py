@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
+from qd.config.schema.setting import setting
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import ASSETS, resolve_model
 from qd.models.codecs.layers import ConvNeXtBlock, Downsample, InverseSTFTHead, Upsample
@@ -24,24 +25,20 @@ LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
 
 @dataclass
 class CodecConfig:
-    """Architecture of :class:`FrameCodec`.
+    """Architecture of :class:`FrameCodec`."""
 
-    ``encoder_depths`` and ``decoder_depths`` are numbers of blocks: the encoder's before and after the stride, the
-    decoder's before and after the upsampling. Lengths are in samples.
-    """
-
-    sample_rate: int = 16_000
-    hop_length: int = 320
-    n_fft: int = 1280
-    n_mels: int = 100
-    stride: int = 2
-    width: int = 256
-    expansion: int = 2
-    encoder_depths: tuple[int, int] = (1, 2)
-    decoder_depths: tuple[int, int] = (2, 4)
-    latent_width: int = 64
-    codebooks: int = 4
-    codebook_size: int = 512
+    sample_rate: int = setting(16_000, "Sample rate of the audio.", unit="Hz", ge=1)
+    hop_length: int = setting(320, "Distance between mel frames.", unit="samples", ge=1)
+    n_fft: int = setting(1280, "FFT size.", unit="samples", ge=1)
+    n_mels: int = setting(100, "Number of mel filters.", ge=1)
+    stride: int = setting(2, "Mel frames of one frame of codes.", unit="frames", ge=1)
+    width: int = setting(256, "Width of the network.", ge=1)
+    expansion: int = setting(2, "Width of a block's hidden layer relative to the network's.", ge=1)
+    encoder_depths: tuple[int, int] = setting((1, 2), "Encoder blocks before and after the stride.", ge=0)
+    decoder_depths: tuple[int, int] = setting((2, 4), "Decoder blocks before and after the upsampling.", ge=0)
+    latent_width: int = setting(64, "Width of the quantised vectors.", ge=1)
+    codebooks: int = setting(4, "Number of codebooks.", ge=1)
+    codebook_size: int = setting(512, "Number of entries of a codebook.", ge=1)
 
     @property
     def samples_per_frame(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
+from qd.config.schema.checker import Settings
+from qd.config.schema.setting import setting
 from qd.models.checkpoints.json_files import read_object
 from qd.models.embedders.clip_embedder import ClipEmbedder
 
@@ -22,28 +24,30 @@ ROTARY_BASE = 10_000.0
 
 
 @dataclass
-class AudioViTConfig:
-    """Shape of an :class:`AudioViT`. Lengths are in samples where no unit is named."""
+class AudioViTConfig(Settings):
+    """Shape of an :class:`AudioViT`."""
 
-    sample_rate: int = 16_000
-    clip_seconds: float = 4.0
-    n_fft: int = 1024
-    window_length: int = 1024
-    hop_length: int = 512
-    n_mels: int = 80
-    log_mel: bool = True
-    """Take the logarithm of the mel power before the affine map below."""
-    mel_mean: float = -0.5
-    """Subtracted from the (log-)mel values, which are then divided by ``mel_std``: fixed, so that loudness stays
-    audible. These numbers are those of the built-in world's log-mel; use 0 and 1 without the logarithm."""
-    mel_std: float = 4.5
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
-    head_dim: int = 32
-    """Need not be width / heads: the paper's 6 heads do not divide its width of 512."""
-    mlp_width: int = 256
-    embedding_width: int = 96
+    sample_rate: int = setting(16_000, "Sample rate of the audio.", unit="Hz", gt=0)
+    clip_seconds: float = setting(4.0, "Length of a clip.", unit="s", gt=0)
+    n_fft: int = setting(1024, "FFT size.", unit="samples", gt=0)
+    window_length: int = setting(1024, "Length of the window.", unit="samples", gt=0)
+    hop_length: int = setting(512, "Distance between frames.", unit="samples", gt=0)
+    n_mels: int = setting(80, "Number of mel filters.", gt=0)
+    log_mel: bool = setting(True, "Whether to take the logarithm of the mel power before the affine map.")
+    mel_mean: float = setting(
+        -0.5,
+        "Value subtracted from the (log-)mel values; fixed, so that loudness matters. The default is for the built-in "
+        "world's log-mel; 0 without the logarithm.",
+    )
+    mel_std: float = setting(4.5, "Divisor of the (log-)mel values after that; 1 without the logarithm.", gt=0)
+    layers: int = setting(4, "Number of transformer layers.", gt=0)
+    width: int = setting(128, "Width of the transformer.", gt=0)
+    heads: int = setting(4, "Number of attention heads.", gt=0)
+    head_dim: int = setting(
+        32, "Width of a head, an even number; need not be width / heads: the paper's 6 heads do not divide 512.", gt=0
+    )
+    mlp_width: int = setting(256, "Width of the hidden layer of a block.", gt=0)
+    embedding_width: int = setting(96, "Width of the embedding.", gt=0)
 
     @property
     def clip_samples(self) -> int:
@@ -55,21 +59,11 @@ class AudioViTConfig:
         """Tokens of one window; frames are centred, hence the one more."""
         return 1 + self.clip_samples // self.hop_length
 
-    def problems(self) -> list[str]:
-        """Every invalid value, one sentence each; empty when the config can be built."""
-        positive = ("sample_rate", "clip_seconds", "n_fft", "window_length", "hop_length", "n_mels", "mel_std")
-        positive += ("layers", "width", "heads", "head_dim", "mlp_width", "embedding_width")
-        values = {name: getattr(self, name) for name in positive}
-        found = [
-            f"{name} is {value}; expected a finite number above 0"
-            for name, value in values.items()
-            if not 0 < value < math.inf
-        ]
+    def rules(self, prefix: str) -> Iterator[str]:
         if self.window_length > self.n_fft:
-            found.append(f"window_length is {self.window_length}; expected at most n_fft={self.n_fft}")
+            yield f"{prefix}window_length is {self.window_length}; expected at most {prefix}n_fft={self.n_fft}"
         if self.head_dim % 2:
-            found.append(f"head_dim is {self.head_dim}; expected an even number, because rotary positions turn pairs")
-        return found
+            yield f"{prefix}head_dim is {self.head_dim}; expected an even number: rotary positions turn pairs"
 
 
 def rotary_table(positions: int, head_dim: int) -> Tensor:
