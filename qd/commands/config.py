@@ -26,8 +26,8 @@ COMMANDS = {"embedder": "train-embedder"}
 """Commands whose name is not the kind of their config."""
 INTRODUCTION = """# Settings
 
-Every setting of `qd train`, with its default and its range. `qd config --markdown` generates this page. `qd config
-embedder`, `evaluate`, `sweep` and `base` print the settings of the other commands.
+Every setting of `qd train`, with its default and its range. `qd config --markdown` generates this page.
+`qd config embedder`, `evaluate`, `sweep` and `base` print the settings of the other commands.
 
 A setting is set by a YAML file (`--config`, `CONFIG=` in make) or by a word `key=value` with its dotted key:
 `qd train trainer.max_steps=200`, or `make train ARGS="trainer.max_steps=200"`. `qd config train` prints the default
