@@ -3,7 +3,7 @@
     python experiments/reproduce.py --dry-run
     python experiments/reproduce.py --only runs --runs beta0 beta15
     python experiments/reproduce.py --config quick
-    python experiments/reproduce.py --only document --out docs/reproduction.md --compare configs/reproduction/other.yaml
+    python experiments/reproduce.py --only document --out page.md --compare configs/reproduction/other.yaml
 
 Stages: `runs` trains the runs in configs/reproduction/<config>.yaml, `sweep` measures, `report` draws, `document`
 writes the page with the verdicts on the paper's claims. After an interruption, the same command resumes.

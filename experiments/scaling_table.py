@@ -1,4 +1,4 @@
-"""Memory and time of a training step for MusicGen's sizes on GPUs, by formula: docs/scaling.md.
+"""Memory and time of a training step for MusicGen's sizes on GPUs, by formula: docs/performance.md.
 
     .venv/bin/python experiments/scaling_table.py            # the two tables
     .venv/bin/python experiments/scaling_table.py --check    # the formula of time, compared with the built-in model

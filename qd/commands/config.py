@@ -1,4 +1,4 @@
-"""``qd config``: prints a config with the documentation of all its settings, or the reference page of all configs."""
+"""``qd config``: prints a config with the documentation of all its settings, or the reference page of `qd train`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ COMMANDS = {"embedder": "train-embedder"}
 """Commands whose name is not the kind of their config."""
 INTRODUCTION = """# Settings
 
-Every setting of every command, with its default and its range. `qd config --markdown` generates this page.
+Every setting of `qd train`, with its default and its range. `qd config --markdown` generates this page.
+`qd config embedder`, `evaluate`, `sweep` and `base` print the settings of the other commands.
 
 A setting is set by a YAML file (`--config`, `CONFIG=` in make) or by a word `key=value` with its dotted key:
 `qd train trainer.max_steps=200`, or `make train ARGS="trainer.max_steps=200"`. `qd config train` prints the default
@@ -42,7 +43,7 @@ def print_config(
     Args:
         kind: Kind of the config, in :data:`SCHEMAS`.
         config: Overlay: the name of a file in configs/<kind>/, or the path of a YAML file.
-        markdown: Print the reference page of all kinds instead.
+        markdown: Print the reference page of `qd train` instead.
         overrides: Settings by dotted keys: ``["trainer.max_steps=200"]``.
 
     Raises:
@@ -65,5 +66,4 @@ def print_config(
 
 def reference_page() -> str:
     """The text of docs/settings.md."""
-    tables = [markdown_tables(f"`qd {COMMANDS.get(kind, kind)}`", schema) for kind, schema in SCHEMAS.items()]
-    return "\n".join([INTRODUCTION, *tables]).rstrip("\n") + "\n"
+    return f"{INTRODUCTION}\n{markdown_tables('`qd train`', TrainConfig)}".rstrip("\n") + "\n"

@@ -50,7 +50,7 @@ class TrainerConfig(RunTrainerConfig):
     """Length, device, logging and checkpoints."""
 
     num_nodes: int = setting(
-        1, "Number of machines; several are started by torchrun or srun, see docs/scaling.md.", ge=1
+        1, "Number of machines; several are started by torchrun or srun, see docs/training.md.", ge=1
     )
     strategy: str = setting(
         "ddp",

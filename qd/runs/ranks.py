@@ -88,5 +88,5 @@ def check_nodes(nodes: int) -> None:
     if nodes > 1 and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
         raise ValueError(
             f"trainer.num_nodes is {nodes}, and this process was started by hand; start the command on every machine "
-            "by torchrun or srun (docs/scaling.md), or set trainer.num_nodes=1"
+            "by torchrun or srun (docs/training.md), or set trainer.num_nodes=1"
         )

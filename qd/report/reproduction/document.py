@@ -1,4 +1,4 @@
-"""Writes ``docs/reproduction.md`` from results: commands, times, figures, the table of claims, and every model."""
+"""Writes a page from the results of a plan: commands, times, figures, the table of claims, and every model."""
 
 from __future__ import annotations
 
