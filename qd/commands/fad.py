@@ -29,7 +29,7 @@ from qd.evaluation.measure import Sampling, generate
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.condition import text_too_long
-from qd.models.embedders.loading import Embedder, load_listener
+from qd.models.embedders.loading import Embedder, load_fad_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
@@ -126,7 +126,7 @@ def fad(
     # Whatever cannot be found is told before anything is heard.
     source = _loaded(model, asked, where) if model else [entry.path for entry in list_recordings(audio)]
     recordings = reference_paths(str(reference))
-    hearing = load_listener(embedder).to(where)
+    hearing = load_fad_embedder(embedder).to(where)
     known = hear_recordings(hearing, recordings, n_reference, where)
     heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where)
     facts = {

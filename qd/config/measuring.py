@@ -9,7 +9,7 @@ from qd.config.checks import bounded, folder_problems, positive, present_device,
 from qd.config.evaluation import ScoringConfig
 from qd.data.manifest import reference_paths
 from qd.data.world.world import BUILTIN
-from qd.models.embedders.loading import check_embedder, check_listener
+from qd.models.embedders.loading import check_embedder, check_fad_embedder
 from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 
@@ -47,7 +47,7 @@ class MeasuringConfig(ScoringConfig):
             *positive("temperature", self.temperature),
             *seed_problems("seeds", self.seeds),
             *(unavailable("fad_reference", reference_paths, self.fad_reference or BUILTIN) if fad else []),
-            *(unavailable("fad_embedder", check_listener, self.fad_embedder or BUILTIN) if fad else []),
+            *(unavailable("fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN) if fad else []),
             *bounded("fad_pieces", self.fad_pieces, 10),
             *present_device("device", self.device),
             *self._out_problems(),

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from qd.data.audio_files import ENDINGS
 from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
 from qd.data.world.world import BUILTIN
+from qd.metrics.formatting import first_items
 
-SHOWN = 5  # so many kinds of files are named in an error
+ENDINGS_IN_MESSAGE = 5
 WHAT = "manifest"
 EXAMPLE = {"path": "a.flac", "name": "a", "genre": "jazz"}
 
@@ -68,7 +69,7 @@ def list_folder(folder: Path) -> list[Entry]:
             else:
                 others[path.suffix.lower() or "(none)"] += 1
     if not entries:
-        present = ", ".join(f"{count} {ending}" for ending, count in others.most_common(SHOWN))
+        present = first_items([f"{count} {ending}" for ending, count in others.most_common()], ENDINGS_IN_MESSAGE)
         raise ValueError(
             f"folder {str(folder)!r} {'holds no audio file' if others else 'is empty'}; looked for "
             f"{', '.join(ENDINGS)} in it and in all folders below{f'; found {present}' if others else ''}"

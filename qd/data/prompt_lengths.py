@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
-from qd.data.prompt_files import SHOWN, PromptFile, Prompts
+from qd.data.prompt_files import LINES_IN_MESSAGE, PromptFile, Prompts
+from qd.metrics.formatting import first_items
 
 if TYPE_CHECKING:
     pass
@@ -46,9 +47,8 @@ def too_long(prompts: Prompts, tokenizer: PreTrainedTokenizerBase) -> str | None
     long = [(line, length) for line, length in zip(prompts.lines, lengths, strict=True) if length > limit]
     if not long:
         return None
-    told = ", ".join(f"line {line} ({length:,})" for line, length in long[:SHOWN])
-    more = f" and {len(long) - SHOWN:,} more" if len(long) > SHOWN else ""
+    lines = first_items([f"line {line} ({length:,})" for line, length in long], LINES_IN_MESSAGE)
     return (
         f"{prompts.name}: {len(long):,} too long for the model's text encoder, which reads {limit:,} tokens: "
-        f"{told}{more}; shorten or remove them"
+        f"{lines}; shorten or remove them"
     )

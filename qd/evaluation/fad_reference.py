@@ -29,7 +29,7 @@ from qd.evaluation.points import content_key
 from qd.metrics.frechet import LEAST, extrapolate, frechet_distance, gaussian
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE, windows
-from qd.models.embedders.loading import Embedder, load_listener
+from qd.models.embedders.loading import Embedder, load_fad_embedder
 from qd.models.embedders.vggish import VGGish
 from qd.runs.collective import gather_objects, rank
 
@@ -78,7 +78,7 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
 
     Args:
         name: folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
-        embedder: see :func:`load_listener`.
+        embedder: see :func:`load_fad_embedder`.
         pieces: of the built-in reference.
         device: where it hears.
         cache: folder of files named by recordings and embedder.
@@ -86,7 +86,7 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
     Raises:
         ValueError: recordings or embedder cannot be used, or there are too few recordings.
     """
-    listener = load_listener(embedder).to(device)
+    listener = load_fad_embedder(embedder).to(device)
     paths = reference_paths(name)
     made_by = [_digest(path) for path in paths] if paths else [BUILTIN, SPLIT, pieces, SECONDS]
     key = content_key({"recordings": made_by, "embedder": fingerprint(listener)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import Interval, bootstrap_interval
+from qd.runs.atomic import atomic_write
 
 
 class Fad(NamedTuple):
@@ -53,9 +53,7 @@ class Measurement:
 
     def save(self, path: Path) -> None:
         """Writes a compressed npz file without pickles, whole or not at all; the audio in half precision."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{time.time_ns()}.tmp")
-        with unfinished.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 prompts=np.array(self.prompts),
@@ -67,7 +65,6 @@ class Measurement:
                 **({"fad": self.fad[:2], "fad_reference": self.fad.reference} if self.fad else {}),
                 **self.per_prompt,
             )
-        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Measurement:

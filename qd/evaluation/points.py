@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qd.metrics.bootstrap import Interval
+from qd.runs.atomic import atomic_write
 
 FILE = "points.jsonl"
 """Of a run's points, in its folder."""
@@ -217,6 +218,5 @@ class PointsFile:
         return content + b"\n", b""
 
     def _rewrite(self, points: Iterable[Point]) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(point.to_json() + "\n" for point in points), encoding="utf-8")
-        os.replace(temporary, self.path)
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(point.to_json() + "\n" for point in points), encoding="utf-8")

@@ -16,7 +16,7 @@ from qd.config.protocols import PROTOCOLS, Protocol
 from qd.data.world import world
 from qd.evaluation.fad_reference import clean_pieces, embed_windows, load_reference
 from qd.metrics.frechet import frechet_distance, gaussian
-from qd.models.embedders.loading import load_embedder, load_listener
+from qd.models.embedders.loading import load_embedder, load_fad_embedder
 from qd.models.embedders.vggish import VGGish
 from tests.data.sounds import RATE, sound, write
 
@@ -121,7 +121,7 @@ def test_of_a_model_on_prompts_of_ones_own(tiny_model, tiny_embedder, folders, t
 
 
 def test_prompts_are_looked_at_before_anything_is_heard(tiny_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("qd.commands.fad.load_listener", None)
+    monkeypatch.setattr("qd.commands.fad.load_fad_embedder", None)
     (tmp_path / "mine.txt").write_text(f"slow drums\n\n{'piano ' * 600}\nSlow drums\n", encoding="utf-8")
     arguments = ["fad", "--model", str(tiny_model), "--prompts", str(tmp_path / "mine.txt"), "--device=cpu"]
     assert main([*arguments, "--guidance=3", f"--negative-prompt={'noise ' * 600}"]) == 2
@@ -154,7 +154,7 @@ def test_the_built_in_reference_is_clean():
 
 def test_vggish_is_found_by_its_file(tmp_path):
     with pytest.raises(ValueError, match="VGGish weights .*gone.pth' are not there"):
-        load_listener(f"vggish:{tmp_path / 'gone.pth'}")
+        load_fad_embedder(f"vggish:{tmp_path / 'gone.pth'}")
 
 
 def test_bad_settings_are_told_at_once(tmp_path, capsys):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from qd.models.checkpoints.fingerprint import stored_fingerprint
 from qd.models.checkpoints.safetensors_files import read_header
+from qd.runs.atomic import atomic_folder
 from qd.runs.cache import cache_folder
 
 DIFFERENCE = "difference.safetensors"
@@ -100,14 +100,11 @@ def restore(asset: Path, base: Path) -> Path:
         return folder
     _check_base(asset / DIFFERENCE, base)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"unfinished-{asset.name}-", dir=folder.parent))
-        try:
-            _write_checkpoint(asset, base, unfinished)
-            _name(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with atomic_folder(folder) as temporary:
+            _write_checkpoint(asset, base, temporary)
     except OSError as error:
+        if folder.is_dir():  # another process was faster; the content is the same
+            return folder
         raise ValueError(
             f"model '{asset.name}' cannot be restored into '{folder.parent}': {error}; make room there, or name "
             "another folder in the environment: QD_CACHE=<folder>"
@@ -146,13 +143,3 @@ def _write_checkpoint(asset: Path, base: Path, folder: Path) -> None:
         mine = {name: (tensors[name] + differences[name]).contiguous() for name in tensors if name.startswith(file)}
         if mine:
             save_file({name.removeprefix(f"{file}/"): t for name, t in mine.items()}, folder / file, {"format": "pt"})
-
-
-def _name(unfinished: Path, folder: Path) -> None:
-    unfinished.chmod(0o755)  # temporary folders are made for their owner alone
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another process was faster; the content is the same.

@@ -1,4 +1,4 @@
-"""What the diversity reward asks of an embedder, and how one is found by name."""
+"""The interface of embedders, and how they are loaded by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.pretrained import FOLDER, ModelName, check_source, parse_name, require
 from qd.models.checkpoints.resolver import resolve_asset
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.embedders.clap import CLAP, ClapEmbedder
@@ -16,9 +16,11 @@ from qd.models.embedders.muq import MUQ, MuqEmbedder
 from qd.models.embedders.vggish import VGGish
 
 SHIPPED_EMBEDDERS = {"builtin": "embedder", "builtin-heldout": "embedder_heldout"}
-"""The shipped embedders: the reward's, and the one that no reward ever hears."""
+"""Assets of the shipped embedders: the reward's, and the one that is used for measuring only."""
 PRETRAINED = {"clap": CLAP, "muq": MUQ}
-"""Kinds of other people's embedders, and which one a kind alone stands for."""
+"""Kinds of pretrained embedders with their default models."""
+FAD_KINDS = {**PRETRAINED, "vggish": ""}
+"""Kinds of embedders for the Fréchet audio distance; VGGish needs a file of weights."""
 
 
 @runtime_checkable
@@ -27,7 +29,7 @@ class Embedder(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """The rate it hears, in Hz."""
+        """Sample rate of the input, in Hz."""
 
     @property
     def embedding_width(self) -> int:
@@ -35,45 +37,64 @@ class Embedder(Protocol):
 
     @property
     def clip_seconds(self) -> float:
-        """The longest clip that it hears at once; longer audio gets the normalised mean over windows of it."""
+        """Longest clip of one embedding, in seconds; longer audio gets the normalised mean over windows."""
 
     def __call__(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Embeddings of the audio; a ``sample_rate`` other than the embedder's raises ValueError."""
+        """Returns embeddings; a ``sample_rate`` other than the embedder's raises ValueError."""
 
 
 def load_embedder(name_or_folder: str | Path) -> ClipEmbedder:
-    """A frozen embedder in eval mode, by its name:
+    """Loads a frozen embedder in eval mode, by its name:
 
     - ``builtin`` and ``builtin-heldout``: the shipped ones;
-    - a folder that ``AudioViT.save_pretrained`` wrote, or that of an embedder run, which holds one in ``embedder/``;
+    - a folder that ``AudioViT.save_pretrained`` wrote, or of an embedder run, which has it in ``embedder/``;
     - ``clap:<hub name or folder>``: the audio half of a CLAP model; ``clap`` alone is ``laion/larger_clap_music``;
     - ``muq:<hub name or folder>``: MuQ, by the extra ``muq``; ``muq`` alone is ``OpenMuQ/MuQ-large-msd-iter``.
 
     Raises:
-        ValueError: there is no embedder of that name or in that folder, or an extra is missing.
+        ValueError: There is no embedder of that name or in that folder, or an extra is missing.
     """
-    kind, source = split_name(name_or_folder, PRETRAINED)
+    return _load(parse_name(name_or_folder, SHIPPED_EMBEDDERS, PRETRAINED))
+
+
+def check_embedder(name_or_folder: str | Path) -> None:
+    """Raises the errors of :func:`load_embedder` that can be found without loading a large model."""
+    _check(parse_name(name_or_folder, SHIPPED_EMBEDDERS, PRETRAINED))
+
+
+def load_fad_embedder(name: str) -> Embedder:
+    """Loads VGGish from a file of weights, ``vggish:<file>``, or any embedder of :func:`load_embedder`."""
+    return _load(parse_name(name, SHIPPED_EMBEDDERS, FAD_KINDS))
+
+
+def check_fad_embedder(name: str) -> None:
+    """Raises the errors of :func:`load_fad_embedder` that can be found without loading a large model."""
+    _check(parse_name(name, SHIPPED_EMBEDDERS, FAD_KINDS))
+
+
+def _load(name: ModelName) -> Embedder:
+    kind, source = name
     if kind == "clap":
         return ClapEmbedder.from_pretrained(source)
     if kind == "muq":
         return MuqEmbedder.from_pretrained(source)
-    return AudioViT.from_pretrained(_folder(source)).requires_grad_(False)
+    if kind == "vggish":
+        return VGGish.from_file(source)
+    folder = _embedder_folder(source) if kind == FOLDER else resolve_asset(source)
+    return AudioViT.from_pretrained(folder).requires_grad_(False)
 
 
-def check_embedder(name_or_folder: str | Path) -> None:
-    """Raises what :func:`load_embedder` would raise, as far as that shows without loading a large model."""
-    kind, source = split_name(name_or_folder, PRETRAINED)
+def _check(name: ModelName) -> None:
+    kind, source = name
     if kind == "muq":
         require("muq", "muq")
-    if kind:
+    if kind in PRETRAINED:
         check_source(source, "clap" if kind == "clap" else None)
     else:
-        load_embedder(source)
+        _load(name)
 
 
-def _folder(name: str) -> Path:
-    if name in SHIPPED_EMBEDDERS:
-        return Path(resolve_asset(SHIPPED_EMBEDDERS[name]))
+def _embedder_folder(name: str) -> Path:
     folder = Path(name)
     if (folder / "embedder" / "config.json").is_file():
         return folder / "embedder"
@@ -84,19 +105,3 @@ def _folder(name: str) -> Path:
             "muq:<hub name or folder>"
         )
     return folder
-
-
-VGGISH = "vggish:"
-
-
-def load_listener(name: str) -> Embedder:
-    """VGGish by its weights, ``vggish:<file>``, or any other embedder by its name."""
-    return VGGish.from_file(name.removeprefix(VGGISH)) if name.startswith(VGGISH) else load_embedder(name)
-
-
-def check_listener(name: str) -> None:
-    """Raises what :func:`load_listener` would raise, as far as that shows without loading a large model."""
-    if name.startswith(VGGISH):
-        VGGish.from_file(name.removeprefix(VGGISH))
-    else:
-        check_embedder(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qd.metrics.formatting import first_items
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.language_model import LanguageModel
 from qd.models.merging.model_spec import ModelSpec
@@ -15,8 +16,7 @@ from qd.models.merging.sources import Source, differences, open_source, shared_n
 from qd.models.merging.writer import merged
 from qd.models.musicgen import MusicGen
 
-SHOWN = 4
-"""So many differences of two models are told."""
+DIFFERENCES_IN_MESSAGE = 4
 
 
 class WeightSwapper:
@@ -103,9 +103,9 @@ class WeightSwapper:
         return self._compared[pair]
 
 
-def _shortened(told: list[str]) -> str:
-    more = f"; and {len(told) - SHOWN} more, which `qd merge` lists" if len(told) > SHOWN else ""
-    return "; ".join(told[:SHOWN]) + more
+def _shortened(problems: list[str]) -> str:
+    hint = " (`qd merge` lists all)" if len(problems) > DIFFERENCES_IN_MESSAGE else ""
+    return first_items(problems, DIFFERENCES_IN_MESSAGE, "; ") + hint
 
 
 def _places(lm: LanguageModel, builtin: bool) -> dict[str, Tensor]:

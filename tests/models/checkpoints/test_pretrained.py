@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 from qd.models.checkpoints import pretrained
-from qd.models.checkpoints.pretrained import check_source, require, split_name
+from qd.models.checkpoints.pretrained import check_source, parse_name, require
 from qd.models.embedders.loading import check_embedder
 
-KINDS = {"clap": "laion/larger_clap_music", "muq": "OpenMuQ/MuQ"}
+KINDS = {"clap": "laion/larger_clap_music", "muq": "OpenMuQ/MuQ", "vggish": ""}
 
 
 @pytest.mark.parametrize(
@@ -22,14 +22,17 @@ KINDS = {"clap": "laion/larger_clap_music", "muq": "OpenMuQ/MuQ"}
         ("clap:", ("clap", "laion/larger_clap_music")),
         ("clap:a/b", ("clap", "a/b")),
         ("muq:~/weights:2", ("muq", "~/weights:2")),
-        ("builtin", ("", "builtin")),
-        ("runs/clap", ("", "runs/clap")),
-        ("clop:x", ("", "clop:x")),
-        ("", ("", "")),
+        ("builtin", ("builtin", "embedder")),
+        ("vggish:w.pth", ("vggish", "w.pth")),
+        ("vggish", ("folder", "vggish")),
+        ("builtin:x", ("folder", "builtin:x")),
+        ("runs/clap", ("folder", "runs/clap")),
+        ("clop:x", ("folder", "clop:x")),
+        ("", ("folder", "")),
     ],
 )
 def test_a_name_is_a_kind_and_a_source(name, expected):
-    assert split_name(name, KINDS) == expected
+    assert parse_name(name, {"builtin": "embedder"}, KINDS) == expected
 
 
 def test_the_examples_hold():

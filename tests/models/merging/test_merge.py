@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -328,7 +329,7 @@ def test_an_extrapolation_may_leave_half_precision(siblings, tmp_path):
 
 def test_what_stops_it_leaves_nothing_behind_and_what_was_left_is_no_hindrance(siblings, tmp_path, monkeypatch):
     a, b, _ = siblings["builtin"]
-    left = tmp_path / "unfinished-merged" / "decoder"
+    left = tmp_path / f".merged.{socket.gethostname()}-99999999.tmp" / "decoder"
     left.mkdir(parents=True)
     (left / "stray").touch()
 
