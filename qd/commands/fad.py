@@ -24,7 +24,7 @@ from qd.data.prompt_files import PromptFile
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.data.world.world import BUILTIN
 from qd.evaluation.embed_files import embed_files
-from qd.evaluation.fad_reference import embed_windows, hear, hear_recordings
+from qd.evaluation.fad_reference import embed_batches, embed_recordings, embed_windows
 from qd.evaluation.measure import Sampling, generate
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
 from qd.models.checkpoints.fingerprint import fingerprint
@@ -127,7 +127,7 @@ def fad(
     source = _loaded(model, asked, where) if model else [entry.path for entry in list_recordings(audio)]
     recordings = reference_paths(str(reference))
     hearing = load_fad_embedder(embedder).to(where)
-    known = hear_recordings(hearing, recordings, n_reference, where)
+    known = embed_recordings(hearing, recordings, n_reference, where)
     heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where)
     facts = {
         "audio": str(audio) if audio else None, "model": model, **(vars(asked) if model else {"seed": seed}),
@@ -196,7 +196,7 @@ def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor
         generate(music, music.lm, condition, batch, protocol.n_samples, sampling)[0]
         for batch in track(rows, "sampling", console=Console(stderr=True), transient=True)
     )
-    return hear(embedder, played, music.sample_rate)
+    return embed_batches(embedder, played, music.sample_rate)
 
 
 def _measure(heard: Tensor, known: Tensor, seed: int) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_the_distance_is_that_of_the_command_fad(evaluate, points, models, tiny_
     found = json.loads(file.read_text())
     assert (point.fad, point.fad_infinite) == pytest.approx((found["fad"], found["fad_inf"]), rel=1e-3)
     assert point.fad_reference.startswith("builtin-12@")
-    monkeypatch.setattr("qd.evaluation.fad_reference.hear_recordings", None)  # kept: not heard again
+    monkeypatch.setattr("qd.evaluation.fad_reference.embed_recordings", None)  # cached: not embedded again
     assert evaluate(*wanted, "--temperature=0.5") == 0
     assert points()[1].fad != point.fad
 

@@ -192,7 +192,7 @@ def test_a_damaged_reference_is_heard_again_and_told(folders, tiny_embedder, tmp
         again = load_reference(*asked)
     assert torch.equal(again.embeddings, whole.embeddings) and again.description == whole.description
     assert file.read_bytes() == kept and list(tmp_path.iterdir()) == [file]
-    monkeypatch.setattr("qd.evaluation.fad_reference.hear_recordings", None)  # kept: not heard again
+    monkeypatch.setattr("qd.evaluation.fad_reference.embed_recordings", None)  # kept: not heard again
     assert torch.equal(load_reference(*asked).embeddings, whole.embeddings)
 
 
