@@ -16,7 +16,8 @@ from transformers import MusicgenConfig
 
 import qd.evaluation.evaluator
 from qd.commands.sample import sample
-from qd.commands.train import _build, train
+from qd.commands.train import train
+from qd.commands.train_preflight import build_module
 from qd.config.loading import load_config
 from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
@@ -62,7 +63,7 @@ def config(tiny_config: Config, real_checkpoint: Path, tmp_path: Path) -> Config
 
 
 def module_of(config: TrainConfig) -> DiversityDistillation:
-    return _build(config)[0]
+    return build_module(config)[0]
 
 
 @pytest.mark.parametrize(
