@@ -24,7 +24,7 @@ from qd.models.musicgen import MusicGen
 from tests.conftest import CLIP_SECONDS
 from tests.held_place import written_by_another
 from tests.models.merging.conftest import sibling
-from tests.test_two_ranks import ended, launch
+from tests.processes import ended, launch
 from tests.tiny_run import stand_in_quality
 
 Evaluate = Callable[..., int]

@@ -23,7 +23,7 @@ from qd.evaluation.points import Point, PointsFile, comparable
 from qd.evaluation.tasks import sweep_tasks
 from tests.conftest import CLIP_SECONDS
 from tests.models.merging.conftest import sibling
-from tests.test_two_ranks import launch
+from tests.processes import launch
 from tests.tiny_run import stand_in_quality
 
 SERIES = [

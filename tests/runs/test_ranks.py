@@ -10,7 +10,7 @@ import torch
 
 from qd.runs.collective import ranks
 from qd.runs.ranks import process_group
-from tests.test_two_ranks import ended, launch
+from tests.processes import ended, launch
 
 REPORT = """
 import torch
