@@ -296,7 +296,7 @@ def test_recordings_that_cannot_be_used_leave_no_run(tmp_path):
 
 def test_every_process_needs_held_out_recordings(tmp_path):
     config = tiny_config(tmp_path, "few", "trainer.devices=2", "data.batch_pairs=12")
-    with pytest.raises(ValueError, match="6 held-out recordings, and trainer.devices=2 take turns of 6; .*more than 6"):
+    with pytest.raises(ValueError, match="6 held-out recordings .*trainer.devices=2.*more than 6"):
         train_embedder(config)
     assert not (tmp_path / "few").exists()
 

@@ -371,8 +371,8 @@ def test_all_that_is_wrong_with_the_request_is_told_at_once(siblings, tmp_path):
         ({}, "name two models, A=<quality> B=<diverse>"),
         ({"a": "base"}, "name two models"),
         ({"b": "base", "lam": 0.5}, "name two models"),
-        ({"a": "base", "models": ["x", "y"]}, "MODELS are given beside A, B or LAMBDA"),
-        ({"lam": 0.5, "models": ["x", "y"]}, "MODELS are given beside A, B or LAMBDA"),
+        ({"a": "base", "models": ["x", "y"]}, "MODELS .* A, B or LAMBDA"),
+        ({"lam": 0.5, "models": ["x", "y"]}, "MODELS .* A, B or LAMBDA"),
         ({"models": ["x:0.5", "y"]}, "no weight for y; write name:weight for every model"),
     ],
 )
