@@ -154,7 +154,7 @@ def test_bad_results_are_told(synthetic, tmp_path: Path) -> None:
     file = synthetic.results.points.path
     with pytest.raises(ValueError, match="no figure-5, nonsense; expected some of figure-1"):
         write_report(file, tmp_path / "report", only=["figure-5", "nonsense"])
-    with pytest.raises(ValueError, match="no figure and no table, but of the series betas:\n  • figure-6 needs a"):
+    with pytest.raises(ValueError, match="series betas.*\n  • figure-6 needs a"):
         write_report(file, tmp_path / "report", only=["figure-6"])
     with pytest.raises(NotMeasuredError, match="betas"):
         headline(ReportData(file))
@@ -223,7 +223,7 @@ def test_a_model_trained_anew_under_its_old_name_is_refused(synthetic) -> None:
     synthetic.results.points.path.write_text(
         line + line.replace('"key": "', '"key": "z').replace('"quality": 1.0', '"quality": 2.0')
     )
-    with pytest.raises(ValueError, match=r"2 measurements of one model.* with seed 0.*'runs/x'.* Remove the lines"):
+    with pytest.raises(ValueError, match=r"2 measurements of one model.* seed 0.*'runs/x'.* Remove the lines"):
         ReportData(synthetic.results.points.path).series("betas")
 
 
@@ -275,7 +275,7 @@ def test_a_run_folder_is_no_place_for_a_report(whole: Path, trained) -> None:
     run = Path(trained("beta0", 0.0))
     (run / "config.yaml").touch()
     before = sorted(run.iterdir())
-    with pytest.raises(ValueError, match="beta0 is the folder of a run.* name another OUT"):
+    with pytest.raises(ValueError, match="beta0 is a run folder.* name another OUT"):
         write_report(whole, run, only=["figure-4"])
     assert sorted(run.iterdir()) == before
 
