@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from qd.commands.train import resolve_precision
+from qd.commands.train_preflight import resolve_precision
 from qd.config.loading import load_config
 from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch

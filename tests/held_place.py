@@ -1,4 +1,4 @@
-"""Another process that writes a folder or a file for as long as a test needs one."""
+"""Another process that locks a folder or a file as long as a test needs it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ with exclusive_lock(sys.argv[1]):
 
 @contextmanager
 def written_by_another(place: Path, *how: str) -> Iterator[subprocess.Popen]:
-    """The process, which holds the place until it reads a line or the context ends; ``said`` is its own number, or
-    with ``"forks"`` that of a worker that it has forked.
+    """Starts the process, which holds the lock until it reads a line or the context ends.
+
+    Its attribute ``number`` is its process number, or with ``"forks"`` that of its forked worker.
     """
     command = [sys.executable, "-c", CODE, str(place), *how]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
-        process.said = int(process.stdout.readline())
+        process.number = int(process.stdout.readline())
         try:
             yield process
         finally:

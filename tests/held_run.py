@@ -1,7 +1,7 @@
-"""``qd`` as a program that can be made to wait: ``held_run.py train-embedder …``.
+"""``qd`` as a program that can wait: ``held_run.py train-embedder …``.
 
-With the path of a file as ``HOLD`` in the environment, every process waits for that file before step 3, and the first
-one says so. At the end the first one outlives the others by longer than Lightning takes to see how they ended.
+If ``HOLD`` in the environment is the path of a file, every process waits for that file before step 3, and the first
+one prints "held". At the end the first process lives longer than Lightning needs to check how the others ended.
 """
 
 from __future__ import annotations

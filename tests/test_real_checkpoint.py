@@ -1,4 +1,4 @@
-"""A checkpoint as the hub has them through every command: train, step folders, resume, sample; mono and stereo."""
+"""A checkpoint in the hub's format with every command: train, step folders, resume, sample; mono and stereo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from transformers import MusicgenConfig
 
 import qd.evaluation.evaluator
 from qd.commands.sample import sample
-from qd.commands.train import _build, train
+from qd.commands.train import train
+from qd.commands.train_preflight import build_module
 from qd.config.loading import load_config
 from qd.config.train import TrainConfig
 from qd.data.prompts import PromptBatch
@@ -29,14 +30,14 @@ LORA = "model.lora={rank: 2, alpha: 8}"
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = runpy.run_path(str(Path(__file__).with_name("tiny_run.py")))["stand_in_quality"]
-    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", stand_in)
+def fake_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
+    quality = runpy.run_path(str(Path(__file__).with_name("tiny_run.py")))["stand_in_quality"]
+    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", quality)
 
 
 @pytest.fixture
 def config(tiny_config: Config, real_checkpoint: Path, tmp_path: Path) -> Config:
-    """Of a run of two steps; 8 frames at 50 a second, heard by an embedder at half the sample rate."""
+    """Config of a run of two steps, with 8 frames at 50 Hz and an embedder at half the sample rate."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a slow jazz tune\nfast drums\n", encoding="utf-8")
 
@@ -62,7 +63,7 @@ def config(tiny_config: Config, real_checkpoint: Path, tmp_path: Path) -> Config
 
 
 def module_of(config: TrainConfig) -> DiversityDistillation:
-    return _build(config)[0]
+    return build_module(config)[0]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def module_of(config: TrainConfig) -> DiversityDistillation:
         pytest.param((LORA, "model.gradient_checkpointing=true"), id="lora"),
     ],
 )
-def test_a_run_leaves_points_and_a_folder_that_samples_and_goes_on(
+def test_a_run_writes_points_and_a_folder_that_samples_and_resumes(
     config: Config, real_checkpoint: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
     whole = train(replace(config(*overrides), name="whole"))
@@ -102,8 +103,8 @@ def test_a_run_leaves_points_and_a_folder_that_samples_and_goes_on(
     assert rate == 32_000 and len(audio) == 8 * 640
 
 
-def test_prompts_are_read_as_t5_reads_them(config: Config) -> None:
-    """The ids that the library's documentation of T5 prints, and its limit."""
+def test_prompts_are_tokenised_as_by_t5(config: Config) -> None:
+    """The ids and the limit in the documentation of T5."""
     tokenizer = module_of(config()).music.tokenizer
     published = [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1]
     assert tokenizer("translate English to German: The house is wonderful.").input_ids == published
@@ -125,21 +126,21 @@ def test_gradients_with_checkpoints_equal_those_without(config: Config) -> None:
         assert gradient.any(), name
 
 
-def test_checkpoints_keep_less(config: Config) -> None:
+def test_gradient_checkpoints_save_memory(config: Config) -> None:
     sizes = []
     for value in ("false", "true"):
         module = module_of(config(f"model.gradient_checkpointing={value}"))
         rollout = module.rollout(BATCH)
-        kept: dict[int, int] = {}
+        saved: dict[int, int] = {}
 
-        def keep(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        def save(tensor: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
             module.music.lm.hidden_states(rollout.delayed, rollout.condition)
         weights = {p.untyped_storage().data_ptr() for p in module.music.lm.parameters()}
-        sizes.append(sum(size for pointer, size in kept.items() if pointer not in weights))
+        sizes.append(sum(size for pointer, size in saved.items() if pointer not in weights))
     assert sizes[1] < 0.3 * sizes[0]
 
 
@@ -148,9 +149,9 @@ def test_a_teacher_in_bfloat16_is_close_to_one_in_float32(config: Config, monkey
     assert half.teacher.decoder.dtype == half.music.text_encoder.dtype == torch.bfloat16
     assert half.music.lm.decoder.dtype == torch.float32
     drawn = whole.rollout(BATCH)  # the same tokens for both: a rounded logit may draw others
-    heard = replace(drawn, condition=half.rollout(BATCH).condition)
+    embedded = replace(drawn, condition=half.rollout(BATCH).condition)
     monkeypatch.setattr(whole, "rollout", lambda batch: drawn)
-    monkeypatch.setattr(half, "rollout", lambda batch: heard)
+    monkeypatch.setattr(half, "rollout", lambda batch: embedded)
     losses = [module.training_step(BATCH, 0).item() for module in (whole, half)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -158,13 +159,13 @@ def test_a_teacher_in_bfloat16_is_close_to_one_in_float32(config: Config, monkey
         module.zero_grad()
 
 
-def test_the_embedder_hears_the_same_tone_at_the_codecs_sample_rate(config: Config) -> None:
+def test_the_embedder_gets_the_same_tone_at_its_own_sample_rate(config: Config) -> None:
     module = module_of(config())
     assert (module.music.sample_rate, module.embedder.sample_rate) == (32_000, 16_000)
     tones = [torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate)[None] for rate in (32_000, 16_000)]
     expected, other = module.embedder(tones[1]), module.embedder(tones[0])
-    heard = module.embed(tones[0])
-    assert (heard * expected).sum() > 0.999
+    embedded = module.embed(tones[0])
+    assert (embedded * expected).sum() > 0.999
     assert (other * expected).sum() < 0.99  # unless it is resampled, it is another tone
 
 

@@ -1,13 +1,12 @@
-"""Whole runs of two processes on the CPU: the same as those of one with the same batch, and as easy to stop."""
+"""Whole runs of two processes on the CPU: same results as one process with the same batch; Ctrl-C stops both."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qd.config.loading import to_yaml
 from qd.config.policy import LoraConfig
 from qd.config.train import TrainConfig
 from qd.models.musicgen import MusicGen
+from tests.compare_runs import (
+    assert_same_run,
+    assert_same_steps,
+    assert_same_weights,
+    checkpoint,
+    files,
+    points,
+)
+from tests.processes import ROOT, ended, launch
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "tests" / "tiny_run.py"
 STEPS = 4
 LONG = 60
@@ -31,7 +37,7 @@ Config = Callable[..., TrainConfig]
 
 @pytest.fixture
 def run_config(tiny_config: Config, tmp_path: Path) -> TrainConfig:
-    """Four steps of two micro-batches of two prompts over all ranks, three prompts to measure: an odd number."""
+    """Four steps, each of two micro-batches with two prompts over all ranks; an odd number of evaluation prompts."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a calm piano piece\nfast drums\nslow strings\n", encoding="utf-8")
     return tiny_config(
@@ -59,33 +65,16 @@ def changed(config: TrainConfig, runs: Path, **trainer: Any) -> TrainConfig:
 
 
 def start(config: TrainConfig, *options: str) -> subprocess.Popen[str]:
-    """The run as processes of a group of their own, as a terminal starts them."""
+    """Starts the run in its own process group, as a terminal does."""
     path = Path(config.trainer.runs).with_suffix(".yaml")
     path.write_text(to_yaml(config), encoding="utf-8")
     return launch([sys.executable, str(WORKER), "train", "--config", str(path), *options])
 
 
-def launch(command: list[str], **variables: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
-    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "QD_RUN_FOLDER", "MASTER_PORT", "NODE_RANK"):
-        environment.pop(name, None)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment | variables, start_new_session=True, **pipes)
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What it said, when all its processes have ended: they hold its standard output open."""
-    try:
-        return process.communicate(timeout=180)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-
-
 def finished(config: TrainConfig, *options: str) -> Path:
     process = start(config, *options)
-    said = ended(process)
-    assert process.returncode == 0, said
+    output = ended(process)
+    assert process.returncode == 0, output
     return Path(config.trainer.runs) / "x"
 
 
@@ -96,71 +85,10 @@ def run_of(config: TrainConfig, folder: Path, way: str, *options: str) -> Path:
     return finished(changed(config, folder / way, **WAYS[way]), *options)
 
 
-def checkpoint(run: Path) -> dict[str, Any]:
-    return torch.load(run / "last.ckpt", weights_only=True)
-
-
-def points(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "points.jsonl").read_text().splitlines()]
-
-
-def scalars(run: Path) -> dict[str, list[float]]:
-    events = EventAccumulator(str(run))
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("train/") and "seconds" not in tag]
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
-
-
-def assert_same_run(one: Path, two: Path, measured_at: Sequence[int] = (0, 2, 4)) -> None:
-    """Losses, gradients (their norms, and AdamW's moments of them), weights, baseline and points."""
-    assert scalars(one).keys() == scalars(two).keys() >= {"train/loss", "train/baseline", "train/grad_norm"}
-    for tag, values in scalars(one).items():
-        assert values == pytest.approx(scalars(two)[tag], rel=1e-3, abs=1e-5), tag
-    assert_same_weights(one, two)
-    assert [point["step"] for point in points(one)] == [point["step"] for point in points(two)] == list(measured_at)
-    for mine, theirs in zip(points(one), points(two), strict=True):
-        measured = {key: value for key, value in mine.items() if isinstance(value, float) and key != "seconds"}
-        assert {"quality", "diversity", "diversity_lo", "vendi", "entropy"} <= measured.keys()
-        assert measured == pytest.approx({key: theirs[key] for key in measured}, rel=1e-3, abs=1e-5)
-
-
-def assert_same_weights(one: Path, two: Path) -> None:
-    """And AdamW's moments of their gradients."""
-    first, second = checkpoint(one), checkpoint(two)
-    assert first["state_dict"].keys() == second["state_dict"].keys()
-    for name, tensor in first["state_dict"].items():
-        torch.testing.assert_close(second["state_dict"][name], tensor, rtol=1e-3, atol=1e-5)
-    moments, moments_ = (state["optimizer_states"][0]["state"] for state in (first, second))
-    for parameter, state in moments.items():
-        torch.testing.assert_close(moments_[parameter]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-6)
-
-
-def assert_same_steps(one: Path, two: Path) -> None:
-    """The prompts and codes of every rollout are equal bit by bit, whoever drew them; so are the baselines after it."""
-    first, second = ([torch.load(file) for file in sorted(run.parent.glob("seen-*.pt"))] for run in (one, two))
-    assert (len(first), len(second)) == (1, 2)
-    rollouts, theirs = (
-        {key: codes for rank in ranks for key, codes in rank["codes"].items()} for ranks in (first, second)
-    )
-    assert sum(len(rank["codes"]) for rank in second) == len(rollouts)  # no rank draws what the other has drawn
-    assert rollouts.keys() == theirs.keys()
-    for key, codes in rollouts.items():
-        assert torch.equal(theirs[key], codes), key
-    for step, baseline in first[0]["baseline"].items():
-        assert baseline["total"] != 0
-        for rank in second:
-            torch.testing.assert_close(rank["baseline"][step], baseline, rtol=1e-5, atol=1e-7)
-
-
-def files(run: Path) -> list[str]:
-    """Of the run and its step folders, without what is in the names of TensorBoard's."""
-    return sorted(str(path.relative_to(run)).split(".tfevents")[0] for path in run.rglob("*"))
-
-
-def assert_does_what_one_does(one: Path, two: Path) -> None:
+def assert_same_as_one_process(one: Path, two: Path) -> None:
     assert_same_run(one, two)
     assert_same_steps(one, two)
-    assert files(two) == files(one)  # the first rank alone has written
+    assert files(two) == files(one)  # only the first rank has written
     weights, saved = MusicGen.load(two / "step-000004").lm.state_dict(), checkpoint(two)["state_dict"]
     trained = [name for name in saved if name.startswith("music.lm.")]
     assert trained
@@ -169,14 +97,14 @@ def assert_does_what_one_does(one: Path, two: Path) -> None:
             torch.testing.assert_close(loaded, saved[name], rtol=0, atol=0)
 
 
-def test_two_processes_do_what_one_does(run_config: TrainConfig, tmp_path: Path) -> None:
+def test_two_processes_give_the_results_of_one(run_config: TrainConfig, tmp_path: Path) -> None:
     one, two = (run_of(run_config, tmp_path, way, "--see") for way in ("one", "ddp"))
-    assert_does_what_one_does(one, two)
+    assert_same_as_one_process(one, two)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["prompt_moving_average", "value_head"])
-def test_two_processes_that_share_the_weights_do_what_one_does(
+def test_two_processes_with_sharded_weights_give_the_results_of_one(
     run_config: TrainConfig, tmp_path: Path, baseline: str
 ) -> None:
     objective = replace(run_config.objective, baseline=baseline)
@@ -187,43 +115,43 @@ def test_two_processes_that_share_the_weights_do_what_one_does(
     )
     assert_same_run(one, two)
     if baseline != "value_head":
-        assert_does_what_one_does(one, two)
+        assert_same_as_one_process(one, two)
 
 
 @pytest.mark.slow
-def test_the_other_prompts_are_those_of_a_micro_batch_over_all_ranks(run_config: TrainConfig, tmp_path: Path) -> None:
-    """What is logged of a micro-batch differs, as one of the two is twice as large."""
+def test_the_other_prompts_baseline_uses_the_micro_batch_of_all_ranks(run_config: TrainConfig, tmp_path: Path) -> None:
+    """Logged values of a micro-batch differ, because one of the two is twice as large."""
     config = replace(run_config, objective=replace(run_config.objective, baseline="other_prompts"))
     larger = replace(config, data=replace(config.data, micro_batch_size=2 * config.data.micro_batch_size))
     assert_same_weights(run_of(larger, tmp_path, "one"), run_of(config, tmp_path, "ddp"))
 
 
 @pytest.mark.slow
-def test_adapters_are_trained_by_two_processes_as_by_one(run_config: TrainConfig, tmp_path: Path) -> None:
+def test_two_processes_train_adapters_as_one_does(run_config: TrainConfig, tmp_path: Path) -> None:
     config = replace(run_config, model=replace(run_config.model, lora=LoraConfig(rank=2, alpha=4.0)))
     one, two = (run_of(config, tmp_path, way, "--see") for way in ("one", "ddp"))
-    assert_does_what_one_does(one, two)
+    assert_same_as_one_process(one, two)
     adapters = (load_file(run / "step-000004" / "adapter" / "adapter_model.safetensors") for run in (one, two))
     torch.testing.assert_close(*adapters, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "then"), [("fsdp", "fsdp"), ("fsdp", "one"), ("ddp", "fsdp")])
-def test_a_run_goes_on_with_another_strategy(run_config: TrainConfig, tmp_path: Path, way: str, then: str) -> None:
+def test_a_run_resumes_with_another_strategy(run_config: TrainConfig, tmp_path: Path, way: str, then: str) -> None:
     whole = run_of(run_config, tmp_path, "one")
     begun = finished(changed(run_config, tmp_path / "begun", max_steps=2, **WAYS[way]))
     settings = [f"trainer.{key}={value}" for key, value in ({"strategy": "ddp"} | WAYS[then]).items()]
     resumed = launch(
         [sys.executable, str(WORKER), "train", "--resume", str(begun), f"trainer.max_steps={STEPS}", *settings]
     )
-    said = ended(resumed)
-    assert resumed.returncode == 0, said
+    output = ended(resumed)
+    assert resumed.returncode == 0, output
     assert_same_run(whole, begun)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tmp_path: Path, way: str) -> None:
+def test_ctrl_c_stops_both_ranks_and_the_run_resumes(run_config: TrainConfig, tmp_path: Path, way: str) -> None:
     # Long enough to be stopped before it is over: its steps take milliseconds.
     long = replace(run_config, evaluation=replace(run_config.evaluation, every=LONG))
     whole = finished(changed(long, tmp_path / "whole", max_steps=LONG, **WAYS[way]))
@@ -239,8 +167,8 @@ def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tm
     assert errors.count("make train RESUME=") == 1
     assert checkpoint(run)["global_step"] < LONG
     resumed = launch([sys.executable, str(WORKER), "train", "--resume", str(run)])
-    said = ended(resumed)
-    assert resumed.returncode == 0, said
+    output = ended(resumed)
+    assert resumed.returncode == 0, output
     assert_same_run(whole, run, (0, LONG))
 
 
@@ -248,7 +176,7 @@ def test_ctrl_c_stops_both_ranks_and_the_run_goes_on(run_config: TrainConfig, tm
 @pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize("what", ["nan", "error"])
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_what_fails_on_one_rank_ends_both(
+def test_a_failure_on_one_rank_ends_both(
     run_config: TrainConfig, tmp_path: Path, rank: str, what: str, way: str
 ) -> None:
     config = changed(run_config, tmp_path / "failing", **WAYS[way])
@@ -269,14 +197,14 @@ def test_torchrun_starts_a_run(run_config: TrainConfig, tmp_path: Path) -> None:
     path.write_text(to_yaml(config), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     process = launch([*torchrun, str(WORKER), "train", "--config", str(path)])
-    said = ended(process)
-    assert process.returncode == 0, said
-    assert said[0].count("run folder: ") == 1
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert output[0].count("run folder: ") == 1
     assert [point["step"] for point in points(tmp_path / "torchrun" / "x")] == [0, 2]
 
 
 @pytest.mark.slow
-def test_torchrun_tells_a_bad_config_once() -> None:
+def test_torchrun_reports_a_bad_config_once() -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     process = launch([*torchrun, "-m", "qd", "train", "--name=x", "--beta=-1", "trainer.device=cpu"])
     _, errors = ended(process)

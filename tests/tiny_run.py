@@ -1,8 +1,8 @@
-"""Runs the command line in a process of its own, with stand-ins for the two scorers, so that a test can kill it.
+"""Runs the command line in its own process, with fake scorers, so that a test can kill it.
 
-With ``--hold`` the run waits for that before it saves its last step: it cannot end first, however slow the killer is.
-With ``--see`` each rank writes what it drew, and its baseline after each step, to ``seen-<rank>.pt`` beside the run.
-With ``--nan=1`` the loss of rank 1 is NaN at step 2, with ``--error=1`` that rank fails there.
+With ``--hold`` the run waits before it saves its last step, so that it cannot end before a test kills it.
+With ``--see`` each rank writes its codes, and its baseline after each step, to ``seen-<rank>.pt`` next to the run.
+With ``--nan=1`` the loss of rank 1 is NaN at step 2; with ``--error=1`` that rank fails there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from qd.scorers.protocol import Quality
 
 @dataclass(frozen=True)
 class Loudness:
-    """Mean power: a score that is quick and that depends on the audio."""
+    """Mean power: a fast score that depends on the audio."""
 
     name: str = "loudness"
     version: str = "1"
@@ -48,11 +48,11 @@ def hold(progress: StepProgress, trainer: pl.Trainer, module: pl.LightningModule
         time.sleep(600)
 
 
-def spoil(what: str, rank: str) -> None:
-    """Lets a rank go wrong in its step 2."""
+def break_rank(what: str, rank: str) -> None:
+    """Makes a rank fail in its step 2."""
     step = DiversityDistillation.training_step
 
-    def spoiled(module: DiversityDistillation, batch: PromptBatch, index: int) -> Tensor:
+    def broken(module: DiversityDistillation, batch: PromptBatch, index: int) -> Tensor:
         loss = step(module, batch, index)
         if module.global_step < 2 or module.global_rank != int(rank):
             return loss
@@ -60,14 +60,14 @@ def spoil(what: str, rank: str) -> None:
             raise RuntimeError("made to fail")
         return loss * float("nan")
 
-    DiversityDistillation.training_step = spoiled
+    DiversityDistillation.training_step = broken
 
 
 def see() -> None:
-    """Notes the codes of each prompt at each step, and the baseline's state once the step is done."""
+    """Records the codes of each prompt at each step, and the state of the baseline after the step."""
     rollout, seen = DiversityDistillation.rollout, {"codes": {}, "baseline": {}}
 
-    def noted(module: DiversityDistillation, batch: PromptBatch) -> Rollout:
+    def recorded(module: DiversityDistillation, batch: PromptBatch) -> Rollout:
         drawn = rollout(module, batch)
         for position, codes in zip(batch.positions, drawn.codes.chunk(len(batch.positions)), strict=True):
             seen["codes"][module.global_step, position, batch.prompts[batch.positions.index(position)]] = codes
@@ -80,7 +80,7 @@ def see() -> None:
         torch.save(seen, Path(module.config.trainer.runs) / f"seen-{trainer.global_rank}.pt")
 
     on_step_end, StepProgress.on_step_end = StepProgress.on_step_end, saved
-    DiversityDistillation.rollout = noted
+    DiversityDistillation.rollout = recorded
 
 
 if __name__ == "__main__":
@@ -91,6 +91,6 @@ if __name__ == "__main__":
     if "--see" in sys.argv:
         see()
     for option in [text for text in sys.argv if text.startswith(("--nan=", "--error="))]:
-        # It stays among the arguments, with which Lightning starts the other ranks.
-        spoil(*option.removeprefix("--").split("="))
+        # The option stays in the arguments, because Lightning starts the other ranks with them.
+        break_rank(*option.removeprefix("--").split("="))
     sys.exit(main([text for text in sys.argv[1:] if not text.startswith(("--see", "--nan=", "--error="))]))

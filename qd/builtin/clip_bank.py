@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,6 +19,7 @@ from qd.builtin.stage import Example, IndexedStream
 from qd.data.world import world
 from qd.models.codecs.codec import FrameCodec
 from qd.modules.embedder import CodecRoundTrip
+from qd.runs.atomic import atomic_write
 
 FULL_SCALE = 32_767
 _CHUNK = 32  # clips per pass through the codec
@@ -93,17 +93,17 @@ def _chunk(number: int, split: str, clips: int, seconds: float, label: Label) ->
 
 def _write(path: Path, chunks: Any, shape: tuple[int, int], codec: FrameCodec) -> None:
     """The audio gets its name last: where it stands, the bank is complete."""
-    unfinished, round_trip, labels = path.with_suffix(".tmp"), CodecRoundTrip(codec), []
-    pcm = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.int16, shape=shape)
-    for chunk in chunks:
-        audio = torch.as_tensor(chunk["audio"])
-        audio[1::2] = round_trip(audio[1::2])
-        first = len(labels)
-        labels += chunk["labels"]
-        pcm[first : len(labels)] = (audio.clamp(-1, 1) * FULL_SCALE).round().numpy().astype(np.int16)
-    pcm.flush()
-    path.with_suffix(".json").write_text(json.dumps(labels))
-    os.replace(unfinished, path)
+    round_trip, labels = CodecRoundTrip(codec), []
+    with atomic_write(path) as temporary:
+        pcm = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int16, shape=shape)
+        for chunk in chunks:
+            audio = torch.as_tensor(chunk["audio"])
+            audio[1::2] = round_trip(audio[1::2])
+            first = len(labels)
+            labels += chunk["labels"]
+            pcm[first : len(labels)] = (audio.clamp(-1, 1) * FULL_SCALE).round().numpy().astype(np.int16)
+        pcm.flush()
+        path.with_suffix(".json").write_text(json.dumps(labels))
 
 
 def _samples(seconds: float) -> int:

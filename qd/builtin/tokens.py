@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from qd.config.schema.checker import Settings
 from qd.config.schema.setting import setting
 from qd.data.world.world import clip
 from qd.models.codecs.codec import FrameCodec
+from qd.runs.atomic import atomic_write
 
 TRAINING, VALIDATION = "base", "validation"
 _CONFIG = "config.json"
@@ -181,11 +181,10 @@ def _write(folder: Path, shard: Shard, codes: Tensor, captions: list[str]) -> No
     indices = range(shard.start, shard.stop)
     lines = [json.dumps({"index": index, "caption": text}) for index, text in zip(indices, captions, strict=True)]
     path = _codes_path(folder, shard.name)
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(partial, path.with_suffix(".jsonl"))
-    save_file({"codes": codes}, partial)
-    os.replace(partial, path)
+    with atomic_write(path.with_suffix(".jsonl")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        save_file({"codes": codes}, temporary)
 
 
 def _codes_path(folder: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from qd.callbacks.step_callback import StepCallback
+from qd.runs.atomic import atomic_write
 from qd.runs.folders import CHECKPOINT
 
 
@@ -19,8 +21,7 @@ class LastCheckpoint(StepCallback, Checkpoint):
     """Writes ``last.ckpt`` every ``every`` optimiser steps, at the end, and when the run is stopped.
 
     Lightning calls a ``Checkpoint`` after all other callbacks. So a measurement at this step is on disk before the
-    checkpoint that includes the step. The file is written under another name and then renamed: a run that is killed at
-    any moment leaves either the old file or the new one.
+    checkpoint that includes the step. A run that is killed at any moment leaves either the old file or the new one.
 
     Args:
         folder: Folder of the run.
@@ -33,10 +34,9 @@ class LastCheckpoint(StepCallback, Checkpoint):
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.should_stop or trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            unfinished = self.path.with_suffix(".tmp")
-            trainer.save_checkpoint(unfinished)
-            if trainer.is_global_zero:
-                os.replace(unfinished, self.path)
+            # All ranks take part, and the first one writes.
+            with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as file:
+                trainer.save_checkpoint(file)
 
 
 class GracefulInterrupt(StepCallback):

@@ -18,6 +18,7 @@ from qd.evaluation.points import FILE, PointsFile
 from qd.models.checkpoints.resolver import step_folder, step_folders
 from qd.models.sampling_defaults import save_sampling_defaults
 from qd.report.cards.model import write_card
+from qd.runs.atomic import atomic_folder
 
 
 class StepFolders(StepCallback, MeasurementListener):
@@ -48,23 +49,23 @@ class StepFolders(StepCallback, MeasurementListener):
         due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
         if not due:
             return
-        unfinished = self.folder / f"unfinished-{trainer.global_step:06d}"
-        if trainer.is_global_zero:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        pl_module.music.save(unfinished, write=trainer.is_global_zero)
-        if trainer.is_global_zero:
-            self._finish(unfinished, trainer.global_step, pl_module)
-            self._delete_old()
+        folder, step = step_folder(self.folder, trainer.global_step), trainer.global_step
+        if not trainer.is_global_zero:
+            pl_module.music.save(folder, write=False)  # lends its share of the weights
+            return
+        # An existing folder is from a run that was killed after this step and resumed from an earlier one.
+        with atomic_folder(folder, replace=True) as temporary:
+            pl_module.music.save(temporary)
+            self._describe(temporary, step, pl_module)
+        self._forget()
 
-    def _finish(self, unfinished: Path, step: int, pl_module: pl.LightningModule) -> None:
+    def _describe(self, folder: Path, step: int, pl_module: pl.LightningModule) -> None:
+        """Adds sampling defaults, recipe and card to the weights."""
         rollout = self.recipe["config"]["rollout"]
-        save_sampling_defaults(unfinished, pl_module.music, rollout["temperature"], rollout["seconds"])
+        save_sampling_defaults(folder, pl_module.music, rollout["temperature"], rollout["seconds"])
         recipe = {"kind": "distillation", "step": step, **self.recipe}
-        OmegaConf.save(OmegaConf.create(recipe), unfinished / "recipe.yaml")
-        self._write_card(unfinished, step)
-        final = step_folder(self.folder, step)
-        shutil.rmtree(final, ignore_errors=True)  # from a run that was killed later and resumed from an earlier step
-        unfinished.rename(final)
+        OmegaConf.save(OmegaConf.create(recipe), folder / "recipe.yaml")
+        self._write_card(folder, step)
 
     def _write_card(self, folder: Path, step: int) -> None:
         write_card(folder, self.recipe | {"step": step}, PointsFile(self.folder / FILE).read())

@@ -1,4 +1,4 @@
-"""``make embedder-report``: how well an embedder tells held-out recordings apart, and what it hears besides them."""
+"""``make embedder-report``: measures how well an embedder separates held-out recordings, and what else changes it."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ _REPORT = """# Embedder report: {name}
 | recordings | {recordings} |
 | measured | {when}, in {minutes:.1f} min on {device}; {versions} |
 
-![histograms of cosines, and the cosine of a clip with its altered self]({figure})
+![histograms of cosines, and the cosine of a clip with its altered version]({figure})
 
 ## Same recording or not?
-The first clip of each of {n} recordings looks for the second among all second clips; ROC-AUC is the probability that
-two clips of one recording are more alike than two of different ones. By chance: recall@1 {chance:.3f}, AUC 0.5.
+The first clip of each of {n} recordings is matched with all second clips; ROC-AUC is the probability that two clips of
+one recording are more similar than two clips of different ones. By chance: recall@1 {chance:.3f}, AUC 0.5.
 
 {retrieval}
 
-## What moves a clip
-Mean cosine of a clip with its altered self, and 95 % bootstrap interval over the clips. Read it between the last two
-rows: an alteration below "another clip of the same recording" moves a clip farther than the music's own course does.
+## What changes the embedding of a clip
+Mean cosine of a clip with its altered version, and 95 % bootstrap interval over the clips. Compare it with the last two
+rows: an alteration below "another clip of the same recording" changes the embedding more than the music itself does.
 
 {invariance}
 
-Cosines of different embedders do not compare. On the scale on which a different recording is 0 and the clip itself 1:
+Cosines of different embedders are not comparable. On the scale where a different recording is 0 and the clip itself 1:
 
 {relative}
 
 ## What a diversity means
-Diversity is the mean of 1 − cosine over pairs. Over pairs of held-out clips it is, with its 95 % interval, and between
-which values 90 % of the single pairs lie:
+Diversity is the mean of 1 − cosine over pairs. Its value over pairs of held-out clips, with its 95 % interval, and the
+range of 90 % of the single pairs:
 
 {calibration}
 
@@ -71,8 +71,8 @@ _METHODS = (
     "Noise is white; tempo and pitch are changed by a phase vocoder, the low-pass is a Butterworth of order 8, the "
     "codec the built-in one (25 frames of 4 codes of 9 bits a second, at 16 kHz).",
     "MFCC: mean and standard deviation of 20 coefficients and standard deviation of their deltas over time, "
-    "standardised over as many clips of training recordings, then scaled to unit norm.",
-    "All embedders hear the same audio; one that listens at another sample rate gets it resampled.",
+    "standardised over the same number of clips of training recordings, then scaled to unit norm.",
+    "All embedders get the same audio, resampled to their own sample rate.",
 )
 
 
@@ -86,50 +86,50 @@ def embedder_report(
     clap: str | Path | None = None,
     validation_share: float = 0.05,
 ) -> Path:
-    """Measures an embedder beside MFCC statistics, and CLAP where it is present; writes ``report.md``, ``report.png``.
+    """Compares an embedder with MFCC statistics, and with CLAP if present; writes ``report.md`` and ``report.png``.
 
     Args:
-        embedder: any name that ``qd.models.embedders.loading.load_embedder`` knows.
-        data: ``builtin`` or what ``qd.data.library.open_recordings`` knows: a folder, a manifest, ``datasets:…``.
-        n: held-out recordings, at most.
-        out: folder for the files; ``runs/reports/<embedder>-<time>`` if None.
-        device: see ``qd.runs.devices.resolve_device``.
-        clap: folder of a CLAP model; the Hugging Face cache is looked into if None.
-        validation_share: of a library's recordings, held out; no more than the embedder's training held out.
+        embedder: Any name for ``qd.models.embedders.loading.load_embedder``.
+        data: ``builtin``, or a source for ``qd.data.library.open_recordings``: a folder, a manifest, ``datasets:…``.
+        n: Largest number of held-out recordings.
+        out: Folder for the files; ``runs/reports/<embedder>-<time>`` if None.
+        device: Name for ``qd.runs.devices.resolve_device``.
+        clap: Folder of a CLAP model; None looks in the Hugging Face cache.
+        validation_share: Share of a library's recordings that is held out; at most that of the embedder's training.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the embedder, the recordings or CLAP cannot be loaded, a number is out of its range, or a file is
-            where the folder is to be.
+        ConfigError: ``out`` is a file.
+        ValueError: The embedder, the recordings or CLAP cannot be loaded, or a number is out of its range.
     """
     started = time.perf_counter()
     if n < MIN_RECORDINGS:
         raise ValueError(f"n is {n}; expected {MIN_RECORDINGS} recordings or more, such as 256")
     if not 0 < validation_share < 1:
         raise ValueError(
-            f"validation_share is {validation_share}; expected between 0 and 1, such as 0.05: the rest standardises "
-            "the MFCC baseline"
+            f"validation_share is {validation_share}; expected between 0 and 1, such as 0.05: the rest "
+            "standardises the MFCC baseline"
         )
     name = _name(embedder)
     folder = Path(out) if out else Path("runs") / "reports" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     if problems := folder_problems("out", folder):
         raise ConfigError(problems)
     where = resolve_device(device)
-    model, beside = load_embedder(embedder), find_clap(clap)
+    model, clap_model = load_embedder(embedder), find_clap(clap)
     seconds = min(model.clip_seconds, LONGEST_BUILTIN) if data == BUILTIN else model.clip_seconds
     heldout = open_heldout(data, n, model.sample_rate, seconds, validation_share)
     if len(heldout) < MIN_RECORDINGS:
         raise ValueError(
-            f"data={data!r} has {len(heldout)} held-out recordings; expected {MIN_RECORDINGS} or more: name more audio "
-            f"or a larger validation_share (now {validation_share:g})"
+            f"data={data!r} has {len(heldout)} held-out recordings; expected {MIN_RECORDINGS} or more: add audio "
+            f"or set a larger validation_share (now {validation_share:g})"
         )
     codec = CodecRoundTrip(load_codec("base"))
     embedders: dict[str, Embedder] = {name: model.to(where)}
     embedders["MFCC"] = MfccStatistics.fit(heldout.training_clips(), heldout.sample_rate)
-    if beside is not None:
-        embedders["CLAP"] = beside.to(where)
+    if clap_model is not None:
+        embedders["CLAP"] = clap_model.to(where)
     round_trip = codec_round_trip(codec, codec.codec.sample_rate, heldout.sample_rate)
     measured = measure(embedders, heldout, round_trip, where)
     facts = {
@@ -181,7 +181,7 @@ def _notes(heldout: HeldOut, measured: Mapping[str, EmbedderMeasurement], clap_s
 
 
 def _name(embedder: str | Path) -> str:
-    """``runs/x`` and ``runs/x/embedder`` are ``x``; none is called as a baseline is."""
+    """Name in the report: ``x`` for ``runs/x`` and ``runs/x/embedder``, and never the name of a baseline."""
     folder = Path(embedder)
     name = (folder.resolve().parent if folder.name == "embedder" and folder.is_dir() else folder.resolve()).name
     return f"{name}-embedder" if name in ("MFCC", "CLAP") else name

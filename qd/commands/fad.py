@@ -1,4 +1,4 @@
-"""``make fad``: how far generations are from reference recordings, as an embedder hears both."""
+"""``make fad``: Fréchet audio distance of generations to reference recordings."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
 from qd.evaluation.embed_files import embed_files
-from qd.evaluation.fad_reference import embed_windows, hear, hear_recordings
+from qd.evaluation.fad_reference import embed_batches, embed_recordings, embed_windows
 from qd.evaluation.measure import Sampling, generate
 from qd.metrics.frechet import LEAST, FrechetAudioDistance
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.condition import text_too_long
-from qd.models.embedders.loading import Embedder, load_listener
+from qd.models.embedders.loading import Embedder, load_fad_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
@@ -40,15 +40,15 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Generations:
-    """How a model is asked, where it is measured without a folder of its audio.
+    """How a model generates the audio to measure.
 
     Attributes:
-        protocol: of the evaluation, which names the prompts and how many samples each gets.
+        protocol: Evaluation protocol, with prompts and samples per prompt.
         guidance: γ, 0 or more; 1 is no guidance.
-        negative_prompt: of the guidance; None is unconditional, or no guidance.
-        seed: of the tokens drawn.
-        prompts: a file of them, instead of the protocol's.
-        clip_seconds: length of a clip; None is the protocol's.
+        negative_prompt: Negative prompt of the guidance; None is unconditional, or no guidance.
+        seed: Seed for token sampling.
+        prompts: File of prompts, instead of the protocol's.
+        clip_seconds: Length of a clip; None for the protocol's.
     """
 
     protocol: str
@@ -58,12 +58,12 @@ class Generations:
     prompts: str | None
     clip_seconds: float | None
 
-    def listed(self) -> Protocol:
-        """The prompts, the samples of each, and the length of a clip."""
+    def build(self) -> Protocol:
+        """Returns the protocol with these prompts and clip length."""
         return build_protocol(self.protocol, seconds=self.clip_seconds, prompts_file=self.prompts)
 
     def problems(self) -> list[str]:
-        """Every invalid value, one sentence each."""
+        """Returns one sentence for each invalid value."""
         return [
             *one_of("protocol", self.protocol, PROTOCOLS),
             *bounded("guidance", self.guidance, 0),
@@ -88,52 +88,57 @@ def fad(
     device: str = "auto",
     out: str | Path | None = None,
 ) -> Path:
-    """Fréchet audio distance and FAD∞ of generations; prints them, and writes them to a JSON file.
+    """Measures the Fréchet audio distance and FAD∞ of generations; prints both and writes them to a JSON file.
 
-    One embedding is heard a window of the embedder's own length (a patch of 0.96 s for VGGish, 4 s for the built-in
-    one), and not an average a clip.
+    Each window of the embedder's own length has one embedding (0.96 s for VGGish, 4 s for the built-in embedder); a
+    clip has no average.
 
     Args:
-        audio: folder or manifest of generations.
-        model: instead of ``audio``, what generates them; any name that
-            ``qd.models.checkpoints.resolver.resolve_model`` knows.
-        reference: folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
-        embedder: ``vggish:<weights file>``, or any name that ``qd.models.embedders.loading.load_embedder`` knows.
-        n_reference: pieces of the built-in reference.
-        protocol, guidance, negative_prompt, seconds: how ``model`` is asked, for clips of which length; None is
-            the protocol's.
-        prompts: a file of prompts, see ``qd.data.prompt_files``, instead of the protocol's.
-        seed: of the model's tokens and of the subsets of FAD∞.
-        device: see ``qd.runs.devices.resolve_device``.
-        out: the JSON file, which must not exist yet; ``runs/fad/<time>.json`` if None.
+        audio: Folder or manifest of generations.
+        model: Model that generates the audio, instead of ``audio``; any name for
+            ``qd.models.checkpoints.resolver.resolve_model``.
+        reference: Folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
+        embedder: ``vggish:<weights file>``, or any name for ``qd.models.embedders.loading.load_embedder``.
+        n_reference: Number of pieces of the built-in reference.
+        protocol: Evaluation protocol for ``model``.
+        prompts: File of prompts, instead of the protocol's; see ``qd.data.prompt_files``.
+        guidance: γ for ``model``, 0 or more; 1 is no guidance.
+        negative_prompt: Negative prompt of the guidance; None or empty is unconditional.
+        seconds: Length of the clips of ``model``; None for the protocol's.
+        seed: Seed for the tokens of ``model`` and for the subsets of FAD∞.
+        device: Name for ``qd.runs.devices.resolve_device``.
+        out: JSON file to write, which must not exist; ``runs/fad/<time>.json`` if None.
 
     Returns:
-        The file.
+        The JSON file.
 
     Raises:
-        ConfigError: settings are out of range or contradict each other, or prompts are longer than the text encoder
-            reads; all are named.
-        ValueError: the audio, the model or the embedder cannot be used, or there is too little audio or memory.
+        ConfigError: Settings are out of range or contradict each other, or prompts are too long; the message lists
+            all.
+        ValueError: The audio, the model or the embedder cannot be used, or there is too little audio or memory.
     """
     started = time.perf_counter()
     negative = (negative_prompt or None) if guidance != 1.0 else None
-    asked = Generations(protocol, guidance, negative, seed, prompts, seconds)
+    settings = Generations(protocol, guidance, negative, seed, prompts, seconds)
     file = Path(out) if out else Path("runs") / "fad" / f"{datetime.now():%Y%m%d-%H%M%S}.json"
-    if problems := [*_problems(audio, model, n_reference, seed, device, file), *asked.problems()]:
+    if problems := [*_problems(audio, model, n_reference, seed, device, file), *settings.problems()]:
         raise ConfigError(problems)
     where = resolve_device(device)
-    # Whatever cannot be found is told before anything is heard.
-    source = _loaded(model, asked, where) if model else [entry.path for entry in list_recordings(audio)]
+    # A missing model or recording is an error before anything is embedded.
+    source = _load_model(model, settings, where) if model else [entry.path for entry in list_recordings(audio)]
     recordings = reference_paths(str(reference))
-    hearing = load_listener(embedder).to(where)
-    known = hear_recordings(hearing, recordings, n_reference, where)
-    heard = _of_model(hearing, source, asked) if model else _files(hearing, source, where)
+    fad_embedder = load_fad_embedder(embedder).to(where)
+    known = embed_recordings(fad_embedder, recordings, n_reference, where)
+    if model:
+        generated = _embed_generations(fad_embedder, source, settings)
+    else:
+        generated = torch.cat(embed_files(source, partial(embed_windows, fad_embedder), where, "generations"))
     facts = {
-        "audio": str(audio) if audio else None, "model": model, **(vars(asked) if model else {"seed": seed}),
-        "reference": str(reference), "embedder": embedder, "fingerprint": fingerprint(hearing),
+        "audio": str(audio) if audio else None, "model": model, **(vars(settings) if model else {"seed": seed}),
+        "reference": str(reference), "embedder": embedder, "fingerprint": fingerprint(fad_embedder),
     }  # fmt: skip
-    measured = _measure(heard, known, seed)
-    print("\n".join(_told(measured)), flush=True)
+    measured = _measure(generated, known, seed)
+    print("\n".join(_report(measured)), flush=True)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = {**measured, **facts, "seconds": round(time.perf_counter() - started, 1)}
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -154,8 +159,8 @@ def _problems(
         )
     elif str(audio) == BUILTIN:
         problems.append(
-            f"audio is {BUILTIN!r}, which is a reference; expected a folder of generations, or MODEL=<name> for what "
-            "generates them"
+            f"audio is {BUILTIN!r}, which is a reference; expected a folder of generations, or the model that "
+            "generates them: MODEL=<name>"
         )
     if file.exists():
         problems.append(f"out: {str(file)!r} exists already; choose another OUT, or remove it")
@@ -163,55 +168,55 @@ def _problems(
     return problems
 
 
-def _loaded(model: str, asked: Generations, device: torch.device) -> MusicGen:
-    """On the device, if that can hold it and what it is asked for, and its text encoder reads the prompts."""
-    music, protocol, lists = MusicGen.load(model), asked.listed(), named_list(asked.prompts, None)
-    negative = text_too_long(asked.negative_prompt or "", music.tokenizer)
+def _load_model(model: str, settings: Generations, device: torch.device) -> MusicGen:
+    """Loads the model onto the device, after checks of prompt lengths and memory."""
+    music, protocol, lists = MusicGen.load(model), settings.build(), named_list(settings.prompts, None)
+    negative = text_too_long(settings.negative_prompt or "", music.tokenizer)
     problems = unreadable_lists(lists, music.tokenizer)
-    if problems := problems + ([f"negative_prompt has {negative}"] if negative else []):
+    problems += [f"negative_prompt has {negative}"] if negative else []
+    if problems:
         raise ConfigError(problems)
     print(prompt_report(lists), end="", file=sys.stderr, flush=True)
     rows = min(BATCH, protocol.n_prompts * protocol.n_samples)
-    how = {"rows": rows, "seconds": protocol.seconds, "guided": asked.guidance != 1.0}
-    check_sampling_memory(music, device, **how, lower=["a shorter seconds"])
+    size = {"rows": rows, "seconds": protocol.seconds, "guided": settings.guidance != 1.0}
+    check_sampling_memory(music, device, **size, lower=["a shorter seconds"])
     return music.to(device)
 
 
-def _files(embedder: Embedder, paths: list[Path], device: torch.device) -> Tensor:
-    return torch.cat(embed_files(paths, partial(embed_windows, embedder), device, "generations"))
-
-
-def _of_model(embedder: Embedder, music: MusicGen, asked: Generations) -> Tensor:
-    """The embeddings of what the model plays to the protocol's prompts; no audio is kept."""
-    protocol = asked.listed()
+def _embed_generations(embedder: Embedder, music: MusicGen, settings: Generations) -> Tensor:
+    """Samples the protocol's prompts and embeds the clips, without saving them."""
+    protocol = settings.build()
     texts = protocol.prompts()
     condition = music.condition(texts)
     sampling = Sampling(
-        guidance_scale=asked.guidance, negative=asked.negative_prompt, seconds=protocol.seconds, seed=asked.seed
+        guidance_scale=settings.guidance,
+        negative=settings.negative_prompt,
+        seconds=protocol.seconds,
+        seed=settings.seed,
     )
     total = len(texts) * protocol.n_samples
     rows = [range(start, min(start + BATCH, total)) for start in range(0, total, BATCH)]
-    played = (
+    clips = (
         generate(music, music.lm, condition, batch, protocol.n_samples, sampling)[0]
         for batch in track(rows, "sampling", console=Console(stderr=True), transient=True)
     )
-    return hear(embedder, played, music.sample_rate)
+    return embed_batches(embedder, clips, music.sample_rate)
 
 
-def _measure(heard: Tensor, known: Tensor, seed: int) -> dict[str, Any]:
-    """The distances, and of how many embeddings."""
-    for what, embeddings in {"generations": heard, "reference": known}.items():
+def _measure(generated: Tensor, known: Tensor, seed: int) -> dict[str, Any]:
+    """The distances and the numbers of embeddings."""
+    for what, embeddings in {"generations": generated, "reference": known}.items():
         if len(embeddings) < LEAST:
-            raise ValueError(f"the {what} give {len(embeddings)} embeddings; expected {LEAST} or more: name more audio")
+            raise ValueError(f"the {what} give {len(embeddings)} embeddings; expected {LEAST} or more: add audio")
     metric = FrechetAudioDistance(seed)
-    metric.update(heard, real=False)
+    metric.update(generated, real=False)
     metric.update(known, real=True)
-    counts = {"n": len(heard), "n_reference": len(known), "width": heard.shape[1]}
+    counts = {"n": len(generated), "n_reference": len(known), "width": generated.shape[1]}
     return {**{name: float(value) for name, value in metric.compute().items()}, **counts}
 
 
-def _told(measured: dict[str, Any]) -> list[str]:
-    """What is printed."""
+def _report(measured: dict[str, Any]) -> list[str]:
+    """The lines to print."""
     lines = [
         f"FAD {measured['fad']:.4f} of n = {measured['n']:,} embeddings of width {measured['width']} against "
         f"{measured['n_reference']:,}",
@@ -219,7 +224,7 @@ def _told(measured: dict[str, Any]) -> list[str]:
     ]
     if min(measured["n"], measured["n_reference"]) <= 2 * measured["width"]:
         lines.append(
-            "few embeddings for so wide an embedder: the bias is large, and no line over 1/n; compare with other FADs "
-            "of the same n only"
+            "there are few embeddings for their width: the bias is large and not linear in 1/n; compare only with FADs "
+            "of the same n"
         )
     return lines

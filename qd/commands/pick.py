@@ -1,4 +1,4 @@
-"""``make pick``: of all measured points the model that meets a wish best, as a folder that can be deployed."""
+"""``make pick``: writes the measured model that best meets a target, as a folder that can be deployed."""
 
 from __future__ import annotations
 
@@ -36,61 +36,63 @@ def pick(
     protocol: str | None = None,
     scorers: str | None = None,
 ) -> tuple[Setting, Path]:
-    """Writes the model of the measured front that has the wished diversity and the best quality, or the reverse.
+    """Writes the model with the best quality at a minimum diversity, or the reverse.
 
     Args:
-        points: the results file.
-        quality, diversity: the wish, exactly one of them: at least so much.
-        allow_guidance: consider models that need guidance when they are deployed, at twice the cost.
-        out: folder to make; ``runs/picked/<what it is>`` if None.
-        protocol, scorers: which points to take, see :class:`~qd.report.data.ReportData`.
+        points: Results file.
+        quality: Minimum quality; exactly one of quality and diversity is the target.
+        diversity: Minimum diversity.
+        allow_guidance: Whether models that need guidance, at twice the cost, are allowed.
+        out: Folder to make; ``runs/picked/<target>`` if None.
+        protocol: Protocol of the points; see :class:`~qd.report.data.ReportData`.
+        scorers: Part of the description of the scorers; see :class:`~qd.report.data.ReportData`.
 
     Returns:
         The setting, and the folder.
 
     Raises:
-        ValueError: not one wish, points that do not compare, no point that may be deployed, a wish beyond the front,
-            a folder that is there already, or weights that are no longer those that were measured.
+        ValueError: There is not exactly one target, the points are not comparable, no point may be deployed, the
+            target is beyond the front, the folder exists, or the weights have changed since the measurement.
     """
     if (quality is None) == (diversity is None):
-        raise ValueError("name one wish: DIVERSITY=0.45 or QUALITY=1.2")
+        raise ValueError("name one target: DIVERSITY=0.45 or QUALITY=1.2")
     data = ReportData(points, protocol, scorers)
-    wish, other = ("quality", "diversity") if diversity is None else ("diversity", "quality")
-    least = quality if diversity is None else diversity
+    target, other = ("quality", "diversity") if diversity is None else ("diversity", "quality")
+    minimum = quality if diversity is None else diversity
     front = _front(data, allow_guidance)
-    found = _best(front, wish, least, other)
-    folder = Path(out) if out else Path("runs/picked") / f"{wish}-{least:g}"
+    picked = _best(front, target, minimum, other)
+    folder = Path(out) if out else Path("runs/picked") / f"{target}-{minimum:g}"
     if folder.exists():
-        raise ValueError(f"{folder} is there already; remove it, or name another OUT")
+        raise ValueError(f"{folder} exists already; remove it, or name another OUT")
     if problems := folder_problems("out", folder.parent):
         raise ConfigError(problems)
-    _write(found, folder)
+    _write(picked, folder)
     with (folder / README).open("a", encoding="utf-8") as card:
-        card.write(f"\n{told(found, front, wish, least)}\n")
-    return found, folder
+        card.write(f"\n{card_section(picked, front, target, minimum)}\n")
+    return picked, folder
 
 
-def _best(front: Sequence[Setting], wish: str, least: float, other: str) -> Setting:
-    """The most of the other, where there is enough of the wish."""
-    meets = [one for one in front if one.metrics[wish].mean >= least]
+def _best(front: Sequence[Setting], target: str, minimum: float, other: str) -> Setting:
+    """The setting with the most of ``other`` among those that reach the target."""
+    meets = [one for one in front if one.metrics[target].mean >= minimum]
     if not meets:
-        best = max(front, key=lambda one: one.metrics[wish].mean)
+        best = max(front, key=lambda one: one.metrics[target].mean)
         raise ValueError(
-            f"no measured model has {wish} {least:g}; the front reaches {best.metrics[wish].mean:.3f}, with {other} "
-            f"{best.metrics[other].mean:.3f} ({best.point.model}). Wish for less, or measure more models"
+            f"no measured model has {target} {minimum:g}; the front reaches {best.metrics[target].mean:.3f}, with "
+            f"{other} {best.metrics[other].mean:.3f} ({best.point.model}). Lower the target, or measure more models"
         )
     return max(meets, key=lambda one: one.metrics[other].mean)
 
 
-def told(found: Setting, front: Sequence[Setting], wish: str, least: float) -> str:
-    """What was picked, and what it costs beside the ends of the front."""
-    lines = [f"## Picked\n\nAsked for {wish} of at least {least:g}, of {len(front)} models on the front:\n"]
+def card_section(picked: Setting, front: Sequence[Setting], target: str, minimum: float) -> str:
+    """The section of the card on the picked setting, and its distance to the ends of the front."""
+    lines = [f"## Picked\n\nTarget: {target} of at least {minimum:g}; {len(front)} models are on the front.\n"]
     for name in ("quality", "diversity"):
         best = max(front, key=lambda one, name=name: one.metrics[name].mean)
-        mean, lo, hi = found.metrics[name]
+        mean, lo, hi = picked.metrics[name]
         less = best.metrics[name].mean - mean
-        lines.append(f"- {name} {mean:.3f} [{lo:.3f}, {hi:.3f}]; the best of the front less {less:.3f}")
-    point = found.point
+        lines.append(f"- {name} {mean:.3f} [{lo:.3f}, {hi:.3f}]; {less:.3f} below the best of the front")
+    point = picked.point
     lines.append(f"- sample at T = {point.temperature:g}, guidance γ = {point.guidance_scale:g}{_against(point)}")
     lines.append(f"- measured on {point.n_prompts} prompts × {point.n_samples} samples ({point.protocol})")
     return "\n".join(lines)
@@ -112,16 +114,16 @@ def _front(data: ReportData, allow_guidance: bool) -> list[Setting]:
         raise ValueError("all points need guidance; measure models without it, or allow it (--allow-guidance)")
     candidates = list(settings.values())
     on_front = non_dominated([setting.place for setting in candidates])
-    return [setting for setting, kept in zip(candidates, on_front, strict=True) if kept]
+    return [setting for setting, chosen in zip(candidates, on_front, strict=True) if chosen]
 
 
-def _write(found: Setting, folder: Path) -> None:
-    """The model, which plain transformers then samples as it was measured."""
-    spec, point = _measured_model(found.point), found.point
+def _write(picked: Setting, folder: Path) -> None:
+    """Writes the model, with sampling defaults that let plain transformers sample as in the measurement."""
+    spec, point = _measured_model(picked.point), picked.point
     source = None if spec.merged else Path(resolve_model(spec.text))
     if source and not source.is_dir():
-        raise ValueError(f"the best model is {point.model!r} of the hub, ready to deploy as it is")
-    music = _checked(spec, found)
+        raise ValueError(f"the best model is {point.model!r} of the hub, which is ready to deploy")
+    music = _load_checked(spec, picked)
     if source:
         shutil.copytree(source, folder)
     elif spec.lam is not None:
@@ -132,21 +134,23 @@ def _write(found: Setting, folder: Path) -> None:
 
 
 def _measured_model(point: Point) -> ModelSpec:
-    """What the point names; where an earlier version has written a run's name alone, the step that was measured."""
+    """The model of the point; earlier versions wrote only the run's name, which then means the measured step."""
     spec = ModelSpec.parse(point.model)
     step = step_folder(Path(point.model), point.step)
     return ModelSpec.of(str(step)) if not spec.merged and step.is_dir() else spec
 
 
-def _checked(spec: ModelSpec, found: Setting) -> MusicGen:
-    """The model with the weights that the names stand for now, which are those that were measured."""
-    point, weights = found.point, WeightSwapper()
+def _load_checked(spec: ModelSpec, picked: Setting) -> MusicGen:
+    """Loads the model, and checks that its weights are the measured ones."""
+    point, weights = picked.point, WeightSwapper()
     music = weights.load(spec, torch.device("cpu"))
-    asked = (point.temperature, point.guidance_scale, point.negative, clip_seconds(point.protocol), point.seed)
-    made_by = (weights.fingerprint, frozen_fingerprint(music), found.prompts, point.n_samples, Sampling(*asked))
+    sampling = Sampling(
+        point.temperature, point.guidance_scale, point.negative, clip_seconds(point.protocol), point.seed
+    )
+    made_by = (weights.fingerprint, frozen_fingerprint(music), picked.prompts, point.n_samples, sampling)
     if measurement_key(*made_by, point.scorers) != point.key:
         raise ValueError(
-            f"{spec} no longer holds the weights that were measured as point {point.key}: trained on, replaced or "
-            "removed since. Put them back, or measure again (make evaluate, make sweep) and pick then"
+            f"{spec} no longer has the weights of the measured point {point.key}: they were trained further, replaced "
+            "or removed. Restore them, or measure again (make evaluate, make sweep) and pick again"
         )
     return music

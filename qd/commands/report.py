@@ -1,4 +1,4 @@
-"""``make report``: the figures and tables of the paper from a results file, as pictures, a page, and in TensorBoard."""
+"""``make report``: draws the figures and tables of the paper from a results file: pictures, a page, TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,42 +30,43 @@ def write_report(
 ) -> dict[str, str]:
     """Writes ``<name>.png`` and ``.svg`` of each figure, ``report.md``, ``report.html`` and TensorBoard events.
 
-    Pictures of an earlier report in that folder that are out of date are removed.
+    Outdated pictures of an earlier report in that folder are removed.
 
     Args:
-        points: the results file, with what lies beside it.
-        out: folder of the report.
-        runs: folders of trained runs, for the curves along training.
-        only: names of :data:`~qd.report.figures.FIGURES` and :data:`~qd.report.tables.TABLES`; None = all.
-        protocol, scorers: which points to take, see :class:`~qd.report.data.ReportData`.
+        points: Results file, with the folders next to it.
+        out: Folder of the report.
+        runs: Folders of trained runs, for the curves along training.
+        only: Names in :data:`~qd.report.figures.FIGURES` and :data:`~qd.report.tables.TABLES`; None for all.
+        protocol: Protocol of the points; see :class:`~qd.report.data.ReportData`.
+        scorers: Part of the description of the scorers; see :class:`~qd.report.data.ReportData`.
 
     Returns:
-        What was left out, and what it needs.
+        The figures and tables that were left out, and what each needs.
 
     Raises:
         ConfigError: ``out`` is a file.
-        ValueError: an unknown name, ``out`` is a run folder, points that do not compare, missing values, or nothing
-            that can be drawn.
+        ValueError: A name is unknown, ``out`` is a run folder, the points are not comparable, values are missing, or
+            nothing can be drawn.
     """
-    wanted = [*FIGURES, *TABLES] if only is None else list(only)
-    if unknown := [name for name in wanted if name not in (*FIGURES, *TABLES)]:
+    names = [*FIGURES, *TABLES] if only is None else list(only)
+    if unknown := [name for name in names if name not in (*FIGURES, *TABLES)]:
         raise ValueError(f"there is no {', '.join(unknown)}; expected some of {', '.join((*FIGURES, *TABLES))}")
     folder = Path(out)
     if problems := folder_problems("out", folder):
         raise ConfigError(problems)
     if (folder / CONFIG).is_file():
         raise ValueError(
-            f"{out} is the folder of a run (it holds {CONFIG}), whose TensorBoard events the report's would replace; "
-            "name another OUT"
+            f"{out} is a run folder (it has {CONFIG}), and the report would replace its TensorBoard events; name "
+            "another OUT"
         )
     data = ReportData(points, protocol, scorers)
     data.keep_newest_steps()
     training = [read_training(folder) for folder in runs]
-    figures, tables, left_out = _made(wanted, data, training)
+    figures, tables, left_out = _make(names, data, training)
     if not figures and not tables:
-        raise ValueError(_nothing(data, left_out))
+        raise ValueError(_nothing_to_draw(data, left_out))
     folder.mkdir(parents=True, exist_ok=True)
-    save_pictures(folder, data, figures, wanted)
+    save_pictures(folder, data, figures, names)
     captions = {name: caption(data, name, training) for name in figures}
     (folder / "report.md").write_text(markdown(data, captions, tables, left_out), encoding="utf-8")
     (folder / "report.html").write_text(page(data, folder, captions, tables, left_out), encoding="utf-8")
@@ -73,28 +74,27 @@ def write_report(
     return left_out
 
 
-def _nothing(data: ReportData, left_out: Mapping[str, str]) -> str:
-    """What to do where there is nothing to draw."""
+def _nothing_to_draw(data: ReportData, left_out: Mapping[str, str]) -> str:
+    """The error message if nothing can be drawn."""
     file = data.results.points.path
     if not any(data.names):
         return (
-            f"{file} has no series, of which figures and tables are drawn, but {len(data.points)} points that were "
-            "measured by themselves (make evaluate): measure series with `make sweep`, or name RUNS=… for the curves "
-            "along training"
+            f"{file} has {len(data.points)} single points (make evaluate) and no series, which figures and tables "
+            "need: measure series with `make sweep`, or name RUNS=… for the curves along training"
         )
     series = ", ".join(name for name in data.names if name)
     needs = [f"  • {name} {why}" for name, why in left_out.items()]
-    return "\n".join([f"{file} has the points of no figure and no table, but of the series {series}:", *needs])
+    return "\n".join([f"{file} has the series {series}, which are not enough for any figure or table:", *needs])
 
 
-def _made(
-    wanted: Sequence[str], data: ReportData, training: Sequence[Training]
+def _make(
+    names: Sequence[str], data: ReportData, training: Sequence[Training]
 ) -> tuple[dict[str, Figure], dict[str, Table], dict[str, str]]:
-    """Figures and tables by name, and of those that lack something, what."""
+    """Makes figures and tables by name; returns the missing data of the others too."""
     figures: dict[str, Figure] = {}
     tables: dict[str, Table] = {}
     left_out: dict[str, str] = {}
-    for name in wanted:
+    for name in names:
         try:
             if name in FIGURES:
                 figures[name] = FIGURES[name].draw(data, training)

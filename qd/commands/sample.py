@@ -1,4 +1,4 @@
-"""``qd sample``: a few clips for one prompt, as WAV files and one picture of their spectrograms."""
+"""``qd sample``: samples a few clips for one prompt, as WAV files and one picture of their spectrograms."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ def sample(
     revision: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Writes ``n`` clips as ``sample-1.wav`` … and ``spectrograms.png``. Clip i depends on the seed and i alone.
+    """Writes ``n`` clips as ``sample-1.wav`` … and ``spectrograms.png``. Clip i depends only on the seed and i.
 
     Args:
-        model: any name that ``qd.models.checkpoints.resolver.resolve_model`` knows.
-        prompt: what to play.
-        n: clips.
+        model: Any name for ``qd.models.checkpoints.resolver.resolve_model``.
+        prompt: Description of the music.
+        n: Number of clips.
         guidance: γ of Eq. 1, 0 or more; 1 is no guidance.
-        negative_prompt: of the guidance; None or empty is unconditional guidance.
-        seconds: length of a clip.
+        negative_prompt: Negative prompt of the guidance; None or empty is unconditional.
+        seconds: Length of a clip.
         temperature: T, above 0.
-        top_k: draw from the k likeliest tokens of a step, 1 or more; None from all.
-        top_p: draw from the likeliest tokens that hold this share of the probability, in (0, 1]; None from all.
-        seed: of the tokens drawn.
-        out: folder for the files; ``runs/samples/<time>`` if None.
-        device: see ``qd.runs.devices.resolve_device``.
-        dtype: of the language model and the text encoder: float32, bfloat16 or float16.
-        revision: of a hub name; see ``MusicGen.load``.
-        offline: take a hub name from the downloaded ones.
+        top_k: Number of most likely tokens to sample from, 1 or more; None for all.
+        top_p: Probability share of the most likely tokens to sample from, in (0, 1]; None for all.
+        seed: Seed for token sampling.
+        out: Folder for the files; ``runs/samples/<time>`` if None.
+        device: Name for ``qd.runs.devices.resolve_device``.
+        dtype: Type of the language model and the text encoder: float32, bfloat16 or float16.
+        revision: Revision of a hub name; see ``MusicGen.load``.
+        offline: Whether to use only downloaded models of the hub.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: settings are out of range; all are named.
-        ValueError: the model cannot be loaded, or the device cannot hold the clips.
+        ConfigError: Settings are out of range; the message lists all.
+        ValueError: The model cannot be loaded, or the device cannot hold the clips.
     """
     folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
     problems = [*_problems(n, prompt, seconds, seed, device), *sampling_problems(temperature, guidance, top_k, top_p)]
@@ -77,7 +77,7 @@ def sample(
     frames = music.frames(seconds)
     steps = delayed_steps(music.lm.codebooks, frames, music.lm.channels)
     uniforms = counter_uniforms(seed, 0, range(n), music.lm.codebooks, steps).to(music.device)
-    drawn = Sampler(music.lm).sample(
+    sampled = Sampler(music.lm).sample(
         music.condition([prompt]).repeat_interleave(n),
         frames,
         temperature=temperature,
@@ -87,13 +87,13 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
-    return _write(folder, music.decode_channels(drawn.codes), music.sample_rate, prompt)
+    return _write(folder, music.decode_channels(sampled.codes), music.sample_rate, prompt)
 
 
 def _problems(n: int, prompt: str, seconds: float, seed: int, device: str) -> list[str]:
     return [
         *([] if n >= 1 else [f"n is {n}; expected 1 sample or more"]),
-        *([] if prompt.strip() else ["the prompt is empty; say what the music should be, for example 'calm piano'"]),
+        *([] if prompt.strip() else ["the prompt is empty; describe the music, for example 'calm piano'"]),
         *positive("seconds", seconds),
         *bounded("seed", seed, 0),
         *present_device("device", device),
@@ -101,7 +101,7 @@ def _problems(n: int, prompt: str, seconds: float, seed: int, device: str) -> li
 
 
 def _write(folder: Path, audio: torch.Tensor, sample_rate: int, prompt: str) -> Path:
-    """Clips ``(n, channels, samples)``; the picture is of the mean over channels."""
+    """Writes clips ``(n, channels, samples)``; the picture shows the mean over channels."""
     names = [f"sample-{number}" for number in range(1, len(audio) + 1)]
     for name, clip in zip(names, audio, strict=True):
         write_audio(folder / f"{name}.wav", clip, sample_rate)

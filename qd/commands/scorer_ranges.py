@@ -1,7 +1,7 @@
-"""``make scorer-ranges``: how far two scorers range over a model's samples, and the ω that makes them range alike.
+"""``make scorer-ranges``: measures the ranges of two scorers, and the ω that makes them equal.
 
-The paper takes ω = 5 so that adherence and preference have similar ranges (Section 3.1). Another pair of scorers needs
-another ω: measure it once, before the first run that is to be compared by them.
+The paper uses ω = 5 so that adherence and preference have similar ranges (Section 3.1). Another pair of scorers needs
+another ω: measure it once, before the first run with these scorers.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ BOTH = "both"
 _LEAST_SPREAD = 1e-9
 
 
-class NotedScorer:
-    """A scorer that keeps what it said of every clip: a measurement has only the means over a prompt's samples."""
+class RecordingScorer:
+    """A scorer that records the score of every clip: a measurement has only means over the samples of a prompt."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer, self.name, self.version = scorer, scorer.name, scorer.version
@@ -60,59 +60,60 @@ def scorer_ranges(
     seed: int = 0,
     device: str = "auto",
 ) -> str:
-    """Scores 4 samples of each prompt, without guidance and with it, and tells the ranges in Markdown.
+    """Scores 4 samples of each prompt, without guidance and with it, and returns the ranges in Markdown.
 
     Args:
-        model: any name that ``qd.models.checkpoints.resolver.resolve_model`` knows.
-        adherence, preference: names of ``qd.scorers.loading``.
-        prompts: a file of prompts, see ``qd.data.prompt_files``; the built-in development prompts if None.
-        n: prompts; all of the file, or 32 built-in ones, if None.
+        model: Any name for ``qd.models.checkpoints.resolver.resolve_model``.
+        adherence: Name of an adherence scorer; see ``qd.scorers.loading``.
+        preference: Name of a preference scorer; see ``qd.scorers.loading``.
+        prompts: File of prompts, see ``qd.data.prompt_files``; the built-in development prompts if None.
+        n: Number of prompts; None for all of the file, or 32 built-in ones.
         guidance: γ of the guided half, 0 or more.
-        negative_prompt: of the guidance; None or empty is unconditional.
-        seconds: length of a clip.
+        negative_prompt: Negative prompt of the guidance; None or empty is unconditional.
+        seconds: Length of a clip.
         temperature: T.
-        seed: of the sampling.
-        device: see ``qd.runs.devices.resolve_device``.
+        seed: Seed for token sampling.
+        device: Name for ``qd.runs.devices.resolve_device``.
 
     Raises:
-        ConfigError: γ or T is out of range, or prompts of the file are longer than the text encoder reads.
-        ValueError: a model or a scorer cannot be loaded, the device cannot hold a batch, or a scorer says the same of
-            all clips.
+        ConfigError: γ or T is out of range, or prompts are too long.
+        ValueError: A model or a scorer cannot be loaded, the device cannot hold a batch, or a scorer gives all clips
+            the same score.
     """
     if problems := sampling_problems(temperature, guidance, None, None):
         raise ConfigError(problems)
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
     where, rows = resolve_device(device), min(Evaluator.eval_batch_size, protocol.rows(ranks=1))
-    music, asked = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}
-    check_sampling_memory(music, where, **asked, lower=["a shorter seconds"])
+    music, size = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}
+    check_sampling_memory(music, where, **size, lower=["a shorter seconds"])
     music.to(where)
     lists = named_list(prompts, n)
     if problems := unreadable_lists(lists, music.tokenizer):
         raise ConfigError(problems)
     print(prompt_report(lists), end="", file=sys.stderr, flush=True)
     quality = load_quality(adherence, preference)
-    judges = [s.to(music.device) if isinstance(s, nn.Module) else s for s in (quality.adherence, quality.preference)]
-    embedder = load_embedder("builtin").to(music.device)  # a measurement needs one; what it hears is not told
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    scorers = [s.to(music.device) if isinstance(s, nn.Module) else s for s in (quality.adherence, quality.preference)]
+    embedder = load_embedder("builtin").to(music.device)  # required by a measurement; not used here
+    scores: dict[str, tuple[list[float], list[float]]] = {}
     for scale in track((1.0, guidance), "sampling and scoring", console=Console(stderr=True), transient=True):
-        noted = Quality(*(NotedScorer(judge) for judge in judges))
-        evaluator = Evaluator(music, EvaluationModels(noted, embedder, embedder), protocol, temperature, seed)
+        recorded = Quality(*(RecordingScorer(scorer) for scorer in scorers))
+        evaluator = Evaluator(music, EvaluationModels(recorded, embedder, embedder), protocol, temperature, seed)
         evaluator.measure(music.lm, evaluator.sampling(scale, negative_prompt or None))
-        found[f"γ = {scale:g}"] = noted.adherence.scores, noted.preference.scores
+        scores[f"γ = {scale:g}"] = recorded.adherence.scores, recorded.preference.scores
     title = f"{quality.adherence.name}@{quality.adherence.version} and "
     title += f"{quality.preference.name}@{quality.preference.version} on {model}: protocol {protocol.id}, seed {seed}"
-    return ranges_report(title, found)
+    return ranges_report(title, scores)
 
 
 def ranges_report(title: str, scores: dict[str, tuple[Sequence[float], Sequence[float]]]) -> str:
-    """Means, standard deviations and 5–95 % ranges, and ω = sd(preference) / sd(adherence) over all clips.
+    """Returns means, standard deviations and 5–95 % ranges, and ω = sd(preference) / sd(adherence) over all clips.
 
     Args:
-        title: what was measured.
-        scores: adherence and preference of the clips, by how these were sampled.
+        title: Title of the report.
+        scores: Adherence and preference scores of the clips, by kind of sampling.
 
     Raises:
-        ValueError: a scorer says the same of all clips.
+        ValueError: A scorer gives all clips the same score.
     """
     pooled = {**scores, BOTH: tuple(np.concatenate(parts) for parts in zip(*scores.values(), strict=True))}
     lines = [f"### {title}", "", "| score | samples | clips | mean | sd | 5 % | 95 % |", "|---" * 7 + "|"]
@@ -124,15 +125,15 @@ def ranges_report(title: str, scores: dict[str, tuple[Sequence[float], Sequence[
     deviations = [float(np.std(values)) for values in pooled[BOTH]]
     if min(deviations) < _LEAST_SPREAD:
         raise ValueError(
-            f"standard deviations {deviations}: a scorer says the same of all clips, so there is no ω for it"
+            f"standard deviations {deviations}: a scorer gives all clips the same score, so that there is no ω"
         )
     widths = [float(np.diff(np.quantile(values, [0.05, 0.95]))[0]) for values in pooled[BOTH]]
     omega, by_ranges = deviations[1] / deviations[0], widths[1] / widths[0]
     share = ADHERENCE_WEIGHT / omega
-    told = (
+    conclusion = (
         f"ω = {omega:.2f} makes the two terms of quality = ω · adherence + preference vary alike: it is",
         f"sd(preference) / sd(adherence) over all clips. By the widths of the 5–95 % ranges it is {by_ranges:.2f}.",
         f"With the default, {ADHERENCE_WEIGHT:g}, ω · adherence varies {share:.2f} times as much as preference.",
         f"To set it: `evaluation.adherence_weight={omega:.2f}`.",
     )
-    return "\n".join([*lines, "", *told])
+    return "\n".join([*lines, "", *conclusion])

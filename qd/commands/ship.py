@@ -1,4 +1,4 @@
-"""``qd keep``: a run's weights become the shipped model ``beta0`` or ``beta15``."""
+"""``qd ship``: stores the weights of a run as the shipped model ``beta0`` or ``beta15``."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from qd.evaluation.points import FILE, Point, PointsFile, comparable
+from qd.metrics.formatting import bullet_list
 from qd.models.checkpoints.resolver import FINETUNED, shipped_folder
 from qd.models.checkpoints.weight_delta import DELTA_FILE, DESCRIPTIONS, write_delta
 from qd.models.merging.sources import RECIPE, Source, merge_problems, open_source
 from qd.report.cards.model import README, front_matter, measured_table, origin
+from qd.runs.atomic import atomic_folder
 from qd.runs.scalars import step_seconds
 
 MAX_ERROR = 0.01
-"""Of the 8-bit difference, beside the difference."""
+"""Largest relative error of the 8-bit difference."""
 
 _CARD = """# Built-in model {name}: text to music without guidance
 
-What the built-in base model's decoder became in a run of β = {beta:g}, kept as the difference to the base, in 8 bits a
-weight with a scale for each row. What that loses is {error:.2%} of the difference (root mean square). `MODEL={name}`
-restores it.
+The decoder of the built-in base model after a run with β = {beta:g}, stored as the difference to the base, in 8 bits a
+weight with a scale for each row. The loss is {error:.2%} of the difference (root mean square). `MODEL={name}` restores
+it.
 
 | | |
 |---|---|
@@ -49,37 +51,30 @@ def ship(model: str, name: str, points: str | Path | None = None) -> Path:
     """Writes a finetuned model's difference to the base, with its card, where the resolver looks for shipped models.
 
     Args:
-        model: any name that ``qd.models.checkpoints.resolver.resolve_model`` knows, of a step of a training run.
-        name: to ship it under, see ``qd.models.checkpoints.resolver.FINETUNED``.
-        points: file to take measurements for the card from; the run's own if None.
+        model: A step of a training run; any name for ``qd.models.checkpoints.resolver.resolve_model``.
+        name: Name of the shipped model; see ``qd.models.checkpoints.resolver.FINETUNED``.
+        points: File with the measurements for the card; the run's own if None.
 
     Returns:
-        The folder, which was not there before.
+        The new folder.
 
     Raises:
-        ValueError: the name is none of these or taken, the model is not of a training run or no sibling of the base,
+        ValueError: The name is unknown or already exists, the model is not from a training run or not from the base,
             a weight is not finite, or 8 bits lose more than ``MAX_ERROR`` of the difference.
     """
     if name not in FINETUNED:
         raise ValueError(f"name is {name!r}; expected one of {', '.join(FINETUNED)}")
     folder = shipped_folder(name)
     if folder.exists():
-        raise ValueError(f"'{folder}' exists already; remove it to keep another model under that name")
+        raise ValueError(f"'{folder}' exists already; remove it to ship another model under that name")
     source, base = open_source(model, 1.0), open_source("base", 1.0)
     if (source.recipe or {}).get("kind") != "distillation":
-        raise ValueError(f"model '{model}' has no {RECIPE} of a training run; keep a step of a run: runs/<run>/step-…")
-    if found := merge_problems([base, source]):
-        raise ValueError("\n".join([f"model '{model}' is no sibling of the base:", *(f"  • {text}" for text in found)]))
+        raise ValueError(f"model '{model}' has no {RECIPE} of a training run; ship a step of a run: runs/<run>/step-…")
+    if problems := merge_problems([base, source]):
+        raise ValueError(bullet_list(f"model '{model}' is no sibling of the base:", problems, len(problems)))
     measured = _measured(source, name, Path(points) if points else source.folder.parent / FILE)
-    unfinished = folder.with_name(f"unfinished-{name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        _write(source, base.folder, unfinished, name, measured)
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with atomic_folder(folder) as temporary:
+        _write(source, base.folder, temporary, name, measured)
     return folder
 
 
@@ -87,8 +82,8 @@ def _write(source: Source, base: Path, folder: Path, name: str, measured: str) -
     error = write_delta(folder / DELTA_FILE, source.folder, base)
     if not error <= MAX_ERROR:  # also where it is not a number
         raise ValueError(
-            f"8 bits lose {error:.1%} of what '{source.name}' differs by, and at most {MAX_ERROR:.0%} may go; are its "
-            "weights finite?"
+            f"8 bits lose {error:.1%} of the difference of '{source.name}' to the base; expected {MAX_ERROR:.0%} or "
+            "less. Are its weights finite?"
         )
     for file in DESCRIPTIONS:
         shutil.copyfile(source.folder / "decoder" / file, folder / file)
@@ -99,14 +94,14 @@ def _write(source: Source, base: Path, folder: Path, name: str, measured: str) -
 
 
 def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe without the places of this machine: its folder of runs, and where prompt files lie."""
+    """The recipe without the paths of this machine: those of the runs folder and of prompt files."""
     config = recipe["config"]
     prompts = [
         source | ({"path": Path(source["path"]).name} if source.get("path") else {})
         for source in config["data"]["prompts"]
     ]
-    places = {"trainer": config["trainer"] | {"runs": "runs"}, "data": config["data"] | {"prompts": prompts}}
-    return dict(recipe) | {"config": config | places}
+    portable = {"trainer": config["trainer"] | {"runs": "runs"}, "data": config["data"] | {"prompts": prompts}}
+    return dict(recipe) | {"config": config | portable}
 
 
 def _card(recipe: Mapping[str, Any], name: str, error: float, measured: str, seconds: float | None) -> str:
@@ -136,17 +131,17 @@ def _prompts(source: Mapping[str, Any]) -> str:
 
 
 def _measured(source: Source, name: str, file: Path) -> str:
-    """The measurement of the model as it was trained, without guidance and at the temperature of its rollouts.
+    """The table of the measurement without guidance, at the temperature of the rollouts.
 
-    Of several the one of the most clips, then of the lowest seed, then the last. Below the base model's, where it was
-    measured likewise.
+    Of several measurements it shows the one with the most clips, then the lowest seed, then the last one; above it the
+    base model's, if it has the same protocol, scorers and seed.
     """
     temperature = source.recipe["config"]["rollout"]["temperature"]
     points = [p for p in PointsFile(file).read() if (p.guidance_scale, p.temperature) == (1, temperature)]
-    mine = [point for point in points if _is_of(point, source, name)]
-    if not mine:
+    own = [point for point in points if _is_of(point, source, name)]
+    if not own:
         return f"Not measured without guidance at T = {temperature:g}."
-    chosen = max(reversed(mine), key=lambda point: (point.n_prompts * point.n_samples, -point.seed))
+    chosen = max(reversed(own), key=lambda point: (point.n_prompts * point.n_samples, -point.seed))
     alike = [point for point in points if comparable(point, chosen) and point.seed == chosen.seed]
     base = [point for point in alike if point.model == "base"]
     return measured_table({**({"base": base[-1]} if base else {}), name: chosen})

@@ -30,26 +30,27 @@ from qd.runs.process_rank import first_process
 from qd.runs.ranks import trainer_devices
 
 ASSET = "embedder"
-"""Folder inside the run's that holds the finished embedder."""
+"""Folder of the finished embedder, in the run folder."""
 SKIPPED = "skipped.jsonl"
-"""File inside the run's folder that lists the recordings that cannot be used."""
+"""File with the list of unusable recordings, in the run folder."""
 
 
 def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None) -> Path:
-    """Trains, or goes on training, and writes the step of best held-out recall@1 as an embedder.
+    """Trains an embedder, or resumes its training, and writes the step with the best held-out recall@1.
 
     Args:
-        config: of the run.
-        resume: folder of the run to go on with, from its ``last.ckpt``; ``config`` is then that run's.
+        config: Config of the run.
+        resume: Folder of the run to resume from its ``last.ckpt``; ``config`` is then the config of that run.
 
     Returns:
         ``<runs>/<name>/embedder``: config.json, model.safetensors, metrics.json and README.md (the card).
 
     Raises:
-        ConfigError: the config has problems, or the run exists; all are named.
-        ValueError: there is nothing to resume, the recordings cannot be used, or another process is writing the run.
-        FloatingPointError, CollapseError: the loss was not finite, or all embeddings became equal.
-        KeyboardInterrupt: Ctrl-C; the step was finished and saved, the message says how to go on.
+        ConfigError: The config has problems, or the run exists; the message lists all.
+        ValueError: There is no checkpoint, the recordings cannot be used, or another process writes the run.
+        FloatingPointError: The loss was not finite.
+        CollapseError: All embeddings became equal.
+        KeyboardInterrupt: Ctrl-C; the message says what was saved and how to continue.
     """
     new = first_process() and not resume
     if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
@@ -59,25 +60,31 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     module = _module(config)
     folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
     with exclusive_lock(folder):
-        _fit(module, replace(config, name=folder.name), device, folder, checkpoint)
+        config = replace(config, name=folder.name)
+        data = _open_data(config, folder)
+        if first_process():
+            save_config(config, folder)
+            print(f"run folder: {folder}", flush=True)
+        interrupt, timer = GracefulInterrupt(), Timer()
+        resumed_at = checkpoint_step(checkpoint) if checkpoint else None
+        trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)], resumed_at)
+        fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
+        seconds = timer.time_elapsed("train")  # the best checkpoint below overwrites the timer
+        _write_best(trainer, module, data, config, folder, seconds)
     return folder / ASSET
 
 
-def _fit(
-    module: EmbedderModule, config: EmbedderTrainConfig, device: torch.device, folder: Path, checkpoint: Path | None
+def _write_best(
+    trainer: pl.Trainer,
+    module: EmbedderModule,
+    data: RecordingsDataModule,
+    config: EmbedderTrainConfig,
+    folder: Path,
+    seconds: float,
 ) -> None:
-    data = _data_or_no_folder(config, folder)
-    if first_process():
-        save_config(config, folder)
-        print(f"run folder: {folder}", flush=True)
-
-    interrupt, timer = GracefulInterrupt(), Timer()
-    resumed_at = checkpoint_step(checkpoint) if checkpoint else None
-    trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)], resumed_at)
-    fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
-    seconds = timer.time_elapsed("train")  # before the best checkpoint gives the timer its own earlier count
+    """Validates the best checkpoint once more, and writes it as an embedder with its card."""
     best = folder / "best.ckpt"
-    trainer.limit_val_batches = 1.0  # all again, after Ctrl-C in the last step has kept the fit from validating
+    trainer.limit_val_batches = 1.0  # Ctrl-C in the last step has switched validation off
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     if first_process():
         module.model.save_pretrained(folder / ASSET, half=True)
@@ -86,18 +93,18 @@ def _fit(
 
 
 def _module(config: EmbedderTrainConfig) -> EmbedderModule:
-    """Everything that is trained."""
+    """Builds the model to train."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = AudioViT(config.model)
     if config.trainer.compile:
-        model.compile()  # in place: the names of the weights stay as they are
+        model.compile()  # in place, so that the weights keep their names
     codec = config.codec.model
     return EmbedderModule(model, config, CodecRoundTrip(load_codec(codec)) if codec else None)
 
 
-def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModule:
-    """What it is trained on. Recordings that cannot be used leave no run folder, but for the list of what is wrong."""
+def _open_data(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModule:
+    """Opens the recordings; on an error, removes the run folder unless it has the list of unusable recordings."""
     try:
         data = RecordingsDataModule(
             train=_recordings(config, folder, "train"),
@@ -115,18 +122,19 @@ def _data_or_no_folder(config: EmbedderTrainConfig, folder: Path) -> RecordingsD
 
 
 def _check_ranks(config: EmbedderTrainConfig, held_out: int) -> None:
-    """Refuses held-out recordings of which a rank would get none, and the others wait for its embeddings for ever."""
+    """Raises an error if a rank would get no held-out recording: the others would wait for it for ever."""
     pairs, devices = config.data.batch_pairs, config.trainer.devices
     others = pairs // devices * (devices - 1)
     if held_out <= others:
         raise ValueError(
-            f"{held_out} held-out recordings, and trainer.devices={devices} take turns of {pairs // devices}; expected "
-            f"more than {others}: raise data.validation_pairs or data.validation_share, or lower trainer.devices"
+            f"{held_out} held-out recordings are too few for trainer.devices={devices}, which take {pairs // devices} "
+            f"in turn; expected more than {others}: raise data.validation_pairs or data.validation_share, or lower "
+            "trainer.devices"
         )
 
 
 def _recordings(config: EmbedderTrainConfig, folder: Path, split: str) -> Recordings | SequentialRecordings:
-    """Of the split ``train`` or ``validation``; the latter's are the same whatever the seed."""
+    """Opens the recordings of the split ``train`` or ``validation``; the latter do not depend on the seed."""
     settings, training = config.data, split == "train"
     rate, seed = config.model.sample_rate, config.seed if training else 0
     seconds = (config.train_samples if training else config.model.clip_samples) / rate

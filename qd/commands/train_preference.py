@@ -1,4 +1,4 @@
-"""``make train-preference``: from listeners' ratings to a preference scorer."""
+"""``make train-preference``: trains a preference scorer on the ratings of listeners."""
 
 from __future__ import annotations
 
@@ -42,21 +42,23 @@ def train_preference(
     """Fits a Bradley–Terry head over a frozen embedder to ratings, and writes it as a preference scorer.
 
     Args:
-        data: file of ratings, see :mod:`qd.data.ratings`.
-        embedder: any name that ``qd.models.embedders.loading.load_embedder`` knows.
-        out: folder for the scorer, which must not exist yet; ``runs/preference/<embedder>-<time>`` if None.
-        validation_share: of the recordings, held out.
-        head_width: of the head's hidden layer.
-        max_steps, learning_rate, weight_decay: of the fit, see :class:`HeadFit`.
-        seed: of the split, the initial weights and the batches.
-        device: where the embedder hears; see ``qd.runs.devices.resolve_device``.
+        data: File of ratings; see :mod:`qd.data.ratings`.
+        embedder: Any name for ``qd.models.embedders.loading.load_embedder``.
+        out: Folder for the scorer, which must not exist; ``runs/preference/<embedder>-<time>`` if None.
+        validation_share: Share of the recordings that is held out.
+        head_width: Width of the hidden layer of the head.
+        max_steps: Optimiser steps of the fit; see :class:`HeadFit`.
+        learning_rate: Learning rate of the fit.
+        weight_decay: Weight decay of the fit.
+        seed: Seed for the split, the initial weights and the batches.
+        device: Device of the embedder; see ``qd.runs.devices.resolve_device``.
 
     Returns:
         The folder: config.json, model.safetensors, metrics.json and README.md (the card).
 
     Raises:
-        ConfigError: settings are out of range, or the folder exists; all are named.
-        ValueError: the ratings, the recordings or the embedder cannot be used.
+        ConfigError: Settings are out of range, or the folder exists; the message lists all.
+        ValueError: The ratings, the recordings or the embedder cannot be used.
     """
     started = time.perf_counter()
     fit = HeadFit(max_steps, learning_rate=learning_rate, weight_decay=weight_decay, seed=seed)
@@ -65,15 +67,15 @@ def train_preference(
         raise ConfigError(problems)
     ratings = read_ratings(data)
     split = split_recordings(ratings, validation_share, seed)
-    hearing = load_embedder(embedder).to(resolve_device(device))
-    embeddings = _hear(hearing, ratings, resolve_device(device))
+    model = load_embedder(embedder).to(resolve_device(device))
+    embeddings = _embed(model, ratings, resolve_device(device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        scorer = PreferenceScorer.over(hearing.cpu(), embedder, head_width)
-    learned = _learn(scorer, embeddings, ratings, split, fit)
-    print("\n".join(_told(learned)), flush=True)
+        scorer = PreferenceScorer.over(model.cpu(), embedder, head_width)
+    learned = _fit(scorer, embeddings, ratings, split, fit)
+    print("\n".join(_report(learned)), flush=True)
     facts = {
-        "data": str(data), "embedder": embedder, "fingerprint": fingerprint(hearing), "head_width": head_width,
+        "data": str(data), "embedder": embedder, "fingerprint": fingerprint(model), "head_width": head_width,
         "validation_share": validation_share, "device": device, "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
     scorer.save_pretrained(folder)
@@ -97,8 +99,8 @@ def _problems(fit: HeadFit, folder: Path, validation_share: float, head_width: i
     return problems
 
 
-def _hear(embedder: Embedder, ratings: Ratings, device: torch.device) -> Tensor:
-    """Each recording's embedding, ``(recordings, width)``."""
+def _embed(embedder: Embedder, ratings: Ratings, device: torch.device) -> Tensor:
+    """Embeds each recording; returns ``(recordings, width)``."""
 
     def embed(audio: Tensor, rate: int) -> Tensor:
         return embedder(resample(audio, rate, embedder.sample_rate))
@@ -106,47 +108,49 @@ def _hear(embedder: Embedder, ratings: Ratings, device: torch.device) -> Tensor:
     return torch.cat(embed_files(ratings.paths, embed, device, "rated recordings"))
 
 
-def _learn(scorer: PreferenceScorer, embeddings: Tensor, ratings: Ratings, split: Split, fit: HeadFit) -> Learned:
-    """Fits the scorer's head, gives the rated recordings mean 0 and standard deviation 1, and measures."""
+def _fit(scorer: PreferenceScorer, embeddings: Tensor, ratings: Ratings, split: Split, fit: HeadFit) -> Learned:
+    """Fits the head, scales scores of rated recordings to mean 0 and standard deviation 1, and measures the scorer."""
     known, held_out = comparisons(ratings, ~split.held_out), comparisons(ratings, split.held_out)
     everything = comparisons(ratings)
     fitted: FitResult = fit_head(scorer.head, embeddings, known, held_out, fit)
-    heard = logits(scorer.head, embeddings)
-    scorer.config.scale, scorer.config.offset = affine(heard, 1.0)
+    scores = logits(scorer.head, embeddings)
+    scorer.config.scale, scorer.config.offset = affine(scores, 1.0)
     decided = everything.decided
     return Learned(
         learned=known,
         held_out=held_out,
         left_out=_crossing(ratings, split, everything),
         held_out_recordings=int(split.held_out.sum()),
-        accuracy=_accuracy(heard, held_out, split),
-        learned_accuracy=_accuracy(heard, known, split).mean,
-        log_loss=log_loss(heard, held_out),
+        accuracy=_accuracy(scores, held_out, split),
+        learned_accuracy=_accuracy(scores, known, split).mean,
+        log_loss=log_loss(scores, held_out),
         agreement=agreement(everything.first[decided], everything.second[decided], everything.preferred[decided]),
         step=fitted.step,
     )
 
 
 def _crossing(ratings: Ratings, split: Split, everything: Comparisons) -> int:
-    """Comparisons of a file of comparisons that are lost to the split; of absolute ratings, which make as many as one
-    likes, none."""
+    """Number of comparisons between the two parts of the split, which are lost.
+
+    Absolute ratings allow any number of comparisons, so none is lost.
+    """
     if ratings.kind == "absolute":
         return 0
     return int((split.held_out[everything.first] != split.held_out[everything.second]).sum())
 
 
-def _accuracy(heard: Tensor, compared: Comparisons, split: Split) -> Interval:
+def _accuracy(scores: Tensor, compared: Comparisons, split: Split) -> Interval:
     rows = compared.decided
     first, second = compared.first[rows], compared.second[rows]
-    margin = (heard[first] - heard[second]).numpy()
+    margin = (scores[first] - scores[second]).numpy()
     return pairwise_accuracy(margin, compared.preferred[rows], split.unit[first], split.unit[second])
 
 
-def _told(learned: Learned) -> list[str]:
-    """What is printed."""
+def _report(learned: Learned) -> list[str]:
+    """The lines to print."""
     accuracy, limit = learned.accuracy, learned.agreement
-    between = f", and {learned.left_out:,} lie between" if learned.left_out else ""
-    ceiling = f", at most {limit.ceiling:.3f} as the listeners disagree" if limit and limit.rate < 1 else ""
+    between = f", and {learned.left_out:,} between both parts are lost" if learned.left_out else ""
+    ceiling = f", at most {limit.ceiling:.3f} because listeners disagree" if limit and limit.rate < 1 else ""
     lines = [
         f"learned from {len(learned.learned):,} comparisons; {len(learned.held_out):,} of "
         f"{learned.held_out_recordings:,} other recordings were held out{between}",
@@ -154,5 +158,5 @@ def _told(learned: Learned) -> list[str]:
         f"held-out log loss {learned.log_loss:.3f}, chance {CHANCE_LOG_LOSS:.3f} (step {learned.step})",
     ]
     if learned.log_loss >= CHANCE_LOG_LOSS:
-        lines.append("nothing was learned that holds for other recordings: rate more, or try another embedder")
+        lines.append("the scorer learned nothing that applies to other recordings: rate more, or try another embedder")
     return lines

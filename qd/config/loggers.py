@@ -27,11 +27,7 @@ def logger_problems(group: str, loggers: Sequence[str], options: Mapping[str, Ma
     """
     for name in loggers:
         if (package := PACKAGES.get(name)) and find_spec(package) is None:
-<<<<<<< HEAD
             yield f"{group}.loggers: {name!r} needs a package; {install_command(package)}"
-=======
-            yield f"{group}.loggers: {name!r} needs a package; pip install {package.replace('_', '-')}"
->>>>>>> docs
     for name, values in options.items():
         path = f"{group}.logger_options.{name}"
         # The config of a run is written into the cards of its models, which are made for publication.

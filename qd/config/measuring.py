@@ -14,7 +14,7 @@ from qd.config.trainer import DEVICE_HELP
 from qd.data.manifest import reference_paths
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
-from qd.models.embedders.loading import check_embedder, check_listener
+from qd.models.embedders.loading import check_embedder, check_fad_embedder
 from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
 
@@ -65,7 +65,7 @@ class MeasuringConfig(ScoringConfig):
         yield from repeated_seeds(f"{prefix}seeds", self.seeds)
         if self.any_fad:
             yield from unavailable(f"{prefix}fad_reference", reference_paths, self.fad_reference or BUILTIN)
-            yield from unavailable(f"{prefix}fad_embedder", check_listener, self.fad_embedder or BUILTIN)
+            yield from unavailable(f"{prefix}fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN)
         yield from present_device(f"{prefix}device", self.device)
         if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
             yield f"{prefix}out is {self.out!r}; expected a .jsonl file, no folder"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qd.config.loading import ConfigError, load_config, merge_config, to_yaml
+from qd.runs.atomic import atomic_write
 from qd.runs.folders import CONFIG
 
 _LOGGED = (
@@ -27,9 +28,8 @@ validations depend on it.
 
 def save_config(config: Any, run: Path) -> None:
     """Writes the resolved config of a run atomically; ``load_config`` with this file builds it again."""
-    unfinished = (run / CONFIG).with_suffix(".tmp")
-    unfinished.write_text(to_yaml(config), encoding="utf-8")
-    unfinished.replace(run / CONFIG)
+    with atomic_write(run / CONFIG) as temporary:
+        temporary.write_text(to_yaml(config), encoding="utf-8")
 
 
 def resumed_config(

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from qd.data.audio_files import ENDINGS
 from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
 from qd.data.world.world import BUILTIN
+from qd.metrics.formatting import first_items
 
-SHOWN = 5  # so many kinds of files are named in an error
+ENDINGS_IN_MESSAGE = 5
 WHAT = "manifest"
 EXAMPLE = {"path": "a.flac", "name": "a", "genre": "jazz"}
 
@@ -69,7 +70,7 @@ def list_folder(folder: Path) -> list[Entry]:
             else:
                 others[path.suffix.lower() or "(none)"] += 1
     if not entries:
-        present = ", ".join(f"{count} {ending}" for ending, count in others.most_common(SHOWN))
+        present = first_items([f"{count} {ending}" for ending, count in others.most_common()], ENDINGS_IN_MESSAGE)
         raise ValueError(
             f"folder {str(folder)!r} {'contains no audio file' if others else 'is empty'}; expected "
             f"{', '.join(ENDINGS)} in it or in a folder below{f'; found {present}' if others else ''}"

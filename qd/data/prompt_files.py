@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from qd.data.tables import FormatError, csv_rows, json_lines, reading
+from qd.metrics.formatting import first_items
 
 GENERIC = Path(__file__).with_name("generic_prompts.txt")
 """Short prompts that the paper calls generic, such as "Rock song."."""
@@ -24,7 +25,7 @@ HEADERS = {
 """Columns that identify the published CSV files. Only the validated captions of Song Describer are used."""
 FILE_KINDS = ("text", "csv", "jsonl", *HEADERS)
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl"}
-SHOWN = 5  # line numbers in a message
+LINES_IN_MESSAGE = 5
 
 _Rows = Iterator[tuple[int, str | None]]
 """First line of a prompt, counted from 1, and its text; None for an excluded row."""
@@ -114,8 +115,7 @@ class PromptFile(NamedTuple):
 
 def listed_lines(numbers: Sequence[int]) -> str:
     """``lines 3, 5 and 9 more``."""
-    more = f" and {len(numbers) - SHOWN:,} more" if len(numbers) > SHOWN else ""
-    return f"line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:SHOWN]))}{more}"
+    return f"line{'s' if len(numbers) > 1 else ''} {first_items(numbers, LINES_IN_MESSAGE)}"
 
 
 def _without_repeats(name: str, rows: _Rows) -> Prompts:

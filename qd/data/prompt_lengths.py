@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
-from qd.data.prompt_files import SHOWN, PromptFile, Prompts
+from qd.data.prompt_files import LINES_IN_MESSAGE, PromptFile, Prompts
+from qd.metrics.formatting import first_items
 
 UNLIMITED = 10**9
 """A larger ``model_max_length`` means no limit; transformers uses 1e30."""
@@ -42,9 +43,8 @@ def too_long(prompts: Prompts, tokenizer: PreTrainedTokenizerBase) -> str | None
     long = [(line, length) for line, length in zip(prompts.lines, lengths, strict=True) if length > limit]
     if not long:
         return None
-    told = ", ".join(f"line {line} ({length:,})" for line, length in long[:SHOWN])
-    more = f" and {len(long) - SHOWN:,} more" if len(long) > SHOWN else ""
+    lines = first_items([f"line {line} ({length:,})" for line, length in long], LINES_IN_MESSAGE)
     return (
         f"{prompts.name}: {len(long):,} too long for the model's text encoder, which reads {limit:,} tokens: "
-        f"{told}{more}; shorten or remove them"
+        f"{lines}; shorten or remove them"
     )

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from qd.metrics.formatting import bullet_list
+
 TABLE_ENDINGS = (".csv", ".jsonl")
-SHOWN = 20  # so many bad rows are named in an error, and the others are counted
+
+ROWS_IN_MESSAGE = 20
 
 Row = dict[str, str]
 
@@ -105,11 +108,9 @@ def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]],
     """
     if not bad:
         return
-    lines = [f"  • line {number}: {problem}" for number, problem in sorted(bad)[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"  • and {len(bad) - SHOWN} more")
-    count = f"{len(bad)} row{'s' if len(bad) > 1 else ''}"
-    raise ValueError("\n".join([f"{what} {str(path)!r} has {count} that cannot be used; {mend}:", *lines]))
+    heading = f"{what} {str(path)!r} has {len(bad)} row{'s' if len(bad) > 1 else ''} that cannot be used; {mend}:"
+    rows = [f"line {number}: {problem}" for number, problem in sorted(bad)]
+    raise ValueError(bullet_list(heading, rows, ROWS_IN_MESSAGE))
 
 
 def _checked_csv(file: TextIO, example: Row, required: Sequence[str]) -> Iterator[tuple[int, Row]]:

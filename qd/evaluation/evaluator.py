@@ -1,8 +1,9 @@
-"""The part of a measurement that stays the same during a run, and the reference points that runs share."""
+"""Measures language models by one protocol, and shares the measurements of base models between runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,13 @@ from torch import nn
 
 from qd.config.policy import TEMPERATURE
 from qd.config.protocols import Protocol
-from qd.evaluation.measure import EvaluationModels, Sampling, evaluate_policy
+from qd.data.prompt_lengths import named_list, unreadable_lists
+from qd.evaluation.measure import AUDIO_SAMPLES, EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
+from qd.metrics.frechet import LEAST
 from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.condition import text_too_long
 from qd.models.language_model import LanguageModel
 from qd.models.musicgen import MusicGen
 from qd.runs.collective import gather_objects, rank
@@ -26,18 +30,24 @@ from qd.scorers.protocol import Quality
 if TYPE_CHECKING:
     from qd.config.evaluation import ScoringConfig
 
+LINE_BYTES = 2_000
+VALUE_BYTES = 8
+PROMPT_BYTES = 400  # a prompt in an array of texts: 4 bytes a character, padded to the longest
+PCM_BYTES = 2
+
 
 @dataclass
 class Evaluator:
     """Measures language models by one protocol with one set of scorers and embedders.
 
     Attributes:
-        music: text encoder, tokenizer and codec of all the language models.
-        evaluation_models: what listens.
-        protocol: on which prompts, how many samples, how long.
-        temperature: T of sampling. seed: of sampling.
-        eval_batch_size: sequences held at once.
-        audio_prompts: prompts whose audio is kept.
+        music: Text encoder, tokenizer and codec for all language models.
+        evaluation_models: Scorers, embedders and reference recordings.
+        protocol: Prompts, samples per prompt and clip length.
+        temperature: T of the sampling.
+        seed: Seed for token sampling.
+        eval_batch_size: Number of sequences sampled and scored at once.
+        audio_prompts: Number of prompts whose audio is saved.
     """
 
     music: MusicGen
@@ -52,22 +62,60 @@ class Evaluator:
     def __post_init__(self) -> None:
         self.prompts = self.protocol.prompts()
 
+    @property
+    def clips(self) -> int:
+        """Number of clips of a point."""
+        return len(self.prompts) * self.protocol.n_samples
+
+    @property
+    def point_bytes(self) -> int:
+        """Disk space of a point in bytes, at most: its line, its values for each prompt, and its audio."""
+        prompts = len(self.prompts)
+        clips = min(self.audio_prompts, prompts) * AUDIO_SAMPLES
+        audio = clips * round(self.protocol.seconds * self.music.sample_rate) * PCM_BYTES
+        return LINE_BYTES + audio + prompts * (7 * VALUE_BYTES + PROMPT_BYTES)
+
+    def seconds_per_clip(self, sampling: Sampling) -> float:
+        """Measures one batch of the model twice, and returns the seconds per clip of the second time."""
+        n_samples = self.protocol.n_samples
+        prompts = self.prompts[: max(2, -(-self.eval_batch_size // n_samples))]
+        models = replace(self.evaluation_models, fad=None)
+        settings = {"n_samples": n_samples, "lm": self.music.lm, "eval_batch_size": self.eval_batch_size}
+        for _ in range(2):  # the first time warms up
+            began = time.perf_counter()
+            evaluate_policy(self.music, prompts, models, sampling, **settings)
+        return (time.perf_counter() - began) / (len(prompts) * n_samples)
+
+    def problems(self, negatives: Iterable[str] = ()) -> list[str]:
+        """Returns one sentence for each reason why the protocol cannot be measured.
+
+        Args:
+            negatives: Negative prompts.
+        """
+        tokenizer = self.music.tokenizer
+        problems = unreadable_lists(named_list(self.protocol.prompts_file, self.protocol.n_prompts), tokenizer)
+        lengths = [text_too_long(text, tokenizer) for text in negatives]
+        problems += [f"negative_prompt has {problem}" for problem in lengths if problem]
+        if self.evaluation_models.fad and self.clips < LEAST:
+            problems.append(f"fad needs {LEAST} clips or more, and the protocol has {self.clips}: use a larger one")
+        return problems
+
     def sampling(self, guidance_scale: float = 1.0, negative: str | None = None) -> Sampling:
-        """How a policy is asked; without guidance there is no negative prompt."""
+        """Returns the sampling settings of the protocol; without guidance there is no negative prompt."""
         negative = None if guidance_scale == 1.0 else negative
         return Sampling(self.temperature, guidance_scale, negative, self.protocol.seconds, self.seed)
 
     def key(self, lm: LanguageModel, sampling: Sampling) -> str:
-        """Hash of all that makes the measurement: weights, prompts, sampling, scorers; no names, no batches."""
+        """Hash of everything that determines the measurement: weights, prompts, sampling, scorers; no names."""
         return self.key_of(acting_fingerprint(lm), sampling)
 
     def key_of(self, weights: str, sampling: Sampling) -> str:
-        """:meth:`key` of a language model whose fingerprint is known."""
-        asked = (self.prompts, self.protocol.n_samples, sampling, self.evaluation_models.description)
-        return measurement_key(weights, self._frozen, *asked)
+        """:meth:`key` of a language model with a known fingerprint."""
+        settings = (self.prompts, self.protocol.n_samples, sampling, self.evaluation_models.description)
+        return measurement_key(weights, self._frozen, *settings)
 
     def measure(self, lm: LanguageModel, sampling: Sampling) -> Measurement:
-        """The policy ``lm``, asked so."""
+        """Measures the policy ``lm``."""
         with lm.merged() as acting:  # once for all batches
             return evaluate_policy(
                 self.music,
@@ -80,27 +128,19 @@ class Evaluator:
                 audio_prompts=self.audio_prompts,
             )
 
-    def measure_batch(self, lm: LanguageModel, sampling: Sampling) -> int:
-        """As many sequences as are held at once are sampled and heard, for the time that takes; returns how many."""
-        samples = self.protocol.n_samples
-        prompts = self.prompts[: max(2, -(-self.eval_batch_size // samples))]
-        settings = {"n_samples": samples, "lm": lm, "eval_batch_size": self.eval_batch_size}
-        evaluate_policy(self.music, prompts, replace(self.evaluation_models, fad=None), sampling, **settings)
-        return len(prompts) * samples
-
     def recall(self, folder: Path, key: str, lm: LanguageModel, sampling: Sampling) -> Measurement:
-        """As :meth:`measure`, but once for all runs that share ``folder``: there it is kept under its :meth:`key`.
+        """:meth:`measure`, but once for all runs that share ``folder``, where the file is named by the :meth:`key`.
 
-        It is measured anew where the run that kept it wanted less audio.
+        A measurement that was saved with less audio than this evaluator needs is made again.
         """
         path = folder / f"{key}.npz"
-        audible = min(self.audio_prompts, len(self.prompts))
-        # What one rank has found counts: another may come a moment later, when the file has appeared.
-        (known, *_) = gather_objects(path.is_file() and len(Measurement.load(path).audio) >= audible)
-        kept = Measurement.load(path) if known else self.measure(lm, sampling)
+        clips = min(self.audio_prompts, len(self.prompts))
+        # The first rank decides: another one may look later, when the file exists.
+        (known, *_) = gather_objects(path.is_file() and len(Measurement.load(path).audio) >= clips)
+        measurement = Measurement.load(path) if known else self.measure(lm, sampling)
         if not known and rank() == 0:
-            kept.save(path)
-        return replace(kept, audio=kept.audio[:audible])
+            measurement.save(path)
+        return replace(measurement, audio=measurement.audio[:clips])
 
     def point(
         self,
@@ -115,7 +155,7 @@ class Evaluator:
         lam: float | None = None,
         series: str = "",
     ) -> Point:
-        """The measurement, of that :meth:`key`, as a line of ``points.jsonl``."""
+        """Returns the measurement with this :meth:`key` as a line of ``points.jsonl``."""
         fad = measurement.fad
         return Point(
             key=key,
@@ -146,7 +186,7 @@ class Evaluator:
 
 
 def acting_fingerprint(lm: LanguageModel) -> str:
-    """Of the weights that act: with the adapters of a LoRA merged into them."""
+    """Fingerprint of the weights that act: LoRA adapters are merged into them."""
     with lm.merged() as acting:
         return fingerprint(acting)
 
@@ -154,7 +194,16 @@ def acting_fingerprint(lm: LanguageModel) -> str:
 def measurement_key(
     weights: str, frozen: str, prompts: Sequence[str], n_samples: int, sampling: Sampling, evaluation_models: str
 ) -> str:
-    """Of what is measured: fingerprints of a language model and of the frozen parts; and of how."""
+    """Hash of a measurement.
+
+    Args:
+        weights: Fingerprint of the language model.
+        frozen: Fingerprint of text encoder and codec.
+        prompts: P prompts.
+        n_samples: N, samples per prompt.
+        sampling: Sampling settings.
+        evaluation_models: Description of scorers and embedders.
+    """
     return content_key(
         {
             "lm": weights,
@@ -168,7 +217,7 @@ def measurement_key(
 
 
 def frozen_fingerprint(music: MusicGen) -> str:
-    """Of text encoder and codec."""
+    """Fingerprint of text encoder and codec."""
     return fingerprint(music.text_encoder) + fingerprint(music.codec)
 
 
@@ -181,7 +230,7 @@ def build_evaluator(
     temperature: float = TEMPERATURE,
     seed: int = 0,
 ) -> Evaluator:
-    """What the settings ask for: their protocol, with clips of ``seconds``."""
+    """Returns an evaluator with the protocol of the settings, for clips of ``seconds``."""
     protocol = settings.protocol_for(seconds)
     return Evaluator(
         music, evaluation_models, protocol, temperature, seed, settings.eval_batch_size, settings.audio_prompts
@@ -189,7 +238,7 @@ def build_evaluator(
 
 
 def load_scorers(settings: ScoringConfig, device: torch.device) -> Quality:
-    """The two scorers that the settings name, on the device."""
+    """Loads the two scorers of the settings onto the device."""
     scorers = load_quality(settings.adherence, settings.preference, settings.adherence_weight)
     for scorer in (scorers.adherence, scorers.preference):
         if isinstance(scorer, nn.Module):

@@ -1,9 +1,8 @@
-"""What the Fréchet audio distance is measured to: recordings, as an embedder hears them, heard once and kept."""
+"""Reference recordings of the Fréchet audio distance; their embeddings are computed once and cached."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 import tokenize
 import warnings
 import zipfile
@@ -29,30 +28,31 @@ from qd.evaluation.points import content_key
 from qd.metrics.frechet import LEAST, extrapolate, frechet_distance, gaussian
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE, windows
-from qd.models.embedders.loading import Embedder, load_listener
+from qd.models.embedders.loading import Embedder, load_fad_embedder
 from qd.models.embedders.vggish import VGGish
+from qd.runs.atomic import atomic_write
 from qd.runs.collective import gather_objects, rank
 
 SPLIT = "validation"
 SECONDS = 4.0
-"""Length of a clip of the built-in reference."""
+"""Length of a clip of the built-in reference, in seconds."""
 SUBSETS_SEED = 0
-"""Of the subsets of FAD∞ in a sweep, whose points draw their tokens by other seeds."""
+"""Seed for the subsets of FAD∞; the same for all points, whose tokens have other seeds."""
 _DAMAGED = (
     AttributeError, EOFError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
     zipfile.BadZipFile,
 )  # fmt: skip
-"""What numpy raises where a byte is wrong, by where it is."""
+"""Errors of numpy for a damaged file; they depend on which byte is wrong."""
 
 
 @dataclass(frozen=True)
 class FadReference:
-    """Recordings to which a policy's clips are compared.
+    """Recordings to which the clips of a policy are compared.
 
     Attributes:
-        embedder: hears both.
-        embeddings: of the recordings, ``(windows, width)``.
-        description: of recordings and embedder: distances of other ones do not compare.
+        embedder: Embedder of recordings and clips.
+        embeddings: Embeddings of the recordings, ``(windows, width)``.
+        description: Name of recordings and embedder; distances with different descriptions are not comparable.
     """
 
     embedder: Embedder
@@ -60,12 +60,16 @@ class FadReference:
     description: str
 
     def windows(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """Embeddings of the windows of each clip, one behind the other: ``(batch, windows · width)``."""
+        """Returns the embeddings of the windows of each clip, concatenated: ``(batch, windows · width)``."""
         return embed_windows(self.embedder, audio, sample_rate).unflatten(0, (len(audio), -1)).flatten(1)
 
-    def distance(self, heard: Tensor) -> Fad:
-        """From what :meth:`windows` gave of all clips ``(…, windows · width)``, of ``LEAST`` windows or more."""
-        generated = heard.reshape(-1, self.embeddings.shape[1])
+    def distance(self, embedded: Tensor) -> Fad:
+        """Returns the distance of all clips.
+
+        Args:
+            embedded: Output of :meth:`windows` for all clips, ``(…, windows · width)``, ``LEAST`` windows or more.
+        """
+        generated = embedded.reshape(-1, self.embeddings.shape[1])
         reference = gaussian(self.embeddings)
         distance = frechet_distance(gaussian(generated), reference)
         infinite = extrapolate(generated, reference, seed=SUBSETS_SEED).intercept
@@ -73,42 +77,38 @@ class FadReference:
 
 
 def load_reference(name: str, embedder: str, pieces: int, device: torch.device, cache: Path) -> FadReference:
-    """The recordings as the embedder hears them; what was heard before is read from ``cache``, or heard again where it
-    is damaged.
+    """Embeds the recordings, or reads their cached embeddings; a damaged cache file is written again.
 
     Args:
-        name: folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
-        embedder: see :func:`load_listener`.
-        pieces: of the built-in reference.
-        device: where it hears.
-        cache: folder of files named by recordings and embedder.
+        name: Folder or manifest of recordings, or ``builtin``: clean held-out pieces of the built-in world.
+        embedder: Name for :func:`load_fad_embedder`.
+        pieces: Number of pieces of the built-in reference.
+        device: Device of the embedder.
+        cache: Folder of the cached embeddings; files are named by recordings and embedder.
 
     Raises:
-        ValueError: recordings or embedder cannot be used, or there are too few recordings.
+        ValueError: Recordings or embedder cannot be used, or there are too few recordings.
     """
-    listener = load_listener(embedder).to(device)
+    model = load_fad_embedder(embedder).to(device)
     paths = reference_paths(name)
     made_by = [_digest(path) for path in paths] if paths else [BUILTIN, SPLIT, pieces, SECONDS]
-    key = content_key({"recordings": made_by, "embedder": fingerprint(listener)})
+    key = content_key({"recordings": made_by, "embedder": fingerprint(model)})
     file = cache / f"{key}.npy"
-    # What the first rank has found counts: another may come a moment later, when the file has appeared.
-    (kept, *_) = gather_objects(_kept(file) if rank() == 0 else None)
-    known = kept is not None
-    embeddings = torch.from_numpy(kept) if known else hear_recordings(listener, paths, pieces, device)
+    # The first rank decides: another one may look later, when the file exists.
+    (cached, *_) = gather_objects(_cached(file) if rank() == 0 else None)
+    known = cached is not None
+    embeddings = torch.from_numpy(cached) if known else embed_recordings(model, paths, pieces, device)
     if len(embeddings) < LEAST:
         raise ValueError(f"reference {name!r} gives {len(embeddings)} embeddings; expected {LEAST} or more")
     if not known and rank() == 0:
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f"{key}.{time.time_ns()}.tmp")
-        with unfinished.open("wb") as stream:
+        with atomic_write(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, embeddings.numpy())
-        unfinished.replace(file)
     what = BUILTIN if paths is None else Path(name).name
-    return FadReference(listener, embeddings, f"{what}-{len(embeddings)}@{key[:8]}")
+    return FadReference(model, embeddings, f"{what}-{len(embeddings)}@{key[:8]}")
 
 
-def _kept(file: Path) -> np.ndarray | None:
-    """What was heard before; None where nothing is kept, or nothing that can be read, which is told."""
+def _cached(file: Path) -> np.ndarray | None:
+    """Returns the cached embeddings; None without a file, and with a warning if the file is damaged."""
     if not file.is_file():
         return None
     try:
@@ -117,7 +117,7 @@ def _kept(file: Path) -> np.ndarray | None:
             raise ValueError(f"shape {embeddings.shape}, or values that are not finite")
     except _DAMAGED as error:
         warnings.warn(
-            f"{file} cannot be read as the embeddings of a reference ({error}): it is heard again and written anew",
+            f"{file} cannot be read as the embeddings of a reference ({error}): they are computed again",
             stacklevel=2,
         )
         return None
@@ -125,7 +125,7 @@ def _kept(file: Path) -> np.ndarray | None:
 
 
 def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor:
-    """Embeddings ``(batch · windows, width)`` of the windows of ``audio`` ``(batch, samples)``, each on its own."""
+    """Embeds each window of ``audio`` ``(batch, samples)``; returns ``(batch · windows, width)``."""
     audio = resample(audio, sample_rate, embedder.sample_rate)
     if isinstance(embedder, VGGish):
         return embedder.embed_windows(audio).flatten(0, 1)
@@ -133,28 +133,28 @@ def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor
     return torch.cat([embedder(part) for part in clips.split(WINDOWS_AT_ONCE)])
 
 
-def hear_recordings(embedder: Embedder, paths: list[Path] | None, pieces: int, device: torch.device) -> Tensor:
-    """Embeddings ``(windows, width)`` of the files, or of so many clean held-out pieces of the built-in world."""
+def embed_recordings(embedder: Embedder, paths: list[Path] | None, pieces: int, device: torch.device) -> Tensor:
+    """Embeds the files, or ``pieces`` clean held-out pieces of the built-in world; returns ``(windows, width)``."""
     if paths is not None:
         return torch.cat(embed_files(paths, partial(embed_windows, embedder), device, "reference"))
-    clips = track(clean_pieces(pieces), "hearing the reference", pieces, console=Console(stderr=True), transient=True)
-    return hear(embedder, (clip.to(device) for clip in clips), world.SAMPLE_RATE)
+    clips = track(clean_pieces(pieces), "embedding the reference", pieces, console=Console(stderr=True), transient=True)
+    return embed_batches(embedder, (clip.to(device) for clip in clips), world.SAMPLE_RATE)
 
 
 def clean_pieces(count: int) -> Iterator[Tensor]:
-    """The first clips of the held-out split whose recording is not degraded, ``(1, samples)`` each."""
-    index = found = 0
-    while found < count:
+    """Yields the first ``count`` clips of the held-out split without degradation, ``(1, samples)`` each."""
+    index = clean = 0
+    while clean < count:
         clip = world.clip(SPLIT, index, SECONDS)
         index += 1
         if clip.degradation == CLEAN:
-            found += 1
+            clean += 1
             yield torch.from_numpy(clip.audio)[None]
 
 
 @torch.inference_mode()
-def hear(embedder: Embedder, audio: Iterator[Tensor], sample_rate: int) -> Tensor:
-    """Embeddings ``(windows, width)`` of batches of audio, on the CPU."""
+def embed_batches(embedder: Embedder, audio: Iterator[Tensor], sample_rate: int) -> Tensor:
+    """Embeds batches of audio; returns ``(windows, width)`` on the CPU."""
     return torch.cat([embed_windows(embedder, batch, sample_rate).float().cpu() for batch in audio])
 
 

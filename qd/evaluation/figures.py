@@ -14,7 +14,7 @@ from qd.evaluation.points import FILE, Point, PointsFile, comparable
 from qd.metrics.bootstrap import Interval
 
 MAX_SIBLINGS = 8
-"""Trajectories drawn beside a run's own: the most recently measured ones, one line style each."""
+"""Number of other runs in a figure: the most recently measured ones, one line style each."""
 
 AXES = {
     "quality": "quality: ω · adherence + preference",
@@ -25,9 +25,9 @@ AXES = {
     "vendi": "Vendi score: effective number of samples",
     "entropy": "entropy: nats a token",
 }
-"""Names of the metrics on axes; the scores have no unit."""
+"""Axis labels of the metrics; the scores have no unit."""
 
-# colour-blind safe (Okabe, Ito), and told apart without colour by line style and marker
+# Colour-blind safe (Okabe, Ito); line style and marker also differ.
 STYLES = (
     ("#0072B2", "--", "s"),
     ("#D55E00", "-.", "^"),
@@ -42,7 +42,7 @@ STYLES = (
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What a trajectory is read against: the base model at γ = 1, with CFG, and two prompts' mean dissimilarity."""
+    """References of a figure: the base model without and with CFG, and the mean dissimilarity of two prompts."""
 
     base: Point
     cfg: Point
@@ -50,22 +50,22 @@ class Landmarks:
 
 
 def sibling_trajectories(runs: Path, point: Point) -> dict[str, list[Point]]:
-    """Points of the other runs under ``runs`` that may share a plot with ``point``, by run, oldest run first."""
+    """Returns the comparable points of the other runs under ``runs``, by run, oldest run first."""
     files = [path for path in runs.glob(f"*/{FILE}") if path.parent.name != point.run]
-    found: dict[str, list[Point]] = {}
+    siblings: dict[str, list[Point]] = {}
     for path in sorted(files, key=_written, reverse=True):
         try:
             points = [other for other in PointsFile(path).read() if comparable(other, point)]
-        except (ValueError, OSError) as error:  # another run's damaged or vanished file must not stop this one
+        except (ValueError, OSError) as error:  # a damaged or removed file of another run must not stop this one
             warnings.warn(f"not drawn: {error}", stacklevel=2)
             continue
-        if points and len(found) < MAX_SIBLINGS:
-            found[path.parent.name] = points
-    return dict(reversed(found.items()))
+        if points and len(siblings) < MAX_SIBLINGS:
+            siblings[path.parent.name] = points
+    return dict(reversed(siblings.items()))
 
 
 def _written(file: Path) -> float:
-    """When the file was written last; 0 if it has been removed since it was listed."""
+    """Time of the last write; 0 if the file was removed since it was listed."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -80,11 +80,12 @@ def pareto_figure(
     """Draws quality (x) against diversity (y).
 
     Args:
-        trajectory: this run's points in the order of their steps; each is labelled with its step.
-        siblings: other runs' points. landmarks: base, CFG and the upper bound.
+        trajectory: Points of this run in the order of their steps; each is labelled with its step.
+        siblings: Points of other runs.
+        landmarks: Base model, CFG and the upper bound.
 
     Raises:
-        ValueError: no points, or points of different protocols or evaluation_models.
+        ValueError: There are no points, or points with different protocols or scorers.
     """
     if not trajectory:
         raise ValueError("pareto_figure got no points; measure one first")
@@ -130,7 +131,7 @@ def _draw(
     width: float = 1.0,
     size: float,
 ) -> None:
-    """One line through the points, with light bars for the intervals."""
+    """Draws one line through the points, with light bars for the intervals."""
     x, y = [p.metrics["quality"] for p in points], [p.metrics["diversity"] for p in points]
     axes.errorbar(
         [v.mean for v in x],
@@ -157,7 +158,7 @@ def _draw(
 
 
 def error_bars(values: Sequence[Interval]) -> list[list[float]]:
-    """Distances from the mean down and up to the ends of the interval."""
+    """Returns the distances from the mean down and up to the ends of the interval."""
     return [[max(v.mean - v.lo, 0.0) for v in values], [max(v.hi - v.mean, 0.0) for v in values]]
 
 

@@ -1,4 +1,4 @@
-"""Measuring a policy: sample every prompt several times and listen with every instrument."""
+"""Measures a policy: samples every prompt several times, and scores and embeds every clip."""
 
 from __future__ import annotations
 
@@ -30,19 +30,25 @@ from qd.runs.step_record import StepRecord
 from qd.scorers.protocol import Quality
 
 EVALUATION_STREAM = 2**62
-"""The step that evaluation hands to the counter: no training step reaches it, so no training draw is repeated."""
+"""Step number for the random numbers of evaluation; no training step reaches it, so no training draw is repeated."""
 
 AUDIO_SAMPLES = 2
-"""Samples of a prompt whose audio is kept: as few as let one hear whether they are alike."""
+"""Samples of a prompt whose audio is saved: two are enough to compare them by ear."""
 
 WINDOWS = "windows"
-"""What is kept of each clip for the Fréchet audio distance, beside its scores and embeddings."""
+"""Key of the embeddings for the Fréchet audio distance."""
 
 
 @dataclass(frozen=True)
 class EvaluationModels:
-    """What listens: the two scorers, the reward's embedder, and the one that no reward hears; and recordings, where the
-    Fréchet audio distance to them is wanted."""
+    """Models that measure a policy.
+
+    Attributes:
+        quality: Adherence and preference scorers.
+        embedder: Embedder of the reward.
+        eval_embedder: Embedder that no reward uses.
+        fad: Reference recordings, if the Fréchet audio distance is measured.
+    """
 
     quality: Quality
     embedder: Embedder
@@ -51,14 +57,22 @@ class EvaluationModels:
 
     @cached_property
     def description(self) -> str:
-        """ω, names and versions in one line. Points of other scorers or embedders are not compared."""
+        """ω, names and versions in one line; points with different descriptions are not compared."""
         embedders = [f"embedder@{fingerprint(self.embedder)[:8]}", f"heldout@{fingerprint(self.eval_embedder)[:8]}"]
         return " ".join([self.quality.description, *embedders])
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a policy is asked: temperature T, guidance γ, negative prompt (None is unconditional), clip length, seed."""
+    """How a policy is sampled.
+
+    Attributes:
+        temperature: T, above 0.
+        guidance_scale: γ of Eq. 1; 1 is no guidance.
+        negative: Negative prompt of the guidance; None is unconditional.
+        seconds: Clip length.
+        seed: Seed for token sampling.
+    """
 
     temperature: float = TEMPERATURE
     guidance_scale: float = 1.0
@@ -81,22 +95,23 @@ def evaluate_policy(
 ) -> Measurement:
     """Samples each of P prompts N = ``n_samples`` times and measures the generations.
 
-    A generation depends on the seed and on its row alone: the values do not change with ``eval_batch_size``,
-    nor, beyond rounding, with the number of ranks, which share the prompts. Two policies measured with one seed
-    use the same random numbers. Every rank gets the whole measurement.
+    A generation depends only on the seed and its row: the values do not change with ``eval_batch_size`` nor, beyond
+    rounding, with the number of ranks, which share the prompts. Two policies measured with one seed use the same
+    random numbers. Every rank returns the whole measurement.
 
     Args:
-        music: text encoder and codec, and the policy unless ``lm`` is given.
+        music: Text encoder and codec, and the policy unless ``lm`` is given.
         prompts: P texts.
-        evaluation_models: what listens.
-        sampling: how the policy is asked.
+        evaluation_models: Scorers, embedders and reference recordings.
+        sampling: Sampling settings.
         n_samples: N, at least 2.
-        lm: the policy.
-        eval_batch_size: sequences sampled and heard at once; a matter of memory.
-        audio_prompts: of so many prompts, the first ones, the audio of the first :data:`AUDIO_SAMPLES` samples is kept.
+        lm: The policy.
+        eval_batch_size: Number of sequences sampled and scored at once; limited by memory.
+        audio_prompts: Number of prompts, the first ones, for which the audio of the first :data:`AUDIO_SAMPLES`
+            samples is saved.
 
     Raises:
-        ValueError: fewer than 2 prompts or samples, or ``eval_batch_size`` below 1.
+        ValueError: There are fewer than 2 prompts or samples, or ``eval_batch_size`` is below 1.
     """
     if len(prompts) < 2 or n_samples < 2 or eval_batch_size < 1:
         raise ValueError(
@@ -106,22 +121,21 @@ def evaluate_policy(
     record = StepRecord()
     start = record.now(music.device)
     condition = music.condition(prompts)
-    own = _own(len(prompts))
-    heard: list[dict[str, Tensor]] = []
-    kept: list[Tensor] = []
-    rows = [prompt * n_samples + sample for prompt in own for sample in range(n_samples)]
+    scored: list[dict[str, Tensor]] = []
+    saved: list[Tensor] = []
+    rows = [prompt * n_samples + sample for prompt in _rank_prompts(len(prompts)) for sample in range(n_samples)]
     for first in range(0, len(rows), eval_batch_size):
         batch = rows[first : first + eval_batch_size]
         texts = [prompts[row // n_samples] for row in batch]
         with record.stage("sampling", music.device):
             audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
-        heard.append({"entropy": entropy, **_listen(evaluation_models, audio, music.sample_rate, texts)})
-        kept += [clip for i, clip in enumerate(audio, start=first) if _is_kept(i, n_samples, audio_prompts)]
-    samples = _gathered({name: torch.cat([part[name] for part in heard]) for name in heard[0]}, n_samples)
+        scored.append({"entropy": entropy, **_score(evaluation_models, audio, music.sample_rate, texts)})
+        saved += [clip for i, clip in enumerate(audio, start=first) if _is_saved(i, n_samples, audio_prompts)]
+    samples = _gathered({name: torch.cat([part[name] for part in scored]) for name in scored[0]}, n_samples)
     samples = {name: values[: len(prompts)] for name, values in samples.items()}
     windows = samples.pop(WINDOWS, None)
-    # Each rank keeps as many; those of the first prompts come first, however the prompts are shared.
-    clips = gather_rows(torch.stack(kept)) if kept else audio[:0]
+    # All ranks save the same number of clips; the first prompts come first, however the prompts are shared.
+    clips = gather_rows(torch.stack(saved)) if saved else audio[:0]
     clips = clips.reshape(-1, AUDIO_SAMPLES, audio.shape[-1])[:audio_prompts]
     return Measurement(
         prompts=tuple(prompts),
@@ -135,22 +149,23 @@ def evaluate_policy(
     )
 
 
-def _is_kept(row: int, n_samples: int, audio_prompts: int) -> bool:
-    """Whether the audio of a rank's row is kept: by the place of its prompt among the rank's, and of it among the
-    prompt's samples."""
+def _is_saved(row: int, n_samples: int, audio_prompts: int) -> bool:
+    """Whether the audio of a row of this rank is saved."""
     prompt, sample = divmod(row, n_samples)
     return prompt < audio_prompts and sample < AUDIO_SAMPLES
 
 
-def _own(prompts: int) -> list[int]:
-    """The prompts of this rank: as many as each of the others has, in turn, the last ones going over to the first
-    prompts again. What is heard twice so is dropped; no rank could have ended sooner."""
+def _rank_prompts(prompts: int) -> list[int]:
+    """Indices of the prompts of this rank.
+
+    All ranks get the same number. The last ranks fill up with the first prompts; the caller drops these repetitions.
+    """
     share = -(-prompts // ranks())
     return [(rank() * share + i) % prompts for i in range(share)]
 
 
 def _gathered(samples: dict[str, Tensor], n_samples: int) -> dict[str, Tensor]:
-    """``(prompts, samples, …)`` of all ranks, from the rows of each, in one exchange."""
+    """Gathers the rows of all ranks as ``(prompts, samples, …)``, in one exchange."""
     table = torch.cat([values.float().reshape(len(values), -1) for values in samples.values()], dim=1)
     table = gather_rows(table).cpu().unflatten(0, (-1, n_samples))
     columns = table.split([values[0].numel() for values in samples.values()], dim=-1)
@@ -163,7 +178,10 @@ def _gathered(samples: dict[str, Tensor], n_samples: int) -> dict[str, Tensor]:
 def generate(
     music: MusicGen, lm: LanguageModel, prompts: Condition, rows: Sequence[int], n_samples: int, sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
-    """Audio ``(rows, samples)`` and mean entropy per token ``(rows,)``; row i is sample i mod N of prompt i // N."""
+    """Returns audio ``(rows, samples)`` and mean entropy per token ``(rows,)``.
+
+    Row i is sample i mod N of prompt i // N.
+    """
     places = [row // n_samples for row in rows]
     frames = music.frames(sampling.seconds)
     steps = delayed_steps(lm.codebooks, frames, lm.channels)
@@ -179,26 +197,28 @@ def generate(
     return music.decode(sampled.codes), sampled.entropy
 
 
-def _listen(
+def _score(
     evaluation_models: EvaluationModels, audio: Tensor, sample_rate: int, prompts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """What each instrument says of each clip: scores ``(rows,)``, embeddings ``(rows, width)`` and their like."""
+    """Returns the scores ``(rows,)`` and embeddings ``(rows, width)`` of each clip."""
     quality = evaluation_models.quality
     scorers = {"adherence": quality.adherence, "preference": quality.preference}
     embedders = {"embedding": evaluation_models.embedder, "heldout_embedding": evaluation_models.eval_embedder}
-    rates = {listener.sample_rate for listener in (*scorers.values(), *embedders.values())}
-    heard = {rate: resample(audio, sample_rate, rate) for rate in rates}  # once for all that listen at a rate
-    scores = {name: scorer(heard[scorer.sample_rate], scorer.sample_rate, prompts) for name, scorer in scorers.items()}
+    rates = {model.sample_rate for model in (*scorers.values(), *embedders.values())}
+    resampled = {rate: resample(audio, sample_rate, rate) for rate in rates}
+    scores = {
+        name: scorer(resampled[scorer.sample_rate], scorer.sample_rate, prompts) for name, scorer in scorers.items()
+    }
     return {
         "quality": quality.combine(**scores),
         **scores,
-        **{name: embed(heard[embed.sample_rate]) for name, embed in embedders.items()},
+        **{name: embed(resampled[embed.sample_rate]) for name, embed in embedders.items()},
         **({WINDOWS: evaluation_models.fad.windows(audio, sample_rate)} if evaluation_models.fad else {}),
     }
 
 
 def _per_prompt(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Each metric's values ``(prompts,)``, from scores ``(prompts, samples)`` and embeddings with their width."""
+    """Values of each metric ``(prompts,)``, from scores and embeddings ``(prompts, samples, …)``."""
     samples = {name: values.double() for name, values in samples.items()}
     embeddings, heldout_embeddings = samples.pop("embedding"), samples.pop("heldout_embedding")
     values = {

@@ -1,9 +1,8 @@
-"""What a measurement keeps: a value for each prompt, and the audio of a few."""
+"""The result of a measurement: a value for each prompt, and the audio of a few."""
 
 from __future__ import annotations
 
 import math
-import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,17 @@ import numpy as np
 
 from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import Interval, bootstrap_interval
+from qd.runs.atomic import atomic_write
 
 
 class Fad(NamedTuple):
-    """Fréchet audio distance, FAD∞, and to what: see :mod:`qd.evaluation.fad_reference`."""
+    """Fréchet audio distance to a reference; see :mod:`qd.evaluation.fad_reference`.
+
+    Attributes:
+        distance: Fréchet audio distance.
+        infinite: FAD∞, extrapolated to infinitely many samples.
+        reference: Description of the reference recordings and the embedder.
+    """
 
     distance: float
     infinite: float
@@ -26,16 +32,17 @@ class Fad(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """A policy, measured.
+    """The measurement of a policy.
 
     Attributes:
         prompts: P texts.
-        per_prompt: for each of :data:`~qd.evaluation.points.METRICS` a value for each prompt, ``(prompts,)``.
-        cross_prompt_bound: mean dissimilarity of two generations of different prompts (the upper bound of Fig. 2).
-        audio: the first clips of each of the first prompts, ``(kept prompts, clips, samples)``.
-        sample_rate: of the audio, in Hz.
-        seconds: wall time of the measurement. sampling_seconds: of it, until the audio was there; NaN if not kept.
-        fad: distance of all samples to recordings; None if not asked for.
+        per_prompt: Value for each prompt, ``(prompts,)``, of each of :data:`~qd.evaluation.points.METRICS`.
+        cross_prompt_bound: Mean dissimilarity of two generations of different prompts (the upper bound of Fig. 2).
+        audio: First clips of each of the first prompts, ``(saved prompts, clips, samples)``.
+        sample_rate: Sample rate of the audio, in Hz.
+        seconds: Wall time of the measurement.
+        fad: Distance of all samples to the reference; None if not measured.
+        sampling_seconds: Wall time of sampling and decoding; NaN in files of earlier versions.
     """
 
     prompts: tuple[str, ...]
@@ -48,14 +55,12 @@ class Measurement:
     sampling_seconds: float = math.nan
 
     def intervals(self) -> dict[str, Interval]:
-        """Means over prompts with 95 % bootstrap intervals."""
+        """Returns means over prompts with 95 % bootstrap intervals."""
         return {name: bootstrap_interval(self.per_prompt[name]) for name in METRICS}
 
     def save(self, path: Path) -> None:
-        """Writes a compressed npz file without pickles, whole or not at all; the audio in half precision."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{time.time_ns()}.tmp")
-        with unfinished.open("wb") as file:
+        """Writes a compressed npz file without pickles; the audio in half precision."""
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 prompts=np.array(self.prompts),
@@ -67,23 +72,22 @@ class Measurement:
                 **({"fad": self.fad[:2], "fad_reference": self.fad.reference} if self.fad else {}),
                 **self.per_prompt,
             )
-        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
-        """Reads what :meth:`save` wrote; earlier versions kept one clip a prompt, ``(kept prompts, samples)``.
+        """Reads a file of :meth:`save`; earlier versions saved one clip a prompt, ``(saved prompts, samples)``.
 
         Raises:
-            ValueError: the file is damaged; says how to go on.
+            ValueError: The file is damaged; the message says how to continue.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls._of(file)
-        # What numpy and zipfile raise where a byte is wrong, by where it is.
+        # What numpy and zipfile raise depends on which byte is wrong.
         except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{path} cannot be read as the values of a measurement ({error}); put a whole copy there, or remove it "
-                f"and, from a results file beside it, the lines of the key {path.stem}: they are then measured again"
+                f"{path} cannot be read as a measurement ({error}); restore it from a copy, or remove it and the lines "
+                f"with the key {path.stem} from the results file next to it: they are then measured again"
             ) from error
 
     @classmethod

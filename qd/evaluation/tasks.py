@@ -1,10 +1,12 @@
-"""One measurement that is asked for, and what becomes of it."""
+"""The measurements that a command requests, and what is left to do for each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from qd.config.measuring import EvaluateConfig
 from qd.config.policy import TEMPERATURE
 from qd.config.sweep import SweepConfig
 from qd.evaluation.measure import Sampling
@@ -13,13 +15,16 @@ from qd.models.merging.model_spec import ModelSpec
 
 @dataclass(frozen=True)
 class Task:
-    """A model, and how it is asked.
+    """One measurement: a model and how it is sampled.
 
     Attributes:
-        model: whose weights act.
-        seed: of the tokens drawn. temperature: T. guidance_scale: γ. negative: prompt of the guidance.
-        series: the name of the line of a sweep that asks for the point.
-        fad: whether the Fréchet audio distance is wanted too.
+        model: Model, or weighted sum of models.
+        seed: Seed for token sampling.
+        temperature: T, above 0.
+        guidance_scale: γ of Eq. 1; 1 is no guidance.
+        negative: Negative prompt of the guidance; None is unconditional.
+        series: Name of the series of a sweep; "" in `qd evaluate`.
+        fad: Whether to measure the Fréchet audio distance too.
     """
 
     model: ModelSpec
@@ -31,36 +36,44 @@ class Task:
     fad: bool = False
 
     def sampling(self, seconds: float) -> Sampling:
-        """Of clips of this length; without guidance there is no negative prompt."""
-        negative = None if self.guidance_scale == 1.0 else self.negative
+        """Returns the sampling settings for clips of ``seconds``; without guidance there is no negative prompt."""
+        negative = self.negative if self.guided else None
         return Sampling(self.temperature, self.guidance_scale, negative, seconds, self.seed)
 
     @property
+    def guided(self) -> bool:
+        """Whether sampling uses classifier-free guidance."""
+        return self.guidance_scale != 1.0
+
+    @property
     def passes(self) -> int:
-        """Of the language model, for each token: a guided one takes two."""
-        return 1 if self.guidance_scale == 1.0 else 2
+        """Forward passes of the language model per token: two with guidance."""
+        return 2 if self.guided else 1
 
     def __str__(self) -> str:
         guided = f" γ={self.guidance_scale:g} {'unconditional' if self.negative is None else 'negative'}"
         parts = [f"{self.series}: " if self.series else "", str(self.model)]
-        parts += [guided] if self.passes == 2 else []
+        parts += [guided] if self.guided else []
         return "".join([*parts, f" T={self.temperature:g} seed {self.seed}"])
 
 
 class State(Enum):
-    """Of a task, beside the results file."""
+    """What the results file and the files next to it hold for a task."""
 
-    THERE = "there"  # the point stands in the file
-    KNOWN = "known"  # measured for another series, or by a command that was killed: only the line is missing
+    DONE = "done"  # the results file has the point
+    MEASURED = "measured"  # for another series, or by a killed command: only the line in the results file is missing
     NEW = "to measure"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A task, the key of its measurement, and what is left to do.
+    """A task and what is left to do for it.
 
     Attributes:
-        fad: whether the measurement is to hear the Fréchet audio distance, for this task or another of the same key.
+        task: The task.
+        key: Key of its measurement.
+        state: What exists already.
+        fad: Whether the measurement needs the Fréchet audio distance, for this task or another one with the same key.
     """
 
     task: Task
@@ -69,8 +82,35 @@ class Planned:
     fad: bool
 
 
+class Plan(tuple[Planned, ...]):
+    """All planned tasks of a command, in their order."""
+
+    @property
+    def missing(self) -> Sequence[Planned]:
+        """Tasks whose point the results file lacks."""
+        return [one for one in self if one.state is not State.DONE]
+
+    @property
+    def new(self) -> Sequence[Planned]:
+        """Tasks to measure."""
+        return [one for one in self if one.state is State.NEW]
+
+    def summary(self) -> str:
+        """Returns the number of points in each state, as one phrase."""
+        reused = len(self.missing) - len(self.new)
+        same = f", {reused} are measured under another name and need only a line" if reused else ""
+        return f"of {len(self)} points {len(self) - len(self.missing)} are done{same}, {len(self.new)} to measure"
+
+
+def evaluate_tasks(config: EvaluateConfig) -> list[Task]:
+    """Returns a task for each model and seed of `qd evaluate`."""
+    specs = [ModelSpec.parse(text) for text in config.models]
+    sampling = (config.temperature, config.guidance_scale, config.negative_prompt)
+    return [Task(spec, seed, *sampling, fad=config.asks_fad) for spec in specs for seed in config.seeds]
+
+
 def sweep_tasks(config: SweepConfig) -> list[Task]:
-    """The points in the order of the series; a series with its first seed, then with the next."""
+    """Returns the tasks of `qd sweep`: series by series, and within a series seed by seed."""
     tasks = []
     for series in config.chosen:
         common = {"temperature": config.temperature, "series": series.name, "fad": config.measures_fad(series)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qd.metrics.bootstrap import Interval
 
@@ -18,6 +18,30 @@ def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str
     """
     columns = list(columns)
     return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *rows])
+
+
+def first_items(items: Sequence[object], limit: int, separator: str = ", ") -> str:
+    """The first items of a message, and the number of the others.
+
+    Example:
+        >>> first_items([3, 5, 8], 2)
+        '3, 5 and 1 more'
+    """
+    shown = separator.join(map(str, items[:limit]))
+    return f"{shown} and {len(items) - limit:,} more" if len(items) > limit else shown
+
+
+def bullet_list(heading: str, items: Sequence[str], limit: int) -> str:
+    """The heading, the first items on lines of their own, and the number of the others.
+
+    Example:
+        >>> print(bullet_list("2 rows are wrong:", ["line 3", "line 5"], 1))
+        2 rows are wrong:
+          • line 3
+          • and 1 more
+    """
+    more = [f"and {len(items) - limit:,} more"] if len(items) > limit else []
+    return "\n".join([heading, *(f"  • {item}" for item in (*items[:limit], *more))])
 
 
 def markdown_interval(interval: Interval, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Where files that can be made again are kept."""
+"""The cache folder, for files that can be made again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``QD_CACHE``, or ``qd`` in the user's cache folder; it may not be there yet.
+    """Returns ``QD_CACHE``, or ``qd`` in the user's cache folder; the folder may not exist yet.
 
     Raises:
-        RuntimeError: neither is named and the user has no home folder.
+        RuntimeError: Neither ``QD_CACHE`` nor ``XDG_CACHE_HOME`` is set, and the user has no home folder.
     """
-    given = os.environ.get("QD_CACHE")
-    if given:
-        return Path(given).expanduser()
+    folder = os.environ.get("QD_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qd"

@@ -1,4 +1,4 @@
-"""Gathering over ranks, which is the identity where there is only one."""
+"""Gathers values over ranks; with one rank, returns them unchanged."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 def ranks() -> int:
-    """Processes of the run that this one is of."""
+    """Number of processes of this run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process among them."""
+    """Index of this process among them."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
 def gather_objects(value: T) -> list[T]:
-    """The small, picklable ``value`` of each rank in the order of the ranks, on every rank."""
+    """Returns the small, picklable ``value`` of each rank in the order of the ranks, on every rank."""
     values = [value] * ranks()
     if ranks() > 1:
         dist.all_gather_object(values, value)
@@ -43,16 +43,16 @@ def gather_rows(tensor: Tensor) -> Tensor:
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """L2 norm of the parameters' gradients together, a scalar: of whole ones, of which a rank may hold shares."""
+    """Returns the L2 norm of all gradients together, a scalar, also for parameters that are sharded over ranks."""
     return whole(get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
 
 
 def gather_rows_with_gradient(tensor: Tensor) -> Tensor:
-    """:func:`gather_rows`, through which the loss of every rank reaches the rows of every other.
+    """:func:`gather_rows` with gradient: the loss of every rank reaches the rows of all ranks.
 
-    The gradient of a rank's rows is the sum over the ranks' losses. Where all ranks compute the same loss of all rows
-    that is ``ranks`` times the loss's, and the mean over ranks that data-parallel training takes of the parameters'
-    gradients gives back the gradient of one process that holds all rows.
+    The gradient of the rows of a rank is the sum over the losses of all ranks. If all ranks compute the same loss of
+    all rows, this is ``ranks`` times the gradient of the loss, and the mean over ranks in data-parallel training gives
+    the gradient of one process that holds all rows.
     """
     return tensor if ranks() == 1 else _GatherRows.apply(tensor)
 
@@ -64,7 +64,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # A sum over all rows, of which one's own are kept: every backend has it, and the rows are a few megabytes.
+        # All rows are summed and this rank's are returned: every backend can do this, and the rows are a few megabytes.
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient.chunk(ranks())[dist.get_rank()]

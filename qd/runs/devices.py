@@ -1,4 +1,4 @@
-"""Which device runs the model, and in which precision it runs fast."""
+"""The device of a model, and its fastest safe precision."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device named: ``auto`` (a CUDA GPU where there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    """Returns the named device.
+
+    Args:
+        name: ``auto`` (a CUDA GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
 
     Raises:
-        ValueError: the name is no device, or the device is not on this machine.
+        ValueError: The name is not a device, or this machine does not have the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,8 +33,10 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def fast_precision(device: torch.device) -> str:
-    """Lightning's name of the fastest precision that trains safely: ``bf16-mixed`` where the device multiplies
-    bfloat16 matrices in hardware, else ``32-true``."""
+    """Returns Lightning's name of the fastest precision that trains safely.
+
+    It is ``bf16-mixed`` if the device multiplies bfloat16 matrices in hardware, else ``32-true``.
+    """
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     if device.type == "cpu":
@@ -41,7 +46,7 @@ def fast_precision(device: torch.device) -> str:
 
 
 def trainer_device(device: torch.device) -> dict[str, Any]:
-    """The ``accelerator`` and ``devices`` arguments of a Lightning Trainer that runs on this one device."""
+    """Returns the ``accelerator`` and ``devices`` arguments of a Lightning Trainer for this one device."""
     if device.type == "cuda":
         return {"accelerator": "gpu", "devices": [device.index or 0]}
     return {"accelerator": device.type, "devices": 1}

@@ -1,5 +1,7 @@
-"""Room and places on the disk. In a file of its own: commands that train nothing ask too, and importing Lightning takes
-long."""
+"""Free disk space, and the disk space that a run needs.
+
+A module of its own: commands without training need it too, and the import of Lightning is slow.
+"""
 
 from __future__ import annotations
 
@@ -7,54 +9,69 @@ import shutil
 from pathlib import Path
 
 FLOAT32_BYTES = 4
-LOGS_BYTES = 200 * 2**20  # TensorBoard events with audio and figures, generously
+LOGS_BYTES = 200 * 2**20  # generous, for TensorBoard events with audio and figures
 
 
-def free_space(place: str | Path) -> tuple[Path, int]:
-    """The folder on whose disk a file or folder is, or will be, and the bytes that are free there."""
-    folder = Path(place).resolve()
+def free_space(path: str | Path) -> tuple[Path, int]:
+    """Returns the nearest existing folder of a future file or folder, and the bytes free on its disk."""
+    folder = Path(path).resolve()
     while not folder.exists():
         folder = folder.parent
     return folder, shutil.disk_usage(folder).free
 
 
-def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
-    """Bytes that a run writes at most.
+def require_space(path: str | Path, needed: int, what: str, hint: str) -> None:
+    """Raises an error unless the disk has enough space for a future file or folder.
 
     Args:
-        trained: parameters that the optimiser changes.
-        frozen: the other parameters of the checkpoint: text encoder and codec.
-        step_folders: how many are kept.
+        path: File or folder to write.
+        needed: Bytes to write.
+        what: Subject and verb of the message, such as ``"the points need"``.
+        hint: How else to solve the problem than to free space.
+
+    Raises:
+        ValueError: Fewer than ``needed`` bytes are free.
+    """
+    folder, free = free_space(path)
+    if free < needed:
+        raise ValueError(
+            f"{what} {needed / 2**30:.2f} GiB and {str(folder)!r} has {free / 2**30:.2f} GiB free; free some space, "
+            f"{hint}"
+        )
+
+
+def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
+    """Returns the bytes that a run writes at most.
+
+    Args:
+        trained: Number of trained parameters.
+        frozen: Number of the other parameters of the checkpoint: text encoder and codec.
+        step_folders: Number of step folders to keep.
     """
     step_folder = (trained + frozen) * FLOAT32_BYTES
     resume_file = 3 * trained * FLOAT32_BYTES  # weights and AdamW's two moments
-    return (
-        (step_folders + 1) * step_folder + 2 * resume_file + LOGS_BYTES
-    )  # the next one is written before the old goes
+    # A new step folder and a new resume file are written before the old ones are removed.
+    return (step_folders + 1) * step_folder + 2 * resume_file + LOGS_BYTES
 
 
 def held_bytes(run: Path | None) -> int:
-    """What a run folder holds; of none, nothing."""
+    """Returns the size of a run folder in bytes; 0 for None."""
     return sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run else 0
 
 
 def check_disk(runs: str | Path, needed: int, run: Path | None = None) -> None:
-    """Refuses to start, or to go on with, a run that the disk cannot hold.
+    """Raises an error unless the disk has enough space for a run.
 
     Args:
-        runs: the folder of run folders.
-        needed: bytes of the whole run.
-        run: folder of a run that goes on; what it holds already is not needed again.
+        runs: Folder of run folders.
+        needed: Bytes of the whole run.
+        run: Folder of a resumed run; the bytes that it holds already are not needed again.
 
     Raises:
-        ValueError: fewer bytes than are needed are free where ``runs`` is, or will be.
+        ValueError: Too little space is free.
     """
     held = held_bytes(run)
-    missing = needed - held
-    folder, free = free_space(runs)
-    if free < missing:
-        raise ValueError(
-            f"the run needs {missing / 2**30:.1f} GiB{' more' if held else ''} and {str(folder)!r} has "
-            f"{free / 2**30:.1f} GiB free; make room, name another trainer.runs, or keep fewer step folders "
-            "(trainer.keep_weights)"
-        )
+    what = "the rest of the run needs" if held else "the run needs"
+    require_space(
+        runs, needed - held, what, "set another trainer.runs, or keep fewer step folders (trainer.keep_weights)"
+    )

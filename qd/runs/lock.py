@@ -1,4 +1,4 @@
-"""One process alone writes a folder or a file; another one that would is refused, and told which process it is."""
+"""Locks a folder or a file, so that only one process writes it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from qd.runs.process_rank import first_process
 
 @contextmanager
 def exclusive_lock(place: str | Path) -> Iterator[None]:
-    """Locks ``.<name>.lock`` beside the folder or file ``place``; the system unlocks it when the process ends, however.
+    """Locks ``.<name>.lock`` next to the folder or file ``place``.
 
-    Of several ranks the first one does, which alone writes. It is a record lock: forked workers, which may outlive a
-    killed process for a moment, do not inherit it. Within one process it keeps nobody out.
+    The system releases the lock at any end of the process. Of several ranks only the first one, which writes, takes
+    the lock. It is a record lock: forked workers, which may outlive a killed process for a moment, do not inherit it.
+    It has no effect within one process.
 
     Raises:
-        ValueError: another process has locked it; says which one.
+        ValueError: Another process holds the lock; the message names it.
     """
     path = Path(place).resolve()
     lock = path.with_name(f".{path.name}.lock")
@@ -38,26 +39,26 @@ def exclusive_lock(place: str | Path) -> Iterator[None]:
 
 
 def _locked(lock: Path, place: str | Path) -> int | None:
-    """The open file, which says who holds it; None, and told, where files cannot be locked."""
+    """Returns the open lock file with the name of this process; None, with a warning, if files cannot be locked."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _open_and_lock(lock)
     except BlockingIOError:
-        raise ValueError(f"{place} is being written by {_holder(lock)}; wait until it ends, or stop it first") from None
+        raise ValueError(f"{place} is being written by {_holder(lock)}; wait until it ends, or stop it") from None
     except OSError as error:
         warnings.warn(
-            f"{lock} cannot be locked ({error}): see to it that one process alone writes {place}", stacklevel=2
+            f"{lock} cannot be locked ({error}): make sure that only one process writes {place}", stacklevel=2
         )
         return None
     who = f"process {os.getpid()} of {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
-    with suppress(OSError):  # a full disk: the lock holds all the same
+    with suppress(OSError):  # a full disk: the lock still works
         os.truncate(file, 0)
         os.write(file, f"{who}: {shlex.join(sys.argv)}\n".encode())
     return file
 
 
 def _open_and_lock(lock: Path) -> int:
-    """Once more, where the holder has ended meanwhile and has removed the file that was opened."""
+    """Opens and locks the file; tries again if its last holder has just removed it."""
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -74,7 +75,7 @@ def _open_and_lock(lock: Path) -> int:
 
 def _holder(lock: Path) -> str:
     try:
-        said = lock.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # it has ended meanwhile
-        said = ""
-    return said or "another process"
+        holder = lock.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:  # the holder has just ended
+        holder = ""
+    return holder or "another process"

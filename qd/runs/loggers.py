@@ -1,6 +1,7 @@
 """Where the numbers of a run go: TensorBoard, CSV files, wandb or mlflow, or several of them.
 
-All get scalars and hyperparameters. Figures, audio and projections are TensorBoard's; the Pareto figure is also a file.
+All get scalars and hyperparameters. Figures, audio and projections go to TensorBoard only; the Pareto figure is also a
+file.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ LOGGERS: dict[str, type[Logger]] = {
     "mlflow": MLFlowLogger,
 }
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
-"""Modules that are not installed with this project; a service's client is large, and nobody needs them all."""
+"""Modules that are not installed with this project, because the clients of these services are large."""
 
 
 def build_loggers(
     loggers: Sequence[str], options: Mapping[str, Mapping[str, Any]], folder: Path, resumed_at: int | None = None
 ) -> list[Logger]:
-    """The loggers of a run.
+    """Builds the loggers of a run.
 
     Args:
-        loggers: names of :data:`LOGGERS`.
-        options: of each, keyword arguments of Lightning's logger.
-        folder: of the run, whose name they take.
-        resumed_at: the step that a run goes on from.
+        loggers: Names in :data:`LOGGERS`.
+        options: Keyword arguments for Lightning's logger, by name.
+        folder: Run folder; the loggers use its name.
+        resumed_at: Step that the run resumes from; None for a new run.
     """
     return [LOGGERS[name](**{**_settings(name, folder, resumed_at), **options.get(name, {})}) for name in loggers]
 
 
 def _settings(name: str, folder: Path, resumed_at: int | None) -> dict[str, Any]:
-    """What a logger is told if its options do not say otherwise."""
+    """Default keyword arguments of a logger."""
     if name == "tensorboard":
-        # What a killed run has logged beyond its checkpoint is hidden: those steps are made again.
+        # Steps that a killed run logged after its checkpoint are hidden: they are made again.
         purge = {} if resumed_at is None else {"purge_step": resumed_at + 1}
         return {"save_dir": folder, "name": "", "version": "", "default_hp_metric": False, **purge}
     if name == "csv":
-        # A version each time the run starts: Lightning would delete the rows of before. And no row waits in memory.
+        # A new version for each start: Lightning would delete the earlier rows. Every row is written at once.
         return {"save_dir": folder, "name": "csv", "flush_logs_every_n_steps": 1}
     if name == "wandb":
         return {"name": folder.name, "project": "qd", "save_dir": folder, "id": _earlier_wandb_run(folder)}
@@ -56,6 +57,6 @@ def _settings(name: str, folder: Path, resumed_at: int | None) -> dict[str, Any]
 
 
 def _earlier_wandb_run(folder: Path) -> str | None:
-    """The id of the run that is to go on, by the newest folder that wandb has left: ``run-<time>-<id>``."""
+    """The id of the run to resume, from the newest folder of wandb: ``run-<time>-<id>``."""
     runs = sorted(path.name.rsplit("-", 2)[1:] for path in (folder / "wandb").glob("*run-*-*"))
     return runs[-1][1] if runs else None

@@ -1,6 +1,6 @@
-"""As what this process was started: alone, or as one of several ("ranks") by Lightning, torchrun or srun.
+"""The rank of this process, started alone or by Lightning, torchrun or srun.
 
-In a file of its own: the command line asks too, and importing Lightning takes long.
+A module of its own: the command line needs it too, and the import of Lightning is slow.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-"""Where torchrun, Lightning and SLURM tell a process its number, in the order in which Lightning looks there."""
+"""Environment variables with the rank, set by torchrun, Lightning and SLURM, in the order that Lightning uses."""
 
 
 def rank_number() -> str:
-    """Of this process, as it was started."""
+    """Returns the rank of this process as text."""
     return next((os.environ[name] for name in RANKS if os.environ.get(name)), "0")
 
 
 def first_process() -> bool:
-    """Whether this process is the first of its run, which alone writes and speaks."""
+    """Whether this process is the first of its run; only this one writes files and messages."""
     return rank_number() == "0"
 
 

@@ -1,4 +1,4 @@
-"""What the libraries print beside the project's own output, silenced."""
+"""Silences expected messages of the libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import transformers
 
 
 def quieten_libraries() -> None:
-    """Silences what the libraries say about things that are meant."""
+    """Silences progress bars and warnings of the libraries about intended behaviour."""
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

@@ -1,4 +1,4 @@
-"""One run as several processes ("ranks"), each with a device of its own: who writes, and where each one works.
+"""A run with several processes ("ranks"), each with its own device.
 
 The processes are started by Lightning (``trainer.devices=4`` on one machine), by torchrun, or by SLURM's srun.
 """
@@ -20,7 +20,7 @@ from qd.runs.sharded_strategy import FullySharded
 
 
 def local_device(device: torch.device, ranks: int) -> torch.device:
-    """The device of this process, where the run has ``ranks`` processes and ``device`` tells their kind."""
+    """Returns the device of this process in a run of ``ranks`` processes on devices of one kind."""
     if ranks == 1 or device.type != "cuda":
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
@@ -28,10 +28,9 @@ def local_device(device: torch.device, ranks: int) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """The device of this process, which while the context lasts hears of the others that torchrun or srun started, if
-    any.
+    """Joins the processes that torchrun or srun started, if any, and yields the device of this process.
 
-    For commands that train nothing; in training Lightning does this.
+    For commands without training; in training, Lightning does this.
     """
     group = _started_together()
     if group["world_size"] == 1:
@@ -48,13 +47,15 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def _started_together() -> dict[str, Any]:
-    """How many processes were started as one command, which of them this is, and where they meet.
+    """Returns the arguments of the process group: number of processes, rank and address.
 
-    Of srun the tasks of its step are counted, not those of the job: a command of a batch script that srun does not
-    start is one process, whatever the job has asked for.
+    For srun, the tasks of the step count, not those of the job: a command in a batch script without srun is one
+    process, however many the job has.
     """
     if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
-        return {"world_size": int(os.environ.get("WORLD_SIZE", 1))}  # torch asks torchrun's environment for the rest
+        return {
+            "world_size": int(os.environ.get("WORLD_SIZE", 1))
+        }  # torch reads the rest from the environment of torchrun
     first = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
     port = 15_000 + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % 10_000
     return {
@@ -65,28 +66,34 @@ def _started_together() -> dict[str, Any]:
 
 
 def trainer_devices(device: torch.device, devices: int, nodes: int = 1, sharded: bool = False) -> dict[str, Any]:
-    """What a Lightning Trainer is to be told to run on ``devices`` devices on each of ``nodes`` machines.
+    """Returns the arguments of a Lightning Trainer for several devices.
 
-    Where ``sharded``, they share out the weights that the module's ``configure_model`` shares (FSDP); else each has all
-    (DDP).
+    Args:
+        device: Kind of the devices.
+        devices: Devices of each machine.
+        nodes: Number of machines.
+        sharded: Whether the weights are sharded by the module's ``configure_model`` (FSDP); else each device has all
+            weights (DDP).
     """
     one = trainer_device(device)
     if devices * nodes == 1:
         return one
     if sharded:
         return one | {"devices": devices, "num_nodes": nodes, "strategy": FullySharded(devices * nodes)}
-    # Buffers are constants, or, in the baselines, changed alike on every rank: there is nothing to send round.
+    # Buffers are constants or, in the baselines, change equally on every rank: they need no broadcast.
     return one | {"devices": devices, "num_nodes": nodes, "strategy": DDPStrategy(broadcast_buffers=False)}
 
 
 def check_nodes(nodes: int) -> None:
-    """Refuses to wait for processes that nobody starts: Lightning starts those of its own machine alone.
+    """Checks that a run on several machines was started by torchrun or srun.
+
+    Lightning starts only the processes of its own machine, and would wait for the others for ever.
 
     Raises:
-        ValueError: several machines, and neither torchrun nor srun has started this process.
+        ValueError: There are several machines, and neither torchrun nor srun started this process.
     """
     if nodes > 1 and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
         raise ValueError(
-            f"trainer.num_nodes is {nodes}, and this process was started by hand; start the command on every machine "
+            f"trainer.num_nodes is {nodes}, and this process was started alone; start the command on every machine "
             "by torchrun or srun (docs/training.md), or set trainer.num_nodes=1"
         )

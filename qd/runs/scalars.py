@@ -1,4 +1,4 @@
-"""What a run has logged, read back from its TensorBoard events."""
+"""Reads the logged scalars of a run from its TensorBoard events."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import NamedTuple
 
 
 class Scalar(NamedTuple):
-    """A logged value, and the clock when it was logged, in seconds."""
+    """A logged value, and the time of logging in seconds."""
 
     value: float
     wall_time: float
 
 
 def read_scalars(run: str | Path) -> dict[str, dict[int, Scalar]]:
-    """By name and step; what a resumed run has logged again counts as it was logged last.
+    """Returns the scalars of a run by name and step; for a step that was logged again, the last value counts.
 
     Args:
-        run: its folder.
+        run: Run folder.
 
     Returns:
-        Nothing if the run did not log to TensorBoard.
+        An empty dictionary if the run did not log to TensorBoard.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -39,9 +39,9 @@ def _clock(event: object) -> float:
 
 
 def step_seconds(run: Path) -> float | None:
-    """Median seconds of an optimiser step, by the clock of the TensorBoard events; None if it was not logged there.
+    """Returns the median seconds of an optimiser step from the TensorBoard events; None without them.
 
-    A median, because a measurement or a pause lies between some of the steps.
+    The median, because measurements and pauses lengthen some of the steps.
     """
     logged = sorted(read_scalars(run).get("train/loss", {}).items())
     rates = [(b.wall_time - a.wall_time) / (step - before) for (before, a), (step, b) in pairwise(logged)]

@@ -15,14 +15,14 @@ from qd.runs.sharding import shared_like, whole_state
 
 
 class FullySharded(ModelParallelStrategy):
-    """FSDP over all ranks; the module's ``configure_model`` shares out its weights.
+    """FSDP over all ranks; the module's ``configure_model`` shards its weights.
 
-    Lightning's own file names an optimiser's states after the parameters of the whole module, and cannot be read where
-    frozen parts are left out of it. This one is what every other strategy writes: whole tensors, by name and by the
-    optimiser's numbers, so that a run goes on with any strategy and any number of devices.
+    Lightning's own resume file names the optimiser states by the parameters of the whole module, and cannot be read
+    without the frozen parts. This class writes the file of every other strategy: whole tensors, by name and by the
+    optimiser's numbers, so that a run can resume with any strategy and any number of devices.
 
     Args:
-        ranks: processes of the run.
+        ranks: Number of processes of the run.
     """
 
     def __init__(self, ranks: int) -> None:
@@ -40,7 +40,7 @@ class FullySharded(ModelParallelStrategy):
         return shares | {"state": {number: whole_state(state) for number, state in shares["state"].items()}}
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        # Mapped, not read: a rank takes its share of each tensor, and the ranks of a machine share the file's pages.
+        # Memory-mapped: a rank reads its shard of each tensor, and the ranks of a machine share the pages of the file.
         return torch.load(self.broadcast(checkpoint_path), map_location="cpu", mmap=True, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:

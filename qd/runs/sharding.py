@@ -1,4 +1,4 @@
-"""Weights of which each rank of a run holds its share alone (torch's FSDP): made whole where they are used or saved."""
+"""Weights that are sharded over ranks (torch's FSDP): gathers them where they are used or saved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
-    """Until the context ends the module's weights are whole on every rank, all of which must enter it.
+    """Makes the weights of the module whole on every rank inside the context; all ranks must enter it.
 
-    Where they are whole already, as in an outer context, nothing is done. Reading the module's ``state_dict`` ends the
-    state early: torch gives the shares out again, see :func:`whole_state`.
+    Weights that are whole already, as in an outer context, stay as they are. Reading the module's ``state_dict``
+    shards the weights again; see :func:`whole_state`.
     """
     if not any(isinstance(weight, DTensor) for weight in module.parameters()):
         yield
@@ -32,25 +32,27 @@ def gathered(module: nn.Module) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor of which a rank may hold a share, on every rank; all of them must ask."""
+    """Returns the whole tensor on every rank; all ranks must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with whole tensors, for the first rank to write: of the others, whose memory it is to spare, it is
-    empty; all of them must ask. What is shared out comes to the CPU, tensor by tensor."""
+    """Returns a state dict with whole tensors on the first rank, which writes it; all ranks must call this.
+
+    On the other ranks it is empty, which saves memory. Sharded tensors are moved to the CPU, one by one.
+    """
     if not any(isinstance(value, DTensor) for value in state.values()):
         return dict(state)
-    kept = {}
+    gathered_state = {}
     for name, value in state.items():
         full = whole(value)
         if dist.get_rank() == 0:
-            kept[name] = full.cpu() if isinstance(value, DTensor) else full
-    return kept
+            gathered_state[name] = full.cpu() if isinstance(value, DTensor) else full
+    return gathered_state
 
 
 def shared_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This rank's share of a whole tensor that every rank has, cut as ``like`` is."""
+    """Returns this rank's shard of a whole tensor, with the layout of ``like``."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""What is measured during one optimiser step: means over its micro-batches and ranks, seconds of its stages."""
+"""Values of one optimiser step: means over micro-batches and ranks, and the seconds of its stages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from qd.runs.collective import gather_rows
 
 
 class StepRecord:
-    """Collects the numbers of one optimiser step.
+    """Collects the values of one optimiser step.
 
     Args:
-        timing: measure the stages on a GPU too, which must be waited for at the start and the end of each of them.
+        timing: Whether to time the stages on a GPU too; this synchronises the GPU at the start and end of each stage.
     """
 
     def __init__(self, timing: bool = True) -> None:
@@ -28,30 +28,30 @@ class StepRecord:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def add(self, **values: Tensor) -> None:
-        """Scalars of one micro-batch; they stay on their device."""
+        """Adds scalars of one micro-batch; they stay on their device."""
         for name, value in values.items():
             self.values[name].append(value.detach().float())
 
     @contextmanager
     def stage(self, name: str, device: torch.device) -> Iterator[None]:
-        """Adds the wall time of the block; a GPU works behind the program's back, so it is waited for."""
+        """Adds the wall time of the block to the stage; synchronises a GPU, which works asynchronously."""
         start = self.now(device)
         yield
         self.took(name, start, device)
 
     def took(self, name: str, start: float, device: torch.device) -> None:
-        """Adds the wall time since ``start``, to which :meth:`now` belongs; nothing on a GPU that is not timed."""
+        """Adds the wall time since ``start``, a value of :meth:`now`; nothing on a GPU without timing."""
         if self.timing or device.type != "cuda":
             self.seconds[name] += self.now(device) - start
 
     def now(self, device: torch.device) -> float:
-        """Seconds of a clock, once the device has done what it was asked to."""
+        """Returns the seconds of a clock, after the device has finished its work."""
         if self.timing and device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
     def summary(self) -> dict[str, float]:
-        """Means over micro-batches and ranks, and ``seconds_<stage>`` of this rank."""
+        """Returns means over micro-batches and ranks, and ``seconds_<stage>`` of this rank."""
         names = list(self.values)
         means = torch.stack([torch.stack(self.values[name]).mean() for name in names])
         means = gather_rows(means[None]).mean(dim=0).tolist()
@@ -59,7 +59,7 @@ class StepRecord:
 
 
 def timed(stage: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a method of a module that has a ``record``: its wall time is added to the stage."""
+    """Decorates a method of a module with a ``record``: adds its wall time to the stage."""
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,7 +79,7 @@ def test_the_recipe_describes_how_the_weights_were_made(callback: StepFolders, m
 def test_folders_of_a_killed_run_are_replaced(callback: StepFolders, music: Music, tmp_path: Path) -> None:
     (tmp_path / "step-000004").mkdir()
     (tmp_path / "step-000004" / "weights").write_text("of the killed run")
-    (tmp_path / "unfinished-000008").mkdir()
+    (tmp_path / f".step-000008.{socket.gethostname()}-99999999.tmp").mkdir()
     assert run(callback, music, range(1, 9)) == ["step-000004", "step-000008"]
     assert (tmp_path / "step-000004" / "weights").read_text() == "4"
 

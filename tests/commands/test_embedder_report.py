@@ -37,7 +37,7 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
-def test_tables_have_one_column_an_embedder(measured):
+def test_tables_have_one_column_per_embedder(measured):
     assert cells(retrieval_table(measured))[2:] == [[name, "0.750", "0.900", "0.980"] for name in measured]
     header, _, *rows = cells(invariance_table(measured))
     assert header[2:] == ["mine", "MFCC"]
@@ -46,19 +46,19 @@ def test_tables_have_one_column_an_embedder(measured):
     assert len({len(row) for row in cells(invariance_table(measured))}) == 1
 
 
-def test_relative_cosines_are_zero_for_others_and_one_for_itself(measured):
+def test_relative_cosines_are_zero_for_others_and_one_for_the_clip_itself(measured):
     (_, _, noise, *_), result = cells(relative_table(measured)), measured["mine"]
     apart = result.different.mean()
     assert noise[1] == f"{(0.6 - apart) / (1 - apart):.2f}"
 
 
-def test_calibration_is_in_dissimilarities(measured):
+def test_calibration_shows_dissimilarities(measured):
     rows = {row[0]: row for row in cells(calibration_table(measured))}
     assert rows["same genre"][1] == "8" and rows["different genre"][1] == "48"
     assert rows["same recording"][2].startswith(f"{1 - measured['mine'].same.mean():.3f} [")
 
 
-def test_figure_draws_what_was_measured(measured):
+def test_figure_draws_the_measurements(measured):
     figure = report_figure(measured, "title")
     FigureCanvasAgg(figure).draw()
     assert len(figure.axes) == 4
@@ -71,7 +71,7 @@ def test_figure_draws_what_was_measured(measured):
         report_figure({}, "title")
 
 
-def test_a_report_tells_what_was_measured(tiny_embedder, tmp_path, monkeypatch):
+def test_a_report_has_all_measurements(tiny_embedder, tmp_path, monkeypatch):
     monkeypatch.setattr(embedder_baselines, "CLAP", "nobody/has-this-clap")
     folder = embedder_report(tiny_embedder, n=16, out=tmp_path / "a b", device="cpu")
     assert folder == tmp_path / "a b"
@@ -85,7 +85,7 @@ def test_a_report_tells_what_was_measured(tiny_embedder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "problem"),
     [
         ({"n": 9}, "n is 9; expected 10"),
         ({"validation_share": 1.0}, "validation_share is 1.0"),
@@ -94,24 +94,24 @@ def test_a_report_tells_what_was_measured(tiny_embedder, tmp_path, monkeypatch):
         ({"device": "cuda:99"}, "not on this machine"),
     ],
 )
-def test_bad_input_is_refused_and_writes_nothing(tiny_embedder, tmp_path, change, named):
-    given = {"embedder": tiny_embedder, "out": tmp_path / "out", "device": "cpu", **change}
-    with pytest.raises(ValueError, match=named):
-        embedder_report(**given)
+def test_bad_input_is_an_error_and_writes_nothing(tiny_embedder, tmp_path, change, problem):
+    options = {"embedder": tiny_embedder, "out": tmp_path / "out", "device": "cpu", **change}
+    with pytest.raises(ValueError, match=problem):
+        embedder_report(**options)
     assert not (tmp_path / "out").exists()
 
 
-def test_too_few_held_out_recordings_are_refused(tiny_embedder, tmp_path, monkeypatch):
+def test_too_few_held_out_recordings_are_an_error(tiny_embedder, tmp_path, monkeypatch):
     class Few:
         def __len__(self) -> int:
             return 3
 
-    monkeypatch.setattr("qd.commands.embedder_report.open_heldout", lambda *given: Few())
+    monkeypatch.setattr("qd.commands.embedder_report.open_heldout", lambda *options: Few())
     with pytest.raises(ValueError, match="'my music' has 3 held-out recordings; expected 10 or more"):
         embedder_report(tiny_embedder, data="my music", out=tmp_path / "out", device="cpu")
 
 
-def test_a_folder_of_another_shape_is_no_embedder(tiny_embedder, tmp_path):
+def test_a_folder_with_other_shapes_is_an_error(tiny_embedder, tmp_path):
     (tmp_path / "config.json").write_text(
         (tiny_embedder / "config.json").read_text().replace('"width": 16', '"width": 8')
     )

@@ -49,8 +49,8 @@ def points(models: tuple[Path, Path], tmp_path: Path) -> Path:
 
     def add(series: str, model: str, *place: float, negative: str | None = None, **facts) -> None:
         music, scale = weights.load(ModelSpec.parse(model), torch.device("cpu")), facts.get("guidance_scale", 1.0)
-        asked = Sampling(guidance_scale=scale, negative=negative)
-        key = measurement_key(weights.fingerprint, frozen_fingerprint(music), PROMPTS, 4, asked, SCORERS)
+        sampling = Sampling(guidance_scale=scale, negative=negative)
+        key = measurement_key(weights.fingerprint, frozen_fingerprint(music), PROMPTS, 4, sampling, SCORERS)
         synthetic.add(series, model, *place, key=key, negative=negative, **facts)
 
     for lam in (0.0, 0.5, 1.0):
@@ -60,31 +60,31 @@ def points(models: tuple[Path, Path], tmp_path: Path) -> Path:
     return synthetic.results.points.path
 
 
-def test_the_best_quality_that_is_diverse_enough(points: Path, models, tmp_path: Path) -> None:
+def test_best_quality_at_a_minimum_diversity(points: Path, models, tmp_path: Path) -> None:
     setting, folder = pick(points, diversity=0.3, out=tmp_path / "picked")
     assert setting.point.lam == 0.5
     a, b, merged = (load_file(one / DECODER) for one in (*models, folder))
     for name, weight in merged.items():
         torch.testing.assert_close(weight, 0.5 * a[name] + 0.5 * b[name])
     card = (folder / "README.md").read_text()
-    assert "Asked for diversity of at least 0.3, of 3 models on the front" in card
-    assert "- quality 1.300 [" in card and "the best of the front less 0.100" in card
+    assert "diversity of at least 0.3" in card and "3 models are on the front" in card
+    assert "- quality 1.300 [" in card and "0.100 below the best of the front" in card
     assert "12 prompts × 4 samples (full)" in card
 
 
-def test_the_most_diverse_that_is_good_enough(points: Path, models, tmp_path: Path) -> None:
+def test_best_diversity_at_a_minimum_quality(points: Path, models, tmp_path: Path) -> None:
     setting, folder = pick(points, quality=1.35, out=tmp_path / "picked")
     assert setting.point.lam == 0.0
     assert (folder / DECODER).read_bytes() == (models[0] / DECODER).read_bytes()
     card = (folder / "README.md").read_text()  # of an end of the front
-    assert "- quality 1.400 [" in card and "the best of the front less 0.000" in card and "-0.000" not in card
+    assert "- quality 1.400 [" in card and "0.000 below the best of the front" in card and "-0.000" not in card
 
 
 def generation(folder: Path) -> dict:
     return json.loads((folder / "decoder" / "generation_config.json").read_text())
 
 
-def test_plain_transformers_samples_it_as_it_was_measured(points: Path, models, tmp_path: Path) -> None:
+def test_plain_transformers_samples_as_in_the_measurement(points: Path, models, tmp_path: Path) -> None:
     file = models[0] / "decoder" / "generation_config.json"
     file.write_text(json.dumps(generation(models[0]) | {"guidance_scale": 3.0, "top_k": 50}))
     _, folder = pick(points, diversity=0.3, out=tmp_path / "picked")
@@ -94,16 +94,16 @@ def test_plain_transformers_samples_it_as_it_was_measured(points: Path, models, 
     assert expected.items() <= settings.items()
 
 
-def test_weights_that_have_changed_since_are_refused(points: Path, models, tmp_path: Path) -> None:
+def test_changed_weights_are_an_error(points: Path, models, tmp_path: Path) -> None:
     shutil.copyfile(models[0] / DECODER, models[1] / DECODER)
-    with pytest.raises(ValueError, match="no longer holds the weights that were measured"):
+    with pytest.raises(ValueError, match="no longer has the weights"):
         pick(points, diversity=0.45, out=tmp_path / "picked")
     assert not (tmp_path / "picked").exists()
-    pick(points, quality=1.38, out=tmp_path / "picked")  # of the other model alone
+    pick(points, quality=1.38, out=tmp_path / "picked")  # the other model alone
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["now", "by an earlier version"])
-def test_the_step_that_was_measured_though_the_run_went_on(
+def test_the_measured_step_is_picked_even_if_the_run_continued(
     earlier: bool, tiny_model: Path, tiny_embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluator_module, "load_quality", stand_in_quality)
@@ -123,7 +123,7 @@ def test_the_step_that_was_measured_though_the_run_went_on(
     assert (folder / DECODER).read_bytes() == (first / DECODER).read_bytes()
 
 
-def test_guidance_only_when_it_is_allowed(points: Path, tmp_path: Path) -> None:
+def test_guidance_needs_permission(points: Path, tmp_path: Path) -> None:
     setting, _ = pick(points, diversity=0.4, allow_guidance=True, out=tmp_path / "guided")
     assert setting.point.guidance_scale == 3
     assert "γ = 3 against “Bad.” (`qd sample`; plain" in (tmp_path / "guided" / "README.md").read_text()
@@ -132,16 +132,16 @@ def test_guidance_only_when_it_is_allowed(points: Path, tmp_path: Path) -> None:
     assert setting.point.lam == 1
 
 
-def test_bad_wishes(points: Path, tmp_path: Path) -> None:
+def test_bad_targets(points: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="no measured model has diversity 0.7; the front reaches 0.500, with quality 1"
     ):
         pick(points, diversity=0.7)
     for wishes in ({}, {"quality": 1.0, "diversity": 0.3}):
-        with pytest.raises(ValueError, match="name one wish"):
+        with pytest.raises(ValueError, match="name one target"):
             pick(points, **wishes)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         pick(points, diversity=0.3, out=tmp_path)
-    (tmp_path / "taken").touch()
-    with pytest.raises(ValueError, match="out: '.*taken' is a file; expected a folder"):
-        pick(points, diversity=0.3, out=tmp_path / "taken" / "model")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="out: '.*file' is a file"):
+        pick(points, diversity=0.3, out=tmp_path / "file" / "model")

@@ -25,7 +25,7 @@ def test_clips_and_a_picture_are_written(tiny_model, tmp_path):
     assert (folder / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_clip_depends_on_the_seed_and_its_number_alone(tiny_model, tmp_path):
+def test_a_clip_depends_only_on_the_seed_and_its_number(tiny_model, tmp_path):
     def clips(name, n, seed):
         out = tmp_path / name
         return clips_of(sample(str(tiny_model), "calm piano", n=n, seconds=SECONDS, seed=seed, out=out, device="cpu"))
@@ -36,9 +36,9 @@ def test_a_clip_depends_on_the_seed_and_its_number_alone(tiny_model, tmp_path):
     assert (one[0] != other[0]).any()
 
 
-def test_guidance_and_its_negative_prompt_change_what_is_heard(tiny_model, tmp_path):
+def test_guidance_and_negative_prompt_change_the_audio(tiny_model, tmp_path):
     settings = [(1.0, None), (4.0, None), (4.0, "fast drums")]
-    heard = [
+    clips = [
         clips_of(
             sample(
                 str(tiny_model), "calm piano", n=1, guidance=scale, negative_prompt=negative, seconds=SECONDS,
@@ -47,30 +47,30 @@ def test_guidance_and_its_negative_prompt_change_what_is_heard(tiny_model, tmp_p
         )[0]
         for number, (scale, negative) in enumerate(settings)
     ]  # fmt: skip
-    assert (heard[0] != heard[1]).any() and (heard[1] != heard[2]).any()
+    assert (clips[0] != clips[1]).any() and (clips[1] != clips[2]).any()
 
 
-def test_top_k_and_top_p_leave_tokens_out(tiny_model, tmp_path):
+def test_top_k_and_top_p_exclude_tokens(tiny_model, tmp_path):
     def clip(name, **settings):
         out = tmp_path / name
         return clips_of(sample(str(tiny_model), "calm piano", n=2, seconds=SECONDS, out=out, device="cpu", **settings))
 
-    # Where the likeliest token alone is left, the uniforms decide nothing: the clips are alike, whatever the seed.
+    # With only the most likely token, the random numbers have no effect: the clips are equal for all seeds.
     one, other = clip("k", top_k=1), clip("p", top_p=1e-6, seed=1)
     assert all(np.abs(first.astype(int) - one[0]).max() <= 1 for first in (one[1], *other))
-    free, bounded, all_kept = clip("free"), clip("bounded", top_k=2), clip("kept", top_k=10**6, top_p=1.0)
-    assert all((a == b).all() for a, b in zip(free, all_kept, strict=True))
+    free, bounded, all_tokens = clip("free"), clip("bounded", top_k=2), clip("all", top_k=10**6, top_p=1.0)
+    assert all((a == b).all() for a, b in zip(free, all_tokens, strict=True))
     assert (free[0] != one[0]).any() and (bounded[0] != free[0]).any() and (bounded[0] != one[0]).any()
 
 
-def test_without_a_folder_they_go_to_the_runs(tiny_model, tmp_path, monkeypatch):
+def test_the_default_folder_is_in_runs(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = sample(str(tiny_model), "calm piano", n=1, seconds=SECONDS, device="cpu")
     assert folder.parts[:2] == ("runs", "samples") and (tmp_path / folder / "sample-1.wav").is_file()
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "problem"),
     [
         ({"n": 0}, "n is 0"),
         ({"prompt": " "}, "the prompt is empty"),
@@ -90,8 +90,8 @@ def test_without_a_folder_they_go_to_the_runs(tiny_model, tmp_path, monkeypatch)
         ({"seed": -1}, "seed"),
     ],
 )
-def test_bad_input_is_refused_and_writes_nothing(tiny_model, tmp_path, change, named):
-    given = {
+def test_bad_input_is_an_error_and_writes_nothing(tiny_model, tmp_path, change, problem):
+    options = {
         "model": str(tiny_model),
         "prompt": "x",
         "seconds": SECONDS,
@@ -99,23 +99,23 @@ def test_bad_input_is_refused_and_writes_nothing(tiny_model, tmp_path, change, n
         "device": "cpu",
         **change,
     }
-    with pytest.raises(ValueError, match=named):
-        sample(**given)
+    with pytest.raises(ValueError, match=problem):
+        sample(**options)
     assert not (tmp_path / "out").exists()
 
 
-def test_all_numbers_out_of_range_are_told_before_the_model_is_loaded(monkeypatch):
+def test_all_numbers_out_of_range_are_listed_before_the_model_is_loaded(monkeypatch):
     monkeypatch.setattr(MusicGen, "load", None)
     wrong = {"n": 0, "seconds": -1.0, "temperature": 0.0, "guidance": float("inf"), "top_k": 0, "top_p": 2.0}
     with pytest.raises(ConfigError) as caught:
         sample("base", " ", **wrong, seed=-1, device="tpu")
-    told = caught.value.problems
-    named = ("n", "the prompt", "seconds", "seed", "device", "temperature", "guidance_scale", "top_k", "top_p")
-    assert [problem.startswith(name) for problem, name in zip(told, named, strict=True)] == [True] * 9
+    problems = caught.value.problems
+    names = ("n", "the prompt", "seconds", "seed", "device", "temperature", "guidance_scale", "top_k", "top_p")
+    assert [problem.startswith(name) for problem, name in zip(problems, names, strict=True)] == [True] * 9
 
 
-def test_a_file_in_the_place_of_the_folder_is_told_before_the_model_is_loaded(monkeypatch, tmp_path):
+def test_a_file_in_place_of_the_folder_is_an_error_before_the_model_is_loaded(monkeypatch, tmp_path):
     monkeypatch.setattr(MusicGen, "load", None)
-    (tmp_path / "taken").touch()
-    with pytest.raises(ConfigError, match="out: '.*taken' is a file; expected a folder"):
-        sample("base", "piano", out=tmp_path / "taken", device="cpu")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="out: '.*file' is a file"):
+        sample("base", "piano", out=tmp_path / "file", device="cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qd.commands import scorer_ranges as module
-from qd.commands.scorer_ranges import NotedScorer, ranges_report, scorer_ranges
+from qd.commands.scorer_ranges import RecordingScorer, ranges_report, scorer_ranges
 from qd.models.musicgen import MusicGen
 from qd.scorers.loading import load_adherence
 
@@ -21,7 +21,7 @@ def omega_of(report: str) -> float:
     return float(re.search(r"evaluation\.adherence_weight=([\d.]+)`", report)[1])
 
 
-def test_omega_makes_the_two_terms_vary_alike():
+def test_omega_gives_both_terms_the_same_spread():
     rng = np.random.default_rng(0)
     scores = {name: (0.3 + 0.1 * rng.standard_normal(500), 6 + 0.8 * rng.standard_normal(500)) for name in ("a", "b")}
     report = ranges_report("title", scores)
@@ -37,31 +37,31 @@ def test_omega_makes_the_two_terms_vary_alike():
 
 
 def test_scores_that_do_not_vary_have_no_omega():
-    with pytest.raises(ValueError, match="says the same of all clips"):
+    with pytest.raises(ValueError, match="the same score"):
         ranges_report("title", {"a": ([0.5, 0.5], [1.0, 2.0])})
 
 
-def test_a_noted_scorer_is_the_scorer(tiny_clap):
+def test_a_recording_scorer_returns_the_scores(tiny_clap):
     scorer = load_adherence(f"clap:{tiny_clap}")
-    noted = NotedScorer(scorer)
+    recorded = RecordingScorer(scorer)
     audio = 0.1 * torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
-    scores = [noted(audio[:2], 16_000, ["a", "b"]), noted(audio[2:], 16_000, ["c"])]
-    assert noted.scores == torch.cat(scores).tolist()
+    scores = [recorded(audio[:2], 16_000, ["a", "b"]), recorded(audio[2:], 16_000, ["c"])]
+    assert recorded.scores == torch.cat(scores).tolist()
     torch.testing.assert_close(torch.cat(scores), scorer(audio, 16_000, ["a", "b", "c"]))
-    assert (noted.name, noted.version, noted.sample_rate) == (scorer.name, scorer.version, scorer.sample_rate)
+    assert (recorded.name, recorded.version, recorded.sample_rate) == (scorer.name, scorer.version, scorer.sample_rate)
 
 
 def test_clips_with_and_without_guidance_are_scored(tiny_model, tiny_clap, tmp_path, monkeypatch, capsys):
-    asked = []
+    calls = []
     measure = module.Evaluator.measure
     monkeypatch.setattr(
-        module.Evaluator, "measure", lambda self, lm, sampling: asked.append(sampling) or measure(self, lm, sampling)
+        module.Evaluator, "measure", lambda self, lm, sampling: calls.append(sampling) or measure(self, lm, sampling)
     )
     (tmp_path / "prompts.txt").write_text("a waltz\n\nfast drums\ntechno\n")
-    given = {"adherence": f"clap:{tiny_clap}", "prompts": str(tmp_path / "prompts.txt"), "n": 2, "seconds": 0.32}
-    report = scorer_ranges(str(tiny_model), **given, guidance=4.0, negative_prompt="", device="cpu", seed=3)
+    options = {"adherence": f"clap:{tiny_clap}", "prompts": str(tmp_path / "prompts.txt"), "n": 2, "seconds": 0.32}
+    report = scorer_ranges(str(tiny_model), **options, guidance=4.0, negative_prompt="", device="cpu", seed=3)
     assert "2 prompts; 1 empty (line 2)" in capsys.readouterr().err
-    assert [(s.guidance_scale, s.negative, s.seconds, s.seed) for s in asked] == [
+    assert [(s.guidance_scale, s.negative, s.seconds, s.seed) for s in calls] == [
         (1, None, 0.32, 3),
         (4, None, 0.32, 3),
     ]
@@ -72,16 +72,16 @@ def test_clips_with_and_without_guidance_are_scored(tiny_model, tiny_clap, tmp_p
     assert omega_of(report) == pytest.approx(rows["preference", "both"][2] / rows["adherence", "both"][2], rel=0.05)
 
 
-def test_bad_input_is_told_before_anything_is_sampled(tiny_model, monkeypatch, tmp_path):
+def test_bad_input_is_an_error_before_anything_is_sampled(tiny_model, monkeypatch, tmp_path):
     (tmp_path / "long.txt").write_text(f"a waltz\n{'piano ' * 600}\n")
     monkeypatch.setattr(MusicGen, "condition", None)
-    for given, named in (
+    for options, problem in (
         ({"n": 1}, "n_prompts is 1"),
         ({"guidance": -1.0, "temperature": 0.0}, r"(?s)temperature must be .* guidance_scale must be .* 0 or more"),
         ({"adherence": "clip"}, "adherence scorer 'clip': expected builtin, clap:"),
         ({"preference": "mos"}, "preference scorer 'mos': expected builtin, audiobox:"),
-        ({"prompts": str(tmp_path / "long.txt")}, r"1 too long for the model's text encoder, .*: line 2 \("),
+        ({"prompts": str(tmp_path / "long.txt")}, r"1 too long .*line 2 \("),
         ({"prompts": "/no/such.txt"}, "'/no/such.txt' cannot be read"),
     ):
-        with pytest.raises(ValueError, match=named):
-            scorer_ranges(str(tiny_model), device="cpu", **given)
+        with pytest.raises(ValueError, match=problem):
+            scorer_ranges(str(tiny_model), device="cpu", **options)

@@ -23,7 +23,7 @@ from qd.evaluation.points import Point, PointsFile, comparable
 from qd.evaluation.tasks import sweep_tasks
 from tests.conftest import CLIP_SECONDS
 from tests.models.merging.conftest import sibling
-from tests.test_two_ranks import launch
+from tests.processes import launch
 from tests.tiny_run import stand_in_quality
 
 SERIES = [
@@ -35,7 +35,7 @@ SERIES = [
     {"name": "soup", "soup": {"models": ["base", "beta0", "beta15"]}},
 ]
 MEASURED = 6 + 3 + 1 + 1 + 1 + 1
-"""Points of the series that are not the same as an earlier one."""
+"""Number of different points."""
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +65,16 @@ def config(models: dict[str, str], tiny_embedder: Path, tmp_path: Path) -> Calla
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Grows with each policy that is really measured; the scorers are quick ones."""
+    """Lists the language models that are really measured; the scorers are fast fakes."""
     monkeypatch.setattr(evaluator_module, "load_quality", stand_in_quality)
-    found = []
+    calls = []
 
     def counted(*args, **kwargs):
-        found.append(kwargs["lm"])
+        calls.append(kwargs["lm"])
         return evaluate_policy(*args, **kwargs)
 
     monkeypatch.setattr(evaluator_module, "evaluate_policy", counted)
-    return found
+    return calls
 
 
 def read(tmp_path: Path) -> list[Point]:
@@ -101,11 +101,11 @@ def test_every_point_of_every_series_and_each_measured_once(config, models, meas
     assert all(comparable(point, points[0]) for point in points)
 
 
-def test_of_a_config_that_is_not_there_no_model_is_missed(capsys):
+def test_a_missing_config_is_the_only_problem(capsys):
     assert main(["sweep", "--config", "nope"]) == 2
-    (title, told) = capsys.readouterr().err.splitlines()
+    (title, problem) = capsys.readouterr().err.splitlines()
     assert "1 problem in the configuration" in title
-    assert "there is no config" in told and "default, larger-beta" in told
+    assert "nope" in problem and "default, larger-beta" in problem
 
 
 def test_no_series_is_an_error(config, capsys):
@@ -113,7 +113,7 @@ def test_no_series_is_an_error(config, capsys):
     assert "only is empty" in capsys.readouterr().err
 
 
-def test_a_point_of_a_line_is_that_of_the_merged_folder(config, models, measured, tmp_path):
+def test_a_point_of_an_interpolation_is_that_of_the_merged_folder(config, models, measured, tmp_path):
     a, b = models["beta0"], models["beta15"]
     merge(a, b, lam=0.25, out=tmp_path / "merged")
     line = {"name": "lerp", "interpolate": {"a": "beta0", "b": "beta15", "start": 0.25, "stop": 0.25}}
@@ -123,21 +123,21 @@ def test_a_point_of_a_line_is_that_of_the_merged_folder(config, models, measured
     assert in_place.key == loaded.key and len(measured) == 1
 
 
-def test_a_sweep_that_was_killed_goes_on_without_repeating_or_losing_a_point(config, measured, tmp_path, capsys):
+def test_a_killed_sweep_continues_without_repeating_or_losing_a_point(config, measured, tmp_path, capsys):
     arguments = ["sweep", "--config", str(config())]
     file = tmp_path / "results" / "points.jsonl"
     process = launch([sys.executable, str(Path(__file__).parents[1] / "tiny_run.py"), *arguments])
     next(line for line in process.stdout if line.startswith("4/18 "))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    kept = file.read_bytes()
-    there = kept.count(b"\n")
-    assert 4 <= there < 18
-    file.write_bytes(kept + b'{"key": "torn')  # as a write that was cut off leaves it
-    with pytest.warns(UserWarning, match="torn last line was cut off"):
+    saved = file.read_bytes()
+    done = saved.count(b"\n")
+    assert 4 <= done < 18
+    file.write_bytes(saved + b'{"key": "inc')  # an incomplete last line
+    with pytest.warns(UserWarning, match="incomplete last line was removed"):
         assert main(arguments) == 0
-    assert f"of 18 points {there} are there" in capsys.readouterr().out
-    assert file.read_bytes().startswith(kept)
+    assert f"of 18 points {done} are done" in capsys.readouterr().out
+    assert file.read_bytes().startswith(saved)
     points = read(tmp_path)
     assert len(points) == 18 and len({(point.key, point.series) for point in points}) == 18
     assert len(measured) < MEASURED
@@ -149,69 +149,69 @@ def test_dry_run_lists_the_points_and_writes_none(config, measured, tmp_path, ca
     before = read(tmp_path)
     capsys.readouterr()
     assert main(["sweep", "--config", str(config()), "--dry-run"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert len(before) == 7 and read(tmp_path) == before
-    assert told.count("     there  ") == 7 and "of 18 points 7 are there" in told
-    assert "time: " in told and "disk: " in told
+    assert output.count("      done  ") == 7 and "of 18 points 7 are done" in output
+    assert "time: " in output and "disk: " in output
 
 
-def test_a_distance_is_wanted_of_one_series_alone(config, measured, tiny_embedder, tmp_path, monkeypatch):
+def test_a_distance_for_one_series_only(config, measured, tiny_embedder, tmp_path, monkeypatch):
     monkeypatch.setattr("qd.evaluation.fad_reference.SECONDS", CLIP_SECONDS)
     plain = {"name": "plain", "temperature": {"model": "base", "values": [0.5, 0.99]}}
-    heard = {"name": "heard", "models": {"names": ["base"]}, "fad": True}
-    path = config([plain, heard], fad_embedder=str(tiny_embedder), fad_pieces=12)
+    with_fad = {"name": "fad", "models": {"names": ["base"]}, "fad": True}
+    path = config([plain, with_fad], fad_embedder=str(tiny_embedder), fad_pieces=12)
     assert main(["sweep", "--config", str(path)]) == 0
     points = {(point.series, point.temperature): point for point in read(tmp_path)}
-    assert points["plain", 0.5].fad is None and points["heard", 0.99].fad > 0
-    assert len(measured) == 2  # the shared point was heard once, for both
+    assert points["plain", 0.5].fad is None and points["fad", 0.99].fad > 0
+    assert len(measured) == 2  # the shared point was measured once, for both
 
 
-def test_a_line_without_the_distance_that_another_series_wants_is_written_anew(
+def test_a_line_without_the_distance_that_another_series_needs_is_written_again(
     config, measured, tiny_embedder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("qd.evaluation.fad_reference.SECONDS", CLIP_SECONDS)
     plain = {"name": "plain", "models": {"names": ["base"]}}
-    heard = plain | {"name": "heard", "fad": True}
-    path = config([plain | {"fad": False}, heard], fad_embedder=str(tiny_embedder), fad_pieces=12)
+    with_fad = plain | {"name": "fad", "fad": True}
+    path = config([plain | {"fad": False}, with_fad], fad_embedder=str(tiny_embedder), fad_pieces=12)
     assert main(["sweep", "--config", str(path), "--only", "plain"]) == 0
     assert [point.fad for point in read(tmp_path)] == [None]
-    for _ in range(2):  # once more, there is nothing left
+    for _ in range(2):  # the second time, nothing is left
         assert main(["sweep", "--config", str(path)]) == 0
         points = read(tmp_path)
-        assert [(point.series, point.fad is None) for point in points] == [("plain", False), ("heard", False)]
+        assert [(point.series, point.fad is None) for point in points] == [("plain", False), ("fad", False)]
         assert points[0].fad == points[1].fad and len(measured) == 2
 
 
 @pytest.mark.parametrize(
-    ("said", "settings", "heard"),
+    ("series_fad", "settings", "expected"),
     [
         ((None, None), {}, (False, False)),
-        ((None, False), {"fad_reference": "builtin"}, (True, False)),  # it asks where nothing is said
-        ((None, True), {"fad_reference": "builtin"}, (False, True)),  # it is of the series that asks
+        ((None, False), {"fad_reference": "builtin"}, (True, False)),  # it applies to series without a setting
+        ((None, True), {"fad_reference": "builtin"}, (False, True)),  # it belongs to the series with fad: true
         ((None, True), {"fad_embedder": "builtin", "fad": True}, (True, True)),
         ((None, False), {"fad_pieces": 12}, (True, False)),
     ],
 )
-def test_a_reference_asks_for_the_distance_where_no_series_does(config, said, settings, heard):
-    series = [{"name": f"s{i}", "models": {"names": ["base"]}, "fad": fad} for i, fad in enumerate(said)]
+def test_a_reference_requests_the_distance_unless_a_series_does(config, series_fad, settings, expected):
+    series = [{"name": f"s{i}", "models": {"names": ["base"]}, "fad": fad} for i, fad in enumerate(series_fad)]
     tasks = sweep_tasks(load_config(SweepConfig, "sweep", str(config(series, **settings)), []))
-    assert tuple(task.fad for task in tasks) == heard
+    assert tuple(task.fad for task in tasks) == expected
 
 
-def test_what_is_missing_is_told_with_what_needs_it(config, models, capsys):
+def test_a_missing_model_is_listed_with_the_series_that_need_it(config, models, capsys):
     names = models | {"beta15": "runs/beta15"}
     assert main(["sweep", "--config", str(config(models=names))]) == 2
-    told = capsys.readouterr().err
-    assert "models.beta15: model 'runs/beta15': no such folder" in told and "needed by betas, lerp, soup" in told
+    output = capsys.readouterr().err
+    assert "models.beta15: model 'runs/beta15': no such folder" in output and "needed by betas, lerp, soup" in output
 
 
-def test_a_missing_model_does_not_stop_series_that_do_without_it(config, models, measured, tmp_path):
+def test_a_missing_model_does_not_stop_other_series(config, models, measured, tmp_path):
     names = models | {"beta15": "runs/beta15"}
     assert main(["sweep", "--config", str(config(models=names)), "--only", "guidance"]) == 0
     assert len(read(tmp_path)) == 2
 
 
-def test_bad_series_are_told_at_once(config):
+def test_all_bad_series_are_listed(config):
     series = [
         {"interpolate": {"a": "beta0", "b": "beta0", "step": 0}},
         {"name": "two", "soup": {"models": ["base"]}, "models": {"names": []}},
@@ -221,20 +221,20 @@ def test_bad_series_are_told_at_once(config):
         {"name": "weights", "soup": {"models": ["base", "beta0"], "weights": [1.0]}},
         {"name": "below", "guidance": {"model": "base", "scales": [0, -1]}},
     ]
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         load_config(SweepConfig, "sweep", str(config(series)), ["only=[three]", "protocol=ful", "seconds=0"])
-    wanted = (
+    expected = (
         "series[0].name is empty", "series[0].interpolate.step is 0", "a and b are both 'beta0'",
         "series[1] has soup and models", "series[1].soup.models is ['base']", "series[1].models.names is empty",
         "series[2] has no kind", "series[2].seeds is [1, 1]", "series[3].temperature.values is 0.0",
         "series[4].guidance.scales is empty", "2 models and 1 weights", "series 'none' occurs 2 times",
         "there is no series 'three'", "'full'?", "seconds is 0", "series[6].guidance.scales is -1",
     )  # fmt: skip
-    assert [text for text in wanted if not any(text in problem for problem in told.value.problems)] == []
-    assert len(told.value.problems) == len(wanted)
+    assert [text for text in expected if not any(text in problem for problem in caught.value.problems)] == []
+    assert len(caught.value.problems) == len(expected)
 
 
-def test_lambda_outside_must_be_asked_for(config):
+def test_extrapolation_needs_a_setting(config):
     line = {"name": "far", "interpolate": {"a": "beta0", "b": "beta15", "stop": 1.2, "step": 0.2}}
     with pytest.raises(ConfigError, match="series far: .*extrapolates"):
         load_config(SweepConfig, "sweep", str(config([line])))
@@ -242,7 +242,7 @@ def test_lambda_outside_must_be_asked_for(config):
     assert len(sweep_tasks(load_config(SweepConfig, "sweep", str(config([line]))))) == 7
 
 
-def test_lambdas_are_those_that_one_would_type():
+def test_lambdas_have_no_rounding_errors():
     typed = [float(f"{i * 0.05:.2f}") for i in range(21)]
     assert InterpolateConfig("a", "b").lambdas == typed
     assert InterpolateConfig("a", "b", step=0.3).lambdas == [0.0, 0.3, 0.6, 0.9]
@@ -250,7 +250,7 @@ def test_lambdas_are_those_that_one_would_type():
 
 @pytest.mark.parametrize(("name", "points"), [("default", 93), ("quick", 23), ("shipped", 77)])
 def test_shipped_sweeps(name, points, models):
-    """With stand-ins for the models that they name."""
+    """With fakes for the models that they name."""
     names = ["base", "beta0", "beta5", "beta10", "beta15"]
     stand_ins = [f"models.{short}={models[short if short in models else 'beta0']}" for short in names]
     tasks = sweep_tasks(load_config(SweepConfig, "sweep", name, stand_ins))

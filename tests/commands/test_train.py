@@ -1,150 +1,46 @@
-"""Whole runs: what they leave behind, and that a killed or interrupted one ends where an undisturbed one ends."""
+"""Whole runs: their files, and that a killed or interrupted run ends with the result of an uninterrupted one."""
 
 from __future__ import annotations
 
 import csv
-import json
 import random
-import runpy
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import qd.commands.train
+import qd.commands.train_preflight
 import qd.evaluation.evaluator
-from qd.commands.train import _build, _check_points, train
-from qd.config.loading import ConfigError, load_config, to_yaml
+from qd.commands.train import train
+from qd.commands.train_preflight import build_module
+from qd.config.loading import load_config
 from qd.config.train import TrainConfig
-from qd.data.prompt_sources import PromptSource
 from qd.data.prompts import PromptStream
 from qd.models.musicgen import MusicGen
-from qd.scorers.protocol import Quality
-from tests.held_place import written_by_another
+from tests.commands.train_runs import (
+    STEPS,
+    assert_same_outcome,
+    finished,
+    launch,
+    outcome,
+    start,
+    wait_for,
+)
 
-STEPS = 8
-WORKER = Path(__file__).parents[1] / "tiny_run.py"
-Loudness = runpy.run_path(str(WORKER))["Loudness"]
-Config = Callable[..., TrainConfig]
-
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", runpy.run_path(str(WORKER))["stand_in_quality"])
-
-
-@pytest.fixture
-def run_config(tiny_config: Config, tmp_path: Path) -> TrainConfig:
-    """Eight steps; a point every 4, a checkpoint every 2, two micro-batches a step, a baseline with a state."""
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a calm piano piece\nfast drums\n", encoding="utf-8")
-    return tiny_config(
-        "name=x",
-        "beta=100",
-        "objective.beta_ramp_steps=4",
-        "objective.baseline=prompt_moving_average",
-        "optimizer.learning_rate=1e-3",
-        "data.batch_size=8",
-        "data.micro_batch_size=4",
-        "evaluation.every=4",
-        f"evaluation.prompts={prompts}",
-        "evaluation.n_prompts=2",
-        "evaluation.n_samples=2",
-        "evaluation.audio_prompts=1",
-        f"trainer.max_steps={STEPS}",
-        "trainer.loggers=[tensorboard,csv]",
-        "trainer.log_every=1",
-        "trainer.checkpoint_every=2",
-        "trainer.save_weights_every=4",
-        "trainer.keep_weights=1",
-    )
+pytestmark = pytest.mark.usefixtures("fake_scorers")
 
 
-def elsewhere(config: TrainConfig, folder: Path) -> TrainConfig:
-    return replace(config, trainer=replace(config.trainer, runs=str(folder)))
-
-
-def outcome(run: Path) -> tuple[dict, list[dict], dict, dict]:
-    """Final weights, points without wall times and paths, the state of the module and of the optimiser."""
-    weights = load_file(run / f"step-{STEPS:06d}" / "decoder" / "model.safetensors")
-    rows = [json.loads(line) for line in (run / "points.jsonl").read_text().splitlines()]
-    points = [{k: v for k, v in row.items() if k not in ("seconds", "model")} for row in rows]
-    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
-    return weights, points, checkpoint["state_dict"], checkpoint["optimizer_states"][0]["state"]
-
-
-def assert_same_outcome(run: Path, other: Path) -> None:
-    (weights, points, state, moments), (weights_, points_, state_, moments_) = outcome(run), outcome(other)
-    for mine, theirs in ((weights, weights_), (state, state_)):
-        assert mine.keys() == theirs.keys()
-        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
-    assert points == points_
-    assert all(torch.equal(value, moments_[p][k]) for p, values in moments.items() for k, value in values.items())
-
-
-def start(config: TrainConfig, *options: str) -> subprocess.Popen[str]:
-    """The run as a real process, its progress on stdout, a line a step."""
-    path = Path(config.trainer.runs).with_suffix(".yaml")
-    path.write_text(to_yaml(config), encoding="utf-8")
-    return launch("--config", str(path), *options)
-
-
-def launch(*options: str) -> subprocess.Popen[str]:
-    """``qd train`` with these options. Runs to be compared are processes of their own: what other tests leave in this
-    one (threads, the layout of its memory) may change the last bit of a sum."""
-    code = f"import sys, torch, runpy; torch.set_num_threads({torch.get_num_threads()}); sys.argv = sys.argv[1:]; "
-    code += "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", code, str(WORKER), "train", *options]
-    root = WORKER.parents[1]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
-    for line in process.stdout:
-        if line.startswith(text):
-            return
-    raise AssertionError(f"the run ended before {text!r}: {process.stderr.read()}")
-
-
-def finished(process: subprocess.Popen[str], run: Path) -> Path:
-    """The run folder, when the run has come to its end."""
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return run
-
-
-@pytest.fixture(scope="session")
-def undisturbed() -> dict[str, Path]:
-    """Where the run that nothing disturbed lies, once a test has made it."""
-    return {}
-
-
-@pytest.fixture
-def reference(
-    run_config: TrainConfig, undisturbed: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    if "run" not in undisturbed:
-        config = elsewhere(run_config, tmp_path_factory.mktemp("undisturbed"))
-        undisturbed["run"] = finished(start(config), Path(config.trainer.runs) / "x")
-    return undisturbed["run"]
-
-
-def test_a_run_leaves_points_weights_and_a_checkpoint(reference: Path) -> None:
+def test_a_run_writes_points_weights_and_a_checkpoint(reference: Path) -> None:
     _, points, state, _ = outcome(reference)
     assert [point["step"] for point in points] == [0, 4, 8]
     assert [path.name for path in sorted(reference.glob("step-*"))] == ["step-000008"]  # keep_weights=1
     assert {name.split(".")[0] for name in state} == {"music", "baseline"}
-    saved = MusicGen.load(reference)  # a run's name is that of its newest step
+    saved = MusicGen.load(reference)  # the name of a run means its newest step
     assert torch.equal(saved.lm.decoder.lm_heads[0].weight, state["music.lm.decoder.lm_heads.0.weight"])
     again = load_config(TrainConfig, "train", str(reference / "config.yaml"))
     assert again.name == "x" and again.trainer.max_steps == STEPS
@@ -176,14 +72,14 @@ def test_the_card_of_the_last_step_has_its_measurement(reference: Path) -> None:
 
 
 def test_the_final_micro_batch_had_the_prompts_of_its_step(run_config: TrainConfig, reference: Path) -> None:
-    """4 sequences of 4 samples are one prompt a micro-batch: step s takes the prompts 2s and 2s + 1 of the stream."""
+    """A micro-batch of 4 sequences is one prompt with 4 samples: step s uses the prompts 2s and 2s + 1."""
     baseline = torch.load(reference / "last.ckpt", weights_only=True)["state_dict"]["baseline.prompt_weight"]
     stream = PromptStream(run_config.data.prompts, run_config.seed)
     assert baseline.count_nonzero() == len({stream[position] for position in range(2 * STEPS)})
 
 
 def kill_and_resume(config: TrainConfig, seed: int) -> Path:
-    """Kills the run at a step, and a moment within it, that the seed draws; then goes on with it."""
+    """Kills the run at a random step and a random moment within it, then resumes it."""
     draw = random.Random(seed)
     step, delay = draw.randint(2, STEPS - 1), draw.uniform(0, 0.3)
     print(f"seed {seed}: killed {delay:.3f} s after step {step}")
@@ -210,7 +106,7 @@ def test_a_run_killed_anywhere_ends_bitwise_equal(run_config: TrainConfig, refer
     assert_same_outcome(kill_and_resume(run_config, seed), reference)
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(run_config: TrainConfig, reference: Path) -> None:
+def test_ctrl_c_saves_says_how_to_continue_and_exits_with_130(run_config: TrainConfig, reference: Path) -> None:
     process = start(run_config)
     wait_for(process, "step 3/")
     process.send_signal(signal.SIGINT)
@@ -225,7 +121,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(run_config: TrainConf
 
 
 def test_a_dry_run_of_several_ranks_is_one_process(run_config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    """With one prompt a rank, the mean of the other prompts is the other ranks'."""
+    """With one prompt per rank, the mean of the other prompts comes from the other ranks."""
     config = replace(run_config, objective=replace(run_config.objective, baseline="other_prompts"))
     config = replace(config, trainer=replace(config.trainer, devices=2))
     assert config.problems() == []
@@ -245,8 +141,8 @@ def test_a_dry_run_writes_nothing(run_config: TrainConfig, capsys: pytest.Captur
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_run_trains_in_each_precision(run_config: TrainConfig, precision: str) -> None:
     trainer = replace(run_config.trainer, precision=precision, max_steps=2)
-    module, _ = _build(replace(run_config, trainer=trainer))
-    attention = {"32-true": "sdpa", "bf16-mixed": "eager"}  # of what is trained, on a CPU
+    module, _ = build_module(replace(run_config, trainer=trainer))
+    attention = {"32-true": "sdpa", "bf16-mixed": "eager"}  # of the trained model, on a CPU
     assert module.music.lm.decoder.config._attn_implementation == attention[precision]
     run = train(replace(run_config, trainer=trainer))
     before, after = (
@@ -256,169 +152,11 @@ def test_a_run_trains_in_each_precision(run_config: TrainConfig, precision: str)
     assert any(not torch.equal(before[name], after[name]) for name in after)
 
 
-def test_the_fastest_precision_is_settled_when_the_run_begins(
+def test_auto_precision_is_resolved_at_the_start(
     run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = replace(run_config, trainer=replace(run_config.trainer, precision="auto"))
+    auto = replace(run_config, trainer=replace(run_config.trainer, precision="auto"))
     for precision in ("32-true", "bf16-mixed"):
-        monkeypatch.setattr(qd.commands.train, "fast_precision", lambda device, fastest=precision: fastest)
-        train(asked, dry_run=True)
+        monkeypatch.setattr(qd.commands.train_preflight, "fast_precision", lambda device, fastest=precision: fastest)
+        train(auto, dry_run=True)
         assert f"precision: {precision}\n" in capsys.readouterr().out
-
-
-def test_bad_input_is_refused_before_anything_is_made(run_config: TrainConfig) -> None:
-    bad = replace(run_config, beta=-1.0, guidance=replace(run_config.guidance, scale=float("nan")))
-    with pytest.raises(ConfigError) as caught:
-        train(bad)
-    assert {problem.split()[0].split("=")[0] for problem in caught.value.problems} >= {"beta", "guidance.scale"}
-    assert not Path(run_config.trainer.runs).exists()
-
-
-def test_a_clip_without_a_frame_is_refused_before_the_run_is_made(run_config: TrainConfig) -> None:
-    with pytest.raises(ValueError, match="seconds must be finite and at least"):
-        train(replace(run_config, rollout=replace(run_config.rollout, seconds=1e-3)))
-    assert not Path(run_config.trainer.runs).exists()
-
-
-def test_prompts_that_the_text_encoder_cannot_read_are_told_before_the_run_is_made(
-    run_config: TrainConfig, tmp_path: Path
-) -> None:
-    long = tmp_path / "long.txt"
-    long.write_text(f"calm\n{'x' * 600}\n", encoding="utf-8")
-    bad = replace(run_config, data=replace(run_config.data, prompts=[PromptSource("text", str(long))]))
-    with pytest.raises(ConfigError, match=r"data.prompts\[0\]: .*long.txt': 1 too long .* 512 tokens: line 2 \(601\)"):
-        train(bad)
-    assert not Path(run_config.trainer.runs).exists()
-
-
-def test_a_run_that_exists_is_not_overwritten(run_config: TrainConfig, reference: Path) -> None:
-    with pytest.raises(ValueError, match="exists already"):
-        train(elsewhere(run_config, reference.parent))
-
-
-def test_a_full_disk_is_told_before_the_run_is_made(run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**20))
-    with pytest.raises(ValueError, match="make room"):
-        train(run_config)
-    assert not Path(run_config.trainer.runs).exists()
-
-
-def test_scorers_that_are_not_there_are_told_before_the_run_is_made(
-    run_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(*names: object) -> None:
-        raise ValueError("checkpoint folder 'adherence' is incomplete")
-
-    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", missing)
-    with pytest.raises(ValueError, match="adherence"):
-        train(run_config)
-    assert not Path(run_config.trainer.runs).exists()
-
-
-def test_an_incomplete_model_is_told_with_the_other_problems(run_config: TrainConfig, tiny_model: Path) -> None:
-    broken = shutil.copytree(tiny_model, Path(run_config.trainer.runs).with_name("broken"))
-    (broken / "decoder" / "model.safetensors").unlink()
-    bad = replace(run_config, beta=-1.0, model=replace(run_config.model, name=str(broken)))
-    with pytest.raises(ConfigError) as caught:
-        train(bad)
-    assert len(caught.value.problems) == 2
-    assert "decoder/model.safetensors is missing" in str(caught.value)
-
-
-@pytest.fixture
-def stopped(run_config: TrainConfig, reference: Path, tmp_path: Path) -> tuple[TrainConfig, Path]:
-    """A run to go on with, and its config: a copy of the reference."""
-    run = shutil.copytree(reference, tmp_path / "runs" / "x")
-    return load_config(TrainConfig, "train", str(run / "config.yaml")), run
-
-
-def state_of(run: Path) -> dict[str, bytes]:
-    """Contents by path, without the log, and without the lock that a killed process leaves."""
-    files = [path for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    return {str(path): path.read_bytes() for path in files if "events" not in path.name}
-
-
-def test_a_run_whose_next_points_could_not_be_compared_does_not_go_on(
-    stopped: tuple[TrainConfig, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, run = stopped
-    before = state_of(run)
-    monkeypatch.setattr(qd.evaluation.evaluator, "load_quality", lambda *names: Quality(Loudness("louder"), Loudness()))
-    with pytest.raises(ValueError, match="'x' was measured by scorers '5.loudness@1.*', now '5.louder@1.*put back"):
-        train(config, resume=run)
-    fewer = replace(config, evaluation=replace(config.evaluation, n_samples=3))
-    with pytest.raises(ValueError, match="protocol 'quick-2x2.*', now 'quick-2x3.*; scorers "):
-        train(fewer, resume=run)
-    assert state_of(run) == before
-
-
-def test_a_dry_run_of_a_run_that_goes_on_tells_what_is_left(
-    stopped: tuple[TrainConfig, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    config, run = stopped
-    before, done = state_of(run), config.trainer.max_steps
-    longer = replace(config, trainer=replace(config.trainer, max_steps=done + 3))
-    train(longer, resume=run, dry_run=True)
-    assert f"steps: 3 of {done + 3} left\n" in capsys.readouterr().out
-    assert state_of(run) == before
-
-
-def test_a_run_that_another_process_is_writing_does_not_go_on(stopped: tuple[TrainConfig, Path]) -> None:
-    config, run = stopped
-    before = state_of(run)
-    longer = replace(config, trainer=replace(config.trainer, max_steps=config.trainer.max_steps + 1))
-    for place in (run, run / "points.jsonl"):  # another run, or a measurement into the run's points
-        with written_by_another(place) as other:
-            with pytest.raises(ValueError, match=f"'?{place}'? is being written by process {other.pid} of "):
-                train(longer, resume=run)
-            train(longer, resume=run, dry_run=True)
-    assert state_of(run) == before
-
-
-def test_a_run_does_not_go_back(stopped: tuple[TrainConfig, Path]) -> None:
-    config, run = stopped
-    before, done = state_of(run), config.trainer.max_steps
-    shorter = replace(config, trainer=replace(config.trainer, max_steps=done - 1))
-    with pytest.raises(
-        ValueError, match=f"max_steps is {done - 1}, and run '.*x' has made {done} steps; expected {done} o"
-    ):
-        train(shorter, resume=run)
-    assert state_of(run) == before
-
-
-def test_points_after_the_checkpoint_do_not_count(stopped: tuple[TrainConfig, Path]) -> None:
-    """They are measured again."""
-    _, run = stopped
-    rows = [json.loads(line) for line in (run / "points.jsonl").read_text().splitlines()]
-    rows[-1]["protocol"] = "paper"
-    (run / "points.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scorers, protocol = rows[0]["scorers"], rows[0]["protocol"]
-    evaluator = SimpleNamespace(
-        protocol=SimpleNamespace(id=protocol), evaluation_models=SimpleNamespace(description=scorers)
-    )
-    _check_points(run, STEPS - 1, evaluator)
-    with pytest.raises(ValueError, match="protocol 'paper'"):
-        _check_points(run, STEPS, evaluator)
-
-
-def test_a_run_does_not_go_on_with_another_teacher(stopped: tuple[TrainConfig, Path], tmp_path: Path) -> None:
-    config, run = stopped
-    other = shutil.copytree(config.model.name, tmp_path / "other")
-    music = MusicGen.load(other)
-    with torch.no_grad():
-        music.lm.decoder.lm_heads[0].weight.add_(1e-3)
-    shutil.rmtree(other)
-    music.save(other)
-    before = torch.load(run / "last.ckpt", weights_only=True)["frozen"]
-    assert before.keys() == {"teacher", "text encoder", "codec", "reward embedder"}
-    with pytest.raises(ValueError, match="teacher"):
-        train(replace(config, model=replace(config.model, name=str(other))), resume=run)
-
-
-def test_a_run_that_goes_on_needs_only_the_rest_of_its_bytes(
-    stopped: tuple[TrainConfig, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, run = stopped
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**20))
-    with pytest.raises(ValueError, match="GiB more"):
-        train(config, resume=run)

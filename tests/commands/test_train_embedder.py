@@ -38,7 +38,7 @@ TINY = [
 
 
 def start(*options: str, hold: Path | None = None) -> subprocess.Popen[str]:
-    """``qd train-embedder`` in a process group of its own, as a shell starts it."""
+    """Starts ``qd train-embedder`` in its own process group, as a shell does."""
     environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "HOLD")}
     environment |= {"PYTHONPATH": str(ROOT)} | ({"HOLD": str(hold)} if hold else {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -47,7 +47,7 @@ def start(*options: str, hold: Path | None = None) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str], run: Path) -> dict:
-    """The checkpoint of a run that came to its end."""
+    """Waits for the end of the run; returns its checkpoint."""
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     assert (run / "embedder" / "model.safetensors").is_file()
@@ -55,7 +55,7 @@ def finished(process: subprocess.Popen[str], run: Path) -> dict:
 
 
 def assert_equal(one: object, other: object) -> None:
-    """Bitwise, of nested dictionaries and lists of tensors and numbers."""
+    """Compares nested dictionaries and lists of tensors and numbers bit by bit."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         [assert_equal(value, other[key]) for key, value in one.items()]
@@ -66,10 +66,10 @@ def assert_equal(one: object, other: object) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_over_ranks_saves_says_how_to_go_on_and_a_resumed_run_ends_bitwise_equal(tmp_path):
+def test_ctrl_c_with_two_ranks_saves_and_the_resumed_run_ends_bitwise_equal(tmp_path):
     settings = [*TINY, f"trainer.runs={tmp_path}"]
     undisturbed = finished(start("--name=undisturbed", *settings), tmp_path / "undisturbed")
-    # A terminal interrupts all processes of the group; `kill` the first one alone.
+    # A terminal interrupts all processes of the group, `kill` only the first one.
     for name, interrupt in (("terminal", os.killpg), ("kill", os.kill)):
         run, go_on = tmp_path / name, tmp_path / f"{name}.go"
         process = start(f"--name={name}", *settings, hold=go_on)

@@ -23,7 +23,7 @@ CLIPS = 40
 
 
 def muffled(number: int, dullness: float, seconds: float = 2.0, rate: int = RATE) -> np.ndarray:
-    """Noise through a low-pass of one pole: white at a dullness of 0, a rumble at 1."""
+    """Noise through a one-pole low-pass: white at a dullness of 0, a rumble at 1."""
     pole = 0.98 * dullness
     noise = np.random.default_rng(number).normal(size=round(seconds * rate))
     return 0.1 * lfilter([(1 - pole**2) ** 0.5], [1, -pole], noise)
@@ -31,7 +31,7 @@ def muffled(number: int, dullness: float, seconds: float = 2.0, rate: int = RATE
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> tuple[Path, np.ndarray]:
-    """WAVs of several rates and lengths, and how dull each is: the less, the better liked."""
+    """WAV files with several rates and lengths, and their dullness; listeners prefer less dullness."""
     folder = tmp_path_factory.mktemp("rated")
     dullness = np.random.default_rng(2).permutation(np.linspace(0, 1, CLIPS))
     for number in range(CLIPS):
@@ -54,7 +54,7 @@ def pairwise(folder: Path, dullness: np.ndarray) -> Path:
 
 
 def absolute(folder: Path, dullness: np.ndarray) -> Path:
-    """Two raters, of whom one is stricter: only comparisons within a rater are clean."""
+    """Two raters, one of them stricter: only comparisons within a rater are meaningful."""
     rows = [
         (f"{number:02d}.wav", round(5 - 2 * dullness[number] - 2 * strict, 1), f"rater {strict}")
         for number in range(CLIPS)
@@ -65,7 +65,7 @@ def absolute(folder: Path, dullness: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("ratings", [pairwise, absolute])
 def test_a_known_preference_is_learned(ratings: Callable, recordings, tmp_path, capsys):
-    """Brighter is better; the shipped embedder that no reward hears."""
+    """Brighter is better; with the shipped embedder that no reward uses."""
     folder, dullness = recordings
     out = train_preference(ratings(folder, dullness), out=tmp_path / "mine", validation_share=0.3, max_steps=150)
     printed = capsys.readouterr().out
@@ -93,8 +93,8 @@ def test_the_scale_and_the_card(recordings, tiny_embedder, tmp_path):
     assert np.mean(scores) == pytest.approx(0, abs=1e-3) and np.std(scores, ddof=1) == pytest.approx(1, abs=1e-3)
     card, metrics = (out / "README.md").read_text(), json.loads((out / "metrics.json").read_text())
     assert metrics["fingerprint"] == fingerprint(load_embedder(str(tiny_embedder)))
-    told = f"qd train-preference --data {data} --embedder {tiny_embedder} --seed 3 --validation-share 0.2"
-    assert told in card and "80 absolute ratings of 40 recordings by 2 raters" in card
+    command = f"qd train-preference --data {data} --embedder {tiny_embedder} --seed 3 --validation-share 0.2"
+    assert command in card and "80 absolute ratings of 40 recordings by 2 raters" in card
     assert metrics["fingerprint"][:8] in card and "agree in 100.0%" in card
     assert (metrics["seed"], metrics["held_out_recordings"]) == (3, 8)
 
@@ -105,8 +105,8 @@ def test_the_same_command_gives_the_same_scorer(recordings, tiny_embedder, tmp_p
     assert len({PreferenceScorer.from_pretrained(out).version for out in outs}) == 1
 
 
-def test_what_nothing_can_be_learned_from_is_said(recordings, tiny_embedder, tmp_path, capsys):
-    """Coin tosses: the head cannot know, and the card does not say that it does."""
+def test_random_ratings_give_chance_accuracy(recordings, tiny_embedder, tmp_path, capsys):
+    """Coin tosses: the head cannot learn them, and the metrics show it."""
     rng, (folder, _) = np.random.default_rng(5), recordings
     pairs = [(*rng.choice(CLIPS, 2, replace=False), rng.choice(["a", "b"])) for _ in range(300)]
     rows = [(f"{a:02d}.wav", f"{b:02d}.wav", winner) for a, b, winner in pairs]
@@ -116,7 +116,7 @@ def test_what_nothing_can_be_learned_from_is_said(recordings, tiny_embedder, tmp
     assert accuracy["lo"] < 0.5 < accuracy["hi"]
 
 
-def test_bad_settings_are_told_before_anything_is_read(tmp_path, capsys):
+def test_all_bad_settings_are_listed_before_anything_is_read(tmp_path, capsys):
     (tmp_path / "old").mkdir()
     arguments = ["--data", "gone.csv", "--out", str(tmp_path / "old"), "--validation-share=1", "--max-steps=0"]
     assert main(["train-preference", *arguments, "--head-width=0", "--device=tpu"]) == 2
@@ -126,7 +126,7 @@ def test_bad_settings_are_told_before_anything_is_read(tmp_path, capsys):
     assert all(text in error for text in ("validation_share is 1.0", "max_steps is 0", "head_width is 0", "'tpu'"))
 
 
-def test_damaged_recordings_are_all_named(recordings, tiny_embedder, tmp_path):
+def test_all_damaged_recordings_are_listed(recordings, tiny_embedder, tmp_path):
     folder, dullness = recordings
     for number in range(4):
         write_audio(tmp_path / f"{number:02d}.wav", muffled(number, 0.1), RATE)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from qd.builtin.tokenizer import train_tokenizer
-from qd.commands.train import length_problems, prompt_lists
+from qd.commands.train_preflight import length_problems, prompt_lists
 from qd.config.data import DataConfig
 from qd.config.evaluation import EvaluationConfig
 from qd.config.policy import GuidanceConfig

@@ -33,7 +33,7 @@ def point() -> Point:
 
 @pytest.fixture
 def at(point):
-    """A point of given step, quality and diversity."""
+    """Makes a point with this step, quality and diversity."""
 
     def make(step: int, quality: float, diversity: float, **changes) -> Point:
         values = {"quality": quality, "diversity": diversity}

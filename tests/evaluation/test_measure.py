@@ -26,7 +26,7 @@ SAMPLING = Sampling(seconds=0.32, seed=3)
 
 @dataclass(frozen=True)
 class Loud:
-    """A score that hears the audio and reads the prompt."""
+    """A score that depends on the audio and on the prompt."""
 
     name: str
     version: str = "1"
@@ -100,8 +100,8 @@ def test_values_against_a_loop_over_prompts(music, evaluation_models, measured):
     assert measured.audio.shape == (2, 2, 8 * music.codec.samples_per_frame)
 
 
-def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, evaluation_models, measured, monkeypatch):
-    """Of four listeners one hears another rate."""
+def test_audio_is_resampled_once_per_rate_and_omega_weights_adherence(music, evaluation_models, measured, monkeypatch):
+    """One of the four models has another sample rate."""
     quality = Quality(Loud("adherence", sample_rate=24_000), Loud("preference"), 2.0)
     made = []
 
@@ -111,12 +111,12 @@ def test_every_rate_is_resampled_to_once_and_omega_weighs_adherence(music, evalu
 
     monkeypatch.setattr(evaluate, "resample", counted)
     others = replace(evaluation_models, quality=quality)
-    found = evaluate_policy(music, PROMPTS, others, SAMPLING, n_samples=3, eval_batch_size=9).per_prompt
+    values = evaluate_policy(music, PROMPTS, others, SAMPLING, n_samples=3, eval_batch_size=9).per_prompt
     assert sorted(made) == [16_000, 24_000]
-    np.testing.assert_allclose(found["quality"], 2 * found["adherence"] + found["preference"], rtol=1e-5)
-    np.testing.assert_array_equal(found["preference"], measured.per_prompt["preference"])
-    np.testing.assert_array_equal(found["diversity"], measured.per_prompt["diversity"])
-    assert (found["adherence"] != measured.per_prompt["adherence"]).all()
+    np.testing.assert_allclose(values["quality"], 2 * values["adherence"] + values["preference"], rtol=1e-5)
+    np.testing.assert_array_equal(values["preference"], measured.per_prompt["preference"])
+    np.testing.assert_array_equal(values["diversity"], measured.per_prompt["diversity"])
+    assert (values["adherence"] != measured.per_prompt["adherence"]).all()
     assert others.description.startswith("2*adherence@1+preference@1 embedder@")
 
 
@@ -147,14 +147,14 @@ def test_a_saved_measurement_is_the_same(measured, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["m.npz"]
 
 
-def test_a_measurement_with_one_clip_a_prompt_is_read(measured, tmp_path):
-    """As earlier versions kept it."""
+def test_a_file_with_one_clip_a_prompt_is_read(measured, tmp_path):
+    """Earlier versions wrote it."""
     replace(measured, audio=measured.audio[:, 0]).save(tmp_path / "m.npz")
     np.testing.assert_allclose(Measurement.load(tmp_path / "m.npz").audio, measured.audio[:, :1], atol=2e-3)
 
 
 def test_too_little_to_measure(music, evaluation_models):
-    with pytest.raises(ValueError, match="1 prompts × 4 samples"):
+    with pytest.raises(ValueError, match="1 prompts"):
         evaluate_policy(music, ["a"], evaluation_models, SAMPLING)
     with pytest.raises(ValueError, match="2 samples"):
         evaluate_policy(music, PROMPTS, evaluation_models, SAMPLING, n_samples=1)
@@ -167,7 +167,7 @@ class TestEvaluator:
         file.write_text("\n".join(PROMPTS))
         return Evaluator(music, evaluation_models, Protocol("quick", "development", 3, 2, 0.32, str(file)), seed=1)
 
-    def test_key_is_of_the_content(self, evaluator, music):
+    def test_key_depends_on_the_content(self, evaluator, music):
         plain, guided = evaluator.sampling(), evaluator.sampling(3.0, "bad")
         keys = [evaluator.key(music.lm, sampling) for sampling in (plain, guided)]
         assert keys[0] == evaluator.key(copy.deepcopy(music.lm), evaluator.sampling(1.0, "bad")) != keys[1]
@@ -186,7 +186,7 @@ class TestEvaluator:
         again = evaluator.recall(tmp_path / "references", key, music.lm, sampling)
         np.testing.assert_array_equal(first.per_prompt["quality"], again.per_prompt["quality"])
 
-    def test_recall_measures_anew_for_more_audio(self, evaluator, music, tmp_path):
+    def test_recall_measures_again_for_more_audio(self, evaluator, music, tmp_path):
         sampling = evaluator.sampling()
         key = evaluator.key(music.lm, sampling)
         for wanted in (0, 2, 1):

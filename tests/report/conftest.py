@@ -58,7 +58,7 @@ class Synthetic:
             seconds=1.0,
             fad=None if fad is None else Fad(fad, fad / 2, reference),
         )
-        self.results.keep(key, measurement)
+        self.results.save(key, measurement)
         distances = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": reference}
         point = Point(
             key=key, run=Path(model).name, model=model, series=series, n_prompts=len(PROMPTS), n_samples=4,

@@ -1,4 +1,4 @@
-"""One rank of a language model whose weights two share, as a process of its own: ``sharded_ranks.py RANK FOLDER``.
+"""One of two ranks with a sharded language model, as a process: ``sharded_ranks.py RANK FOLDER``.
 
 ``FOLDER/model`` is a checkpoint. Writes ``FOLDER/rank<RANK>.pt``, what this rank saw, and with the other rank
 ``FOLDER/saved``.
@@ -28,7 +28,7 @@ ROWS, FRAMES = 4, 6
 
 
 def scores(music: MusicGen, rows: slice) -> Tensor:
-    """Logits of some rows of a batch of random codes."""
+    """Returns the logits of some rows of a batch of random codes."""
     lm, generator = music.lm, torch.Generator().manual_seed(0)
     codes = torch.randint(lm.codebook_size, (ROWS, lm.codebooks, FRAMES), generator=generator)
     delayed, _ = delay(codes[rows], lm.pad, lm.channels)
@@ -37,7 +37,7 @@ def scores(music: MusicGen, rows: slice) -> Tensor:
 
 
 def look(music: MusicGen, rows: slice) -> dict[str, Any]:
-    """Logits, then gradients of the mean square of the rows' logits, and greedy codes."""
+    """Returns logits, gradients of the mean square of the rows' logits, and greedy codes."""
     logits = scores(music, rows)
     logits.square().mean().backward()
     gradients = {name: weight.grad for name, weight in music.lm.named_parameters()}

@@ -1,4 +1,4 @@
-"""Two processes do what one does that holds both their batches."""
+"""Two processes compute the same as one process with both batches."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ RANKS = 2
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> list[dict]:
-    """What each of the two ranks saw."""
+def results(tmp_path_factory) -> list[dict]:
+    """Results of each of the two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ranks = [
@@ -31,34 +31,34 @@ def seen(tmp_path_factory) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", two_ranks.CHUNKS)
-def test_two_ranks_equal_one_with_twice_the_batch_in_loss_and_gradients(seen, name):
-    alone = two_ranks.Step(chunk_clips=None)
-    loss = alone(*two_ranks.whole_batch())
+def test_two_ranks_equal_one_with_twice_the_batch_in_loss_and_gradients(results, name):
+    single = two_ranks.Step(chunk_clips=None)
+    loss = single(*two_ranks.whole_batch())
     loss.backward()
     assert loss > 0
-    for rank in seen:
+    for rank in results:
         torch.testing.assert_close(rank[name]["loss"], loss.detach(), rtol=1e-12, atol=0)
-        for parameter, gradient in two_ranks.gradients_of(alone).items():
+        for parameter, gradient in two_ranks.gradients_of(single).items():
             assert gradient.abs().sum() > 0
             torch.testing.assert_close(rank[name]["gradients"][parameter], gradient, rtol=1e-10, atol=1e-14)
 
 
-def test_negatives_of_the_other_rank_matter(seen):
+def test_negatives_of_the_other_rank_matter(results):
     clips, labels = (part.chunk(RANKS)[0] for part in two_ranks.whole_batch())
-    assert not torch.isclose(two_ranks.Step(None)(clips, labels).detach(), seen[0]["direct"]["loss"])
+    assert not torch.isclose(two_ranks.Step(None)(clips, labels).detach(), results[0]["direct"]["loss"])
 
 
 @pytest.mark.parametrize("name", two_ranks.CHUNKS)
-def test_each_parameter_is_synchronised_once_however_many_chunks(seen, name):
+def test_each_parameter_is_synchronised_once_for_any_number_of_chunks(results, name):
     parameters = len(list(two_ranks.Embedder().parameters()))
-    assert [rank[name]["synchronised"] for rank in seen] == [parameters] * RANKS
+    assert [rank[name]["synchronised"] for rank in results] == [parameters] * RANKS
 
 
-def test_gradient_is_the_sum_over_losses_that_differ(seen):
+def test_gradient_is_the_sum_over_different_losses(results):
     weights = torch.arange(12.0).view(4, 3)
     for rank in range(RANKS):
-        torch.testing.assert_close(seen[rank]["unequal"], (1 + 2) * weights[2 * rank : 2 * rank + 2])
+        torch.testing.assert_close(results[rank]["unequal"], (1 + 2) * weights[2 * rank : 2 * rank + 2])
 
 
-def test_rows_come_in_the_order_of_the_ranks_on_every_rank(seen):
-    assert [rank["gathered"].flatten().tolist() for rank in seen] == [[0, 10, 1, 11]] * RANKS
+def test_rows_come_in_the_order_of_the_ranks_on_every_rank(results):
+    assert [rank["gathered"].flatten().tolist() for rank in results] == [[0, 10, 1, 11]] * RANKS

@@ -8,7 +8,7 @@ import torch
 from qd.runs import folders as runs
 
 
-def test_a_name_is_what_the_run_is_and_when_it_began():
+def test_a_default_name_has_label_and_start_time():
     assert runs.run_name("beta15", datetime(2026, 1, 2, 15, 30)) == "beta15-20260102-1530"
 
 
@@ -25,7 +25,7 @@ def test_default_names_never_collide(tmp_path, monkeypatch):
     assert names == ["beta0-20260102-1530", "beta0-20260102-1530-2", "beta0-20260102-1530-3"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be made"):
         runs.create_run(tmp_path / "file", "x", "beta0")
@@ -43,7 +43,7 @@ def test_a_run_is_found_by_folder_or_name(tmp_path):
         runs.find_run("x", tmp_path / "nothing")
 
 
-def test_the_checkpoint_is_found_or_asked_for(tmp_path):
+def test_a_missing_checkpoint_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="last.ckpt"):
         runs.newest_checkpoint(tmp_path)
     (tmp_path / "last.ckpt").write_bytes(b"")

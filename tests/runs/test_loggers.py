@@ -1,4 +1,4 @@
-"""Where the numbers of a run go. Services are stood in for by the little of their packages that Lightning calls."""
+"""Loggers of a run. Services are replaced by fakes of the few functions that Lightning calls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes) -> ModuleTy
 
 
 class Run:
-    """A run of wandb: keeps what it is told."""
+    """A fake run of wandb that records its calls."""
 
     def __init__(self, **settings) -> None:
         self.settings, self.logged, self.config = settings, [], SimpleNamespace(update=self.configure)
@@ -65,7 +65,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Client:
-    """The client of an mlflow server: keeps what it is told."""
+    """A fake client of an mlflow server that records its calls."""
 
     def __init__(self, uri: str) -> None:
         self.uri, self.batches = uri, []
@@ -92,7 +92,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     module(monkeypatch, "mlflow.entities", Param=lambda **fields: fields, Metric=lambda **fields: fields)
 
 
-def test_by_default_a_run_is_logged_to_tensorboard_in_its_folder(tmp_path):
+def test_the_default_is_tensorboard_in_the_run_folder(tmp_path):
     config = load_config(TrainConfig, "train").trainer
     (logger,) = build_loggers(config.loggers, config.logger_options, tmp_path / "x")
     assert isinstance(logger, TensorBoardLogger) and Path(logger.log_dir) == tmp_path / "x"
@@ -138,14 +138,14 @@ def test_wandb_gets_scalars_and_hyperparameters_under_the_runs_name(wandb, tmp_p
     assert run.logged == [{"train/loss": 2.0, "trainer/global_step": 10}] and run.hparams == {"beta": 15.0}
 
 
-def test_a_resumed_run_goes_on_with_its_newest_run_of_wandb(wandb, tmp_path):
+def test_a_resumed_run_continues_its_newest_wandb_run(wandb, tmp_path):
     for name in ("run-20260102_120000-older", "offline-run-20260103_120000-newer", "latest-run"):
         (tmp_path / "wandb" / name).mkdir(parents=True)
     (logger,) = build_loggers(["wandb"], {}, tmp_path, resumed_at=5)
     assert logger.experiment.settings["id"] == "newer" and logger.experiment.settings["resume"] == "allow"
 
 
-def test_mlflow_gets_scalars_and_hyperparameters_beside_the_runs(mlflow, monkeypatch, tmp_path):
+def test_mlflow_gets_scalars_and_hyperparameters_next_to_the_runs(mlflow, monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (logger,) = build_loggers(["mlflow"], {}, tmp_path / "x")
     logger.log_metrics({"train/loss": 2.0}, 10)
@@ -183,7 +183,7 @@ def test_a_secret_is_refused_because_configs_are_published():
     assert problem.startswith("trainer.logger_options.wandb.api_key is a secret") and "environment" in problem
 
 
-def test_they_are_told_with_the_other_problems(monkeypatch):
+def test_logger_problems_are_listed_with_the_others(monkeypatch):
     monkeypatch.setattr(qd.config.loggers, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         load_config(TrainConfig, "train", None, ["beta=-1", "trainer.loggers=[mlflow]", "trainer.logger_options=3"])

@@ -1,4 +1,4 @@
-"""A language model whose weights two processes share does what it did when one had them all."""
+"""A language model that is sharded over two processes computes the same as a whole one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qd.models.musicgen import MusicGen
 WORKER = Path(__file__).with_name("sharded_ranks.py")
 
 
-def test_two_processes_that_share_the_weights_see_what_one_sees(tiny_model: Path, tmp_path: Path) -> None:
+def test_two_processes_with_sharded_weights_compute_the_same_as_one(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     ranks = [subprocess.Popen([sys.executable, str(WORKER), str(rank), str(tmp_path)]) for rank in (0, 1)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]

@@ -24,7 +24,7 @@ def test_means_over_micro_batches_and_sums_of_seconds() -> None:
 
 
 @pytest.mark.parametrize("timing", [True, False])
-def test_a_gpu_is_waited_for_only_where_its_stages_are_timed(timing: bool, monkeypatch) -> None:
+def test_a_gpu_is_synchronised_only_for_timing(timing: bool, monkeypatch) -> None:
     waits, gpu = [], torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
     record = StepRecord(timing)

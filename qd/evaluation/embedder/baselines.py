@@ -1,4 +1,4 @@
-"""What an embedder is measured beside: statistics of MFCCs, and CLAP. Both are embedders themselves."""
+"""Baselines for the embedder report: MFCC statistics and CLAP. Both are embedders themselves."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from qd.models.embedders.clip_embedder import check_audio
 COEFFICIENTS = 20
 MFCC_WINDOW, MFCC_HOP = 2048, 512
 HOW_TO_GET_CLAP = (
-    f"CLAP is left out: its weights are not on this machine. Get them (about 0.8 GB) with `hf download {CLAP}`, or "
-    "name a folder that holds them: `CLAP=folder`."
+    f"CLAP is left out: its weights are not on this machine. Download them (about 0.8 GB) with `hf download {CLAP}`, "
+    "or name their folder: `CLAP=folder`."
 )
 
 
 class MfccStatistics:
-    """Mean and standard deviation over time of 20 MFCCs, and the standard deviation of their deltas (whose mean is
-    hardly more than the last value minus the first), each standardised over other clips; then unit norm.
+    """Mean and standard deviation over time of 20 MFCCs, and the standard deviation of their deltas.
 
-    What a musicologist had before learned embeddings: it hears timbre, and no order in time beyond the deltas.
+    The mean of the deltas is left out: it is hardly more than the last value minus the first. Each statistic is
+    standardised over other clips, and the vector has unit norm. It describes timbre, and no order in time beyond the
+    deltas.
 
     Args:
-        sample_rate: of the audio, in Hz.
-        mean, deviation: of the statistics over the fitted clips, ``(embedding_width,)``.
+        sample_rate: Sample rate of the audio, in Hz.
+        mean: Mean of the statistics over the fitted clips, ``(embedding_width,)``.
+        deviation: Standard deviation of the statistics over the fitted clips, ``(embedding_width,)``.
     """
 
     def __init__(self, sample_rate: int, mean: Tensor, deviation: Tensor) -> None:
@@ -43,26 +45,26 @@ class MfccStatistics:
 
     @property
     def clip_seconds(self) -> float:
-        """No limit: audio of any length is heard as a whole."""
+        """No limit: audio of any length is embedded as a whole."""
         return math.inf
 
     @classmethod
     def fit(cls, audio: Tensor, sample_rate: int) -> MfccStatistics:
-        """Standardised over the clips ``(clips, samples)``, which should be others than those to be measured.
+        """Fits mean and deviation to the clips ``(clips, samples)``, which should differ from the measured ones.
 
         Raises:
-            ValueError: fewer than two clips.
+            ValueError: There are fewer than two clips.
         """
         if len(audio) < 2:
-            raise ValueError(f"{len(audio)} clips to standardise MFCC statistics by: expected 2 or more")
+            raise ValueError(f"{len(audio)} clips to standardise MFCC statistics; expected 2 or more")
         statistics = mfcc_statistics(audio, sample_rate)
         return cls(sample_rate, statistics.mean(dim=0), statistics.std(dim=0).clamp_min(1e-6))
 
     def __call__(self, audio: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Unit-norm embeddings ``(batch, embedding_width)`` of ``audio`` ``(batch, samples)``.
+        """Returns unit-norm embeddings ``(batch, embedding_width)`` of ``audio`` ``(batch, samples)``.
 
         Raises:
-            ValueError: the audio is empty, or ``sample_rate`` is not the one that the statistics were fitted at.
+            ValueError: The audio is empty, or ``sample_rate`` is not the one of the fitted clips.
         """
         check_audio(audio, sample_rate, self.sample_rate)
         standard = (mfcc_statistics(audio, self.sample_rate) - self.mean) / self.deviation
@@ -70,27 +72,27 @@ class MfccStatistics:
 
 
 def mfcc_statistics(audio: Tensor, sample_rate: int) -> Tensor:
-    """Means, deviations and deltas' deviations ``(batch, 60)`` of ``audio`` ``(batch, samples)``, on the CPU."""
+    """Returns means, deviations and deviations of the deltas ``(batch, 60)`` of ``(batch, samples)``, on the CPU."""
     coefficients = librosa.feature.mfcc(
         y=audio.float().cpu().numpy(), sr=sample_rate, n_mfcc=COEFFICIENTS, n_fft=MFCC_WINDOW, hop_length=MFCC_HOP
     )
-    # Nine frames are fitted by a line; a clip that is too short for them repeats its ends.
+    # A line is fitted to nine frames; a clip that is too short for them repeats its ends.
     deltas = librosa.feature.delta(coefficients, mode="nearest")
     statistics = [coefficients.mean(-1), coefficients.std(-1), deltas.std(-1)]
     return torch.from_numpy(np.concatenate(statistics, axis=-1).astype(np.float32))
 
 
 def find_clap(folder: str | Path | None = None) -> ClapEmbedder | None:
-    """CLAP from a folder, or from the Hugging Face cache; nothing is downloaded.
+    """Loads CLAP from a folder, or from the Hugging Face cache; downloads nothing.
 
     Args:
-        folder: that ``save_pretrained`` wrote or a download filled; None looks for :data:`CLAP` in the cache.
+        folder: Folder written by ``save_pretrained`` or a download; None looks for :data:`CLAP` in the cache.
 
     Returns:
-        None where no folder was named and the cache does not hold the model.
+        The embedder; None if no folder was named and the cache does not have the model.
 
     Raises:
-        ValueError: the folder named does not hold a CLAP model with its feature extractor.
+        ValueError: The folder does not have a CLAP model with its feature extractor.
     """
     if folder:
         return ClapEmbedder.from_pretrained(str(folder), local_files_only=True)

@@ -1,4 +1,4 @@
-"""One picture of an embedder report: what is same and what is different, and what moves a clip."""
+"""The figure of an embedder report: cosines of same and different recordings, and of altered clips."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ CLIPS_A_BIN, MOST_BINS = 6, 40
 
 
 def report_figure(measured: Mapping[str, EmbedderMeasurement], title: str) -> Figure:
-    """Draws one column an embedder: above, how the cosines of same and of different recordings are distributed;
-    below, the mean cosine of a clip with its altered self, with its 95 % interval, beside the means of those two.
+    """Draws one column for each embedder.
 
-    Told apart without colour: filled and outlined, dashed and dotted.
+    Above: the distributions of the cosines of same and of different recordings. Below: the mean cosine of a clip with
+    its altered version, with 95 % intervals, next to the means of these two. Fill and line style differ, not only
+    colour.
 
     Raises:
-        ValueError: nothing was measured.
+        ValueError: Nothing was measured.
     """
     if not measured:
         raise ValueError("report_figure got no measurements; measure one embedder or more")
@@ -68,7 +69,7 @@ def _dots(axes: Axes, rows: list[str], result: EmbedderMeasurement) -> None:
         markersize=4.5,
         capsize=2.5,
         elinewidth=1.1,
-        label="its altered self",
+        label="its altered version",
     )
     for name, line in ((SAME, "--"), (DIFFERENT, ":")):
         axes.axvline(result.references()[name].mean, color="black", linestyle=line, linewidth=1.1, label=name, zorder=1)

@@ -1,4 +1,4 @@
-"""Recordings that an embedder was not trained on, by index: of the built-in world, or of somebody's library."""
+"""Recordings that an embedder was not trained on, by index: from the built-in world, or from a library."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from qd.data.world import world
 from qd.data.world.world import BUILTIN
 
 LONGER = 1.25
-"""How much more of a recording a change of tempo may need, as a multiple of a clip."""
+"""Length of recording that a change of tempo needs, in clips."""
 DRUMS_DB = 6.0
-"""How far drums that are layered on a library's clips lie below the music, as a ratio of mean powers."""
+"""Level of the drums added to clips of a library, in dB below the music (ratio of mean powers)."""
 LONGEST_BUILTIN = 8.0
-"""Seconds of a clip of which a built-in piece of 16 s holds two."""
+"""Longest clip, in seconds, that fits twice into a built-in piece of 16 s."""
 SPLIT, TRAINING_SPLIT = "validation", "embedder"
 
 _DRUMS = (
-    "Drums: the same window of the same piece rendered anew, without its drums where it has some, else with a drum "
-    "part of its genre (or of one of its metre): the two rows are of different recordings."
+    "Drums: the same window of the same piece rendered again, without its drums if it has some, else with a drum "
+    "part of its genre (or of another genre with its metre): the two rows have different recordings."
 )
 _LIBRARY_DRUMS = (
     f"Drums added are excerpts of built-in drum loops, {DRUMS_DB:g} dB below the music. Drums removed is left out: "
-    "nobody has the recordings without their drums."
+    "the recordings without their drums are not available."
 )
 
 
 class DrumBatch(NamedTuple):
-    """Clips, and the same clips with their drums changed, ``(recordings, samples)`` each."""
+    """Clips, and the same clips with changed drums, ``(recordings, samples)`` each."""
 
     original: Tensor
     changed: Tensor
     added: Tensor
-    """(recordings,) bool: drums were added; else removed."""
+    """``(recordings,)`` boolean: True where drums were added, False where they were removed."""
 
 
 class ClipBatch(NamedTuple):
-    """A few recordings, heard."""
+    """Clips of a few recordings."""
 
     pairs: Tensor
-    """(recordings, 2, samples): two clips of each recording that do not overlap."""
+    """``(recordings, 2, samples)``: two clips of each recording that do not overlap."""
     longer: Tensor | None
-    """(some recordings, LONGER · samples): one longer clip of each; None where the recordings are too short."""
+    """``(some recordings, LONGER · samples)``: one longer clip of each; None if the recordings are too short."""
     drums: DrumBatch | None
-    """None where nobody knows the drums of a recording."""
+    """None if the drums of the recordings are unknown."""
     genres: list[str | None]
-    """Of each recording, where it is known."""
+    """Genre of each recording, if known."""
 
 
 class HeldOut(Protocol):
     """Held-out recordings.
 
     Attributes:
-        description: one line for the reader of a report. notes: what to know about them, what was left out.
-        sample_rate: of the clips, in Hz.
+        description: One line for the reader of a report.
+        notes: Facts about the recordings, and measurements that are left out.
+        sample_rate: Sample rate of the clips, in Hz.
     """
 
     description: str
@@ -66,24 +67,24 @@ class HeldOut(Protocol):
     sample_rate: int
 
     def __len__(self) -> int:
-        """How many recordings."""
+        """Number of recordings."""
 
     def batch(self, indices: range) -> ClipBatch:
-        """The clips of some of them."""
+        """Returns the clips of some recordings."""
 
     def training_clips(self) -> Tensor:
-        """As many clips of other recordings, ``(clips, samples)``: what the baselines are fitted to."""
+        """Returns the same number of clips of other recordings, ``(clips, samples)``, to fit the baselines."""
 
 
 class BuiltinHeldOut:
-    """The first recordings of the built-in world's validation split, raw: those of an embedder's card.
+    """The first recordings of the validation split of the built-in world, which an embedder's card uses too.
 
     Args:
-        n: how many.
-        seconds: length of a clip.
+        n: Number of recordings.
+        seconds: Length of a clip.
 
     Raises:
-        ValueError: two clips of ``seconds`` do not fit into a piece.
+        ValueError: Two clips of ``seconds`` do not fit into a piece.
     """
 
     def __init__(self, n: int, seconds: float) -> None:
@@ -113,15 +114,15 @@ class LibraryHeldOut:
     """The held-out share of a folder, a manifest or a data set.
 
     Args:
-        source: as ``qd.data.library.open_recordings`` takes it.
-        n: how many recordings at most.
-        sample_rate: at which they are heard, in Hz.
-        seconds: length of a clip.
-        validation_share: of the recordings, held out by a hash of their names; the embedder's training must have held
-            out as many or more.
+        source: Source for ``qd.data.library.open_recordings``.
+        n: Largest number of recordings.
+        sample_rate: Sample rate of the clips, in Hz.
+        seconds: Length of a clip.
+        validation_share: Share of the recordings that is held out, by a hash of their names; the training of the
+            embedder must have held out at least this share.
 
     Raises:
-        ValueError: there is nothing to hear, or too little.
+        ValueError: There are too few recordings.
     """
 
     def __init__(self, source: str, n: int, sample_rate: int, seconds: float, validation_share: float) -> None:
@@ -136,7 +137,7 @@ class LibraryHeldOut:
         self.description = f"`{source}`, held-out share {validation_share:g}, {self.n} recordings"
         self.notes = [_LIBRARY_DRUMS]
         if self.n < n:
-            self.notes.append(f"{n} recordings were asked for; the held-out share has {self.n}.")
+            self.notes.append(f"{n} recordings were requested; the held-out share has {self.n}.")
         try:
             self.longer = self._open(seconds=LONGER * seconds, split="validation", pairs=n)
         except ValueError:
@@ -155,7 +156,7 @@ class LibraryHeldOut:
 
 
 def open_heldout(source: str, n: int, sample_rate: int, seconds: float, validation_share: float) -> HeldOut:
-    """``builtin``, or what ``qd.data.library.open_recordings`` knows; see the two classes."""
+    """Opens ``builtin``, or a source for ``qd.data.library.open_recordings``."""
     if source == BUILTIN:
         return BuiltinHeldOut(n, seconds)
     return LibraryHeldOut(source, n, sample_rate, seconds, validation_share)
@@ -172,4 +173,4 @@ def _stack(clips: list[np.ndarray] | tuple[np.ndarray, ...]) -> Tensor:
 
 
 def _no_tempo(seconds: float) -> str:
-    return f"Tempo is left out: recordings hold no two clips of {LONGER * seconds:g} s, which a faster clip is made of."
+    return f"Tempo is left out: the recordings are too short for two clips of {LONGER * seconds:g} s, which it needs."

@@ -1,4 +1,4 @@
-"""Clips beside their altered selves: what does an embedding hear that is not the recording?"""
+"""Clips and their altered versions, to measure what an embedding depends on besides the recording."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ LOW_PASS_HZ, LOW_PASS_ORDER = 2000.0, 8
 LOW_PASS, CODEC = f"low-pass, {LOW_PASS_HZ / 1000:g} kHz", "codec round trip"
 DRUMS_ADDED, DRUMS_REMOVED = "drums added", "drums removed"
 ALTERATIONS = (*SNR_DB, *TEMPO, *PITCH, LOW_PASS, CODEC, DRUMS_ADDED, DRUMS_REMOVED)
-"""In the order of the report."""
+"""All alterations, in the order of the report."""
 
 
 class Altered(NamedTuple):
-    """Clips and their altered selves, row for row, ``(clips, samples)`` each."""
+    """Clips and their altered versions, row by row, ``(clips, samples)`` each."""
 
     alteration: str
     original: Tensor | None
-    """None: the first clip of each pair."""
+    """None stands for the first clip of each pair."""
     changed: Tensor
 
 
 def alterations(
     batch: ClipBatch, sample_rate: int, round_trip: Callable[[Tensor], Tensor], generator: torch.Generator
 ) -> Iterator[Altered]:
-    """Every alteration that the batch allows, of the first clip of each pair or of what the batch holds for it.
+    """Yields every alteration that the batch allows, of the first clip of each pair or of the batch's own clips for it.
 
     Args:
-        batch: on the CPU.
-        sample_rate: of the batch, in Hz.
-        round_trip: through a codec, at the same rate: ``(clips, samples)`` → the same shape.
-        generator: of the noise.
+        batch: Clips, on the CPU.
+        sample_rate: Sample rate of the batch, in Hz.
+        round_trip: Encoding and decoding by a codec, at the same rate: ``(clips, samples)`` → the same shape.
+        generator: Generator for the noise.
     """
     first, samples = batch.pairs[:, 0], batch.pairs.shape[2]
     for name, snr_db in SNR_DB.items():
@@ -60,7 +60,7 @@ def alterations(
 
 
 def low_pass(audio: Tensor, sample_rate: int) -> Tensor:
-    """Butterworth, −3 dB at 2 kHz and 48 dB an octave above."""
+    """Applies a Butterworth filter: −3 dB at 2 kHz, and 48 dB an octave above."""
     sections = butter(LOW_PASS_ORDER, LOW_PASS_HZ, fs=sample_rate, output="sos")
     return torch.from_numpy(sosfilt(sections, audio.numpy(), axis=-1)).float()
 
@@ -68,7 +68,7 @@ def low_pass(audio: Tensor, sample_rate: int) -> Tensor:
 def codec_round_trip(
     codec: Callable[[Tensor], Tensor], codec_rate: int, sample_rate: int
 ) -> Callable[[Tensor], Tensor]:
-    """A codec's round trip at another sample rate than its own: ``(clips, samples)`` → the same shape."""
+    """Returns the round trip of a codec at another sample rate than its own: ``(clips, samples)`` → the same shape."""
 
     def round_trip(audio: Tensor) -> Tensor:
         decoded = codec(resample(audio, sample_rate, codec_rate))

@@ -1,4 +1,4 @@
-"""How well an embedder tells recordings apart, what moves it, and how far apart it sees two pieces of music."""
+"""Measures an embedder: retrieval of recordings, sensitivity to alterations, and distances between pieces of music."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from qd.metrics.retrieval import PairRetrieval
 from qd.models.embedders.loading import Embedder
 
 BATCH = 16
-"""Recordings in memory at once; each is heard some twenty times."""
+"""Recordings in memory at once; each is embedded about twenty times."""
 SAME, DIFFERENT = "another clip of the same recording", "a different recording"
 SAME_RECORDING, SAME_GENRE, OTHER_GENRE = "same recording", "same genre", "different genre"
 ANY_GENRE = "different recording"
 
 
 class Spread(NamedTuple):
-    """How 1 − cosine is distributed over pairs of one kind."""
+    """Distribution of 1 − cosine over pairs of one kind."""
 
     mean: Interval
-    """With a 95 % bootstrap interval over the recordings."""
+    """Mean with a 95 % bootstrap interval over the recordings."""
     low: float
-    """5 % of the pairs are below."""
+    """5 % quantile of the pairs."""
     high: float
-    """5 % of the pairs are above."""
+    """95 % quantile of the pairs."""
     pairs: int
 
 
 @dataclass(frozen=True)
 class EmbedderMeasurement:
-    """One embedder, measured on n recordings.
+    """The measurement of one embedder on n recordings.
 
     Attributes:
-        retrieval: ``recall@1``, ``recall@5`` and ``auc``: each first clip looks for its partner among all second clips.
-        same: cosines of the two clips of each recording, ``(n,)``.
-        different: cosines of first clips with the second clips of other recordings, ``(n, n − 1)``.
-        invariance: mean cosine with the altered self, by alteration, in the order of the report.
-        altered_clips: how many clips each of these means is over.
-        calibration: 1 − cosine by what two clips have in common.
+        retrieval: ``recall@1``, ``recall@5`` and ``auc``: each first clip is matched with all second clips.
+        same: Cosines of the two clips of each recording, ``(n,)``.
+        different: Cosines of first clips with the second clips of other recordings, ``(n, n − 1)``.
+        invariance: Mean cosine of a clip with its altered version, by alteration, in the order of the report.
+        altered_clips: Number of clips of each of these means.
+        calibration: 1 − cosine of two clips, by what they have in common.
     """
 
     retrieval: dict[str, float]
@@ -60,12 +60,14 @@ class EmbedderMeasurement:
     calibration: dict[str, Spread]
 
     def references(self) -> dict[str, Interval]:
-        """Mean cosines that the invariance is read against: with another clip of the recording, and with others."""
+        """Returns the reference cosines: with another clip of the same recording, and with other recordings."""
         return {SAME: bootstrap_interval(self.same), DIFFERENT: bootstrap_interval(self.different.mean(axis=1))}
 
     def relative(self, cosine: float) -> float:
-        """Where a cosine stands between a different recording (0) and the clip itself (1): comparable between
-        embedders, whose cosines are not."""
+        """Scales a cosine so that a different recording is 0 and the clip itself is 1.
+
+        These values are comparable between embedders; cosines are not.
+        """
         apart = float(self.different.mean())
         return (cosine - apart) / max(1.0 - apart, 1e-9)
 
@@ -80,25 +82,25 @@ def measure(
     """Measures all embedders on the same audio.
 
     Args:
-        embedders: by the name that the report gives them.
-        heldout: the recordings.
-        round_trip: through a codec, at the recordings' rate.
-        device: where the embedders are.
-        seed: of the noise.
+        embedders: Embedders by their names in the report.
+        heldout: Held-out recordings.
+        round_trip: Encoding and decoding by a codec, at the rate of the recordings.
+        device: Device of the embedders.
+        seed: Seed for the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     pairs: dict[str, list[Tensor]] = {name: [] for name in embedders}
     cosines: dict[str, dict[str, list[Tensor]]] = {name: defaultdict(list) for name in embedders}
     genres: list[str | None] = []
-    hear, starts = _Hearing(embedders, heldout.sample_rate, device), range(0, len(heldout), BATCH)
+    embed, starts = _EmbedAll(embedders, heldout.sample_rate, device), range(0, len(heldout), BATCH)
     for start in track(starts, "measuring", console=Console(stderr=True), transient=True):
         batch = heldout.batch(range(start, min(start + BATCH, len(heldout))))
         genres += batch.genres
-        first, second = hear(batch.pairs[:, 0]), hear(batch.pairs[:, 1])
+        first, second = embed(batch.pairs[:, 0]), embed(batch.pairs[:, 1])
         for name in embedders:
             pairs[name].append(torch.stack([first[name], second[name]], dim=1))
         for alteration, original, changed in alterations(batch, heldout.sample_rate, round_trip, generator):
-            before, after = first if original is None else hear(original), hear(changed)
+            before, after = first if original is None else embed(original), embed(changed)
             for name in embedders:
                 cosines[name][alteration].append((before[name] * after[name]).sum(dim=1))
     known = genres if None not in genres else None
@@ -106,11 +108,13 @@ def measure(
 
 
 def calibrate(cosines: np.ndarray, genres: list[str] | None) -> dict[str, Spread]:
-    """1 − cosine of pairs of the same recording, of others of its genre, and of other genres.
+    """Returns 1 − cosine of pairs from one recording, from one genre, and from different genres.
+
+    A kind without pairs is left out.
 
     Args:
-        cosines: of first with second clips, ``(n, n)``; the diagonal holds the pairs of one recording.
-        genres: of each recording; without them all other recordings are one kind. A kind without pairs is left out.
+        cosines: Cosines of first with second clips, ``(n, n)``; the diagonal has the pairs of one recording.
+        genres: Genre of each recording; None makes all other recordings one kind.
     """
     itself = np.eye(len(cosines), dtype=bool)
     kinds = {SAME_RECORDING: itself}
@@ -123,8 +127,8 @@ def calibrate(cosines: np.ndarray, genres: list[str] | None) -> dict[str, Spread
     return {kind: _spread(1.0 - cosines, of_kind) for kind, of_kind in kinds.items() if of_kind.any(1).sum() > 1}
 
 
-class _Hearing:
-    """The same audio to all embedders, each at its own rate."""
+class _EmbedAll:
+    """Embeds the same audio with all embedders, each at its own rate."""
 
     def __init__(self, embedders: Mapping[str, Embedder], sample_rate: int, device: torch.device) -> None:
         self.embedders, self.sample_rate, self.device = embedders, sample_rate, device

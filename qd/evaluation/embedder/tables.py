@@ -1,4 +1,4 @@
-"""The tables of an embedder report, in Markdown: one column an embedder."""
+"""The tables of an embedder report, in Markdown."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _RETRIEVAL = {"recall@1": "recall@1", "recall@5": "recall@5", "auc": "ROC-AUC sa
 
 
 def retrieval_table(measured: Measured) -> str:
-    """One row an embedder."""
+    """Retrieval metrics, one row for each embedder."""
     rows = [[name, *(f"{result.retrieval[metric]:.3f}" for metric in _RETRIEVAL)] for name, result in measured.items()]
     return markdown_table(["embedder", *_RETRIEVAL.values()], rows)
 
 
 def invariance_table(measured: Measured) -> str:
-    """Mean cosines with intervals; the two references last."""
+    """Mean cosines with intervals, one column for each embedder; the two references last."""
     first = _first(measured)
     rows = [
         [
@@ -37,7 +37,7 @@ def invariance_table(measured: Measured) -> str:
 
 
 def relative_table(measured: Measured) -> str:
-    """The same means, 0 being a different recording and 1 the clip itself."""
+    """The same means on the scale where 0 is a different recording and 1 the clip itself."""
     rows = {
         alteration: [m.invariance[alteration] for m in measured.values()] for alteration in _first(measured).invariance
     }
@@ -50,7 +50,7 @@ def relative_table(measured: Measured) -> str:
 
 
 def calibration_table(measured: Measured) -> str:
-    """1 − cosine by what two clips have in common."""
+    """1 − cosine of two clips, by what they have in common."""
     first = _first(measured).calibration
     rows = [
         [kind, str(spread.pairs), *(_spread(m.calibration[kind]) for m in measured.values())]

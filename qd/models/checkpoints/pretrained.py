@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -29,23 +29,46 @@ _NO_NETWORK = (
 )
 
 
-def split_name(name: str | Path, defaults: Mapping[str, str]) -> tuple[str, str]:
-    """Splits ``kind:source`` or ``kind`` into (kind, source); any other name is returned as ("", name).
+FOLDER = "folder"
+"""Kind of a name that is neither a shipped model nor ``kind:source``."""
+
+
+class ModelName(NamedTuple):
+    """Name of a scorer or an embedder in a config, parsed once.
+
+    Attributes:
+        kind: A shipped name such as ``builtin``, a kind such as ``clap``, or :data:`FOLDER`.
+        source: Asset of a shipped name; else a hub name, a file or a folder.
+    """
+
+    kind: str
+    source: str
+
+
+def parse_name(name: str | Path, shipped: Mapping[str, str], kinds: Mapping[str, str]) -> ModelName:
+    """Splits ``builtin``, ``kind``, ``kind:source`` or a folder into kind and source.
 
     Args:
-        name: Name in a config.
-        defaults: Default source of each kind.
+        name: Name as a config holds it.
+        shipped: Asset of each shipped name.
+        kinds: Default source of each kind; "" where a source is required.
 
     Example:
-        >>> split_name("clap:runs/my-clap", {"clap": "laion/larger_clap_music"})
-        ('clap', 'runs/my-clap')
-        >>> split_name("clap", {"clap": "laion/larger_clap_music"})
-        ('clap', 'laion/larger_clap_music')
-        >>> split_name("runs/x", {"clap": "laion/larger_clap_music"})
-        ('', 'runs/x')
+        >>> parse_name("builtin", {"builtin": "embedder"}, {})
+        ModelName(kind='builtin', source='embedder')
+        >>> parse_name("clap:runs/my-clap", {}, {"clap": "laion/larger_clap_music"})
+        ModelName(kind='clap', source='runs/my-clap')
+        >>> parse_name("clap", {}, {"clap": "laion/larger_clap_music"})
+        ModelName(kind='clap', source='laion/larger_clap_music')
+        >>> parse_name("runs/x", {}, {"clap": "laion/larger_clap_music"})
+        ModelName(kind='folder', source='runs/x')
     """
+    if name in shipped:
+        return ModelName(str(name), shipped[name])
     kind, _, source = str(name).partition(":")
-    return (kind, source or defaults[kind]) if kind in defaults else ("", str(name))
+    if kind in kinds and (source or kinds[kind]):
+        return ModelName(kind, source or kinds[kind])
+    return ModelName(FOLDER, str(name))
 
 
 def check_source(source: str, model_type: str | None = None) -> str:

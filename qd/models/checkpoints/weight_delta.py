@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from qd.models.checkpoints.fingerprint import stored_fingerprint
 from qd.models.checkpoints.safetensors_files import read_header
+from qd.runs.atomic import atomic_folder
 from qd.runs.cache import cache_folder
 
 DELTA_FILE = "difference.safetensors"
@@ -104,14 +104,11 @@ def restore_checkpoint(asset: Path, base: Path) -> Path:
         return folder
     _check_base(asset / DELTA_FILE, base)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"unfinished-{asset.name}-", dir=folder.parent))
-        try:
-            _write_checkpoint(asset, base, unfinished)
-            _rename(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with atomic_folder(folder) as temporary:
+            _write_checkpoint(asset, base, temporary)
     except OSError as error:
+        if folder.is_dir():  # another process was faster; the content is the same
+            return folder
         raise ValueError(
             f"model '{asset.name}' cannot be restored into '{folder.parent}': {error}; free some space there, or set "
             "another folder in the environment: QD_CACHE=<folder>"
@@ -150,13 +147,3 @@ def _write_checkpoint(asset: Path, base: Path, folder: Path) -> None:
         sums = {name: (tensors[name] + deltas[name]).contiguous() for name in tensors if name.startswith(file)}
         if sums:
             save_file({name.removeprefix(f"{file}/"): t for name, t in sums.items()}, folder / file, {"format": "pt"})
-
-
-def _rename(unfinished: Path, folder: Path) -> None:
-    unfinished.chmod(0o755)  # a temporary folder is only readable by its owner
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another process was faster; the content is the same.

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from qd.models.checkpoints.pretrained import check_source, split_name
+from qd.models.checkpoints.pretrained import FOLDER, ModelName, check_source, parse_name
 from qd.models.checkpoints.resolver import resolve_asset
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.embedders.clap import CLAP, ClapEmbedder
@@ -17,9 +17,11 @@ from qd.models.embedders.vggish import VGGish
 from qd.runs.extras import require
 
 SHIPPED_EMBEDDERS = {"builtin": "embedder", "builtin-heldout": "embedder_heldout"}
-"""The shipped embedders: the one for the reward, and the held-out one that no reward uses."""
+"""Assets of the shipped embedders: the reward's, and the one that is used for measuring only."""
 PRETRAINED = {"clap": CLAP, "muq": MUQ}
-"""Kinds of third-party embedders, with the model that a kind without a source means."""
+"""Kinds of pretrained embedders with their default models."""
+FAD_KINDS = {**PRETRAINED, "vggish": ""}
+"""Kinds of embedders for the Fréchet audio distance; VGGish needs a file of weights."""
 
 
 @runtime_checkable
@@ -53,28 +55,47 @@ def load_embedder(name_or_folder: str | Path) -> ClipEmbedder:
     Raises:
         ValueError: the name is unknown, the folder holds no embedder, or an extra is missing.
     """
-    kind, source = split_name(name_or_folder, PRETRAINED)
+    return _load(parse_name(name_or_folder, SHIPPED_EMBEDDERS, PRETRAINED))
+
+
+def check_embedder(name_or_folder: str | Path) -> None:
+    """Raises the errors of :func:`load_embedder` that can be found without loading a large model."""
+    _check(parse_name(name_or_folder, SHIPPED_EMBEDDERS, PRETRAINED))
+
+
+def load_fad_embedder(name: str) -> Embedder:
+    """Loads VGGish from a file of weights, ``vggish:<file>``, or any embedder of :func:`load_embedder`."""
+    return _load(parse_name(name, SHIPPED_EMBEDDERS, FAD_KINDS))
+
+
+def check_fad_embedder(name: str) -> None:
+    """Raises the errors of :func:`load_fad_embedder` that can be found without loading a large model."""
+    _check(parse_name(name, SHIPPED_EMBEDDERS, FAD_KINDS))
+
+
+def _load(name: ModelName) -> Embedder:
+    kind, source = name
     if kind == "clap":
         return ClapEmbedder.from_pretrained(source)
     if kind == "muq":
         return MuqEmbedder.from_pretrained(source)
-    return AudioViT.from_pretrained(_folder(source)).requires_grad_(False)
+    if kind == "vggish":
+        return VGGish.from_file(source)
+    folder = _embedder_folder(source) if kind == FOLDER else resolve_asset(source)
+    return AudioViT.from_pretrained(folder).requires_grad_(False)
 
 
-def check_embedder(name_or_folder: str | Path) -> None:
-    """Raises the errors of :func:`load_embedder` that can be detected without loading a large model."""
-    kind, source = split_name(name_or_folder, PRETRAINED)
+def _check(name: ModelName) -> None:
+    kind, source = name
     if kind == "muq":
         require("muq", "muq")
-    if kind:
+    if kind in PRETRAINED:
         check_source(source, "clap" if kind == "clap" else None)
     else:
-        load_embedder(source)
+        _load(name)
 
 
-def _folder(name: str) -> Path:
-    if name in SHIPPED_EMBEDDERS:
-        return Path(resolve_asset(SHIPPED_EMBEDDERS[name]))
+def _embedder_folder(name: str) -> Path:
     folder = Path(name)
     if (folder / "embedder" / "config.json").is_file():
         return folder / "embedder"
@@ -85,19 +106,3 @@ def _folder(name: str) -> Path:
             "muq:<hub name or folder>"
         )
     return folder
-
-
-VGGISH = "vggish:"
-
-
-def load_listener(name: str) -> Embedder:
-    """Loads VGGish from a weights file (``vggish:<file>``), or any other embedder by its name."""
-    return VGGish.from_file(name.removeprefix(VGGISH)) if name.startswith(VGGISH) else load_embedder(name)
-
-
-def check_listener(name: str) -> None:
-    """Raises the errors of :func:`load_listener` that can be detected without loading a large model."""
-    if name.startswith(VGGISH):
-        VGGish.from_file(name.removeprefix(VGGISH))
-    else:
-        check_embedder(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qd.metrics.formatting import first_items
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.language_model import LanguageModel
 from qd.models.merging.model_spec import ModelSpec
@@ -15,8 +16,7 @@ from qd.models.merging.sources import Source, merge_problems, open_source, share
 from qd.models.merging.writer import merged_pieces
 from qd.models.musicgen import MusicGen
 
-MAX_LISTED = 4
-"""Number of differences between two models that an error message lists."""
+DIFFERENCES_IN_MESSAGE = 4
 
 
 class WeightSwapper:
@@ -109,10 +109,9 @@ class WeightSwapper:
         return self._compared[pair]
 
 
-def _shortened(differences: list[str]) -> str:
-    hidden = len(differences) - MAX_LISTED
-    more = f"; and {hidden} more, which `qd merge` lists" if hidden > 0 else ""
-    return "; ".join(differences[:MAX_LISTED]) + more
+def _shortened(problems: list[str]) -> str:
+    hint = " (`qd merge` lists all)" if len(problems) > DIFFERENCES_IN_MESSAGE else ""
+    return first_items(problems, DIFFERENCES_IN_MESSAGE, "; ") + hint
 
 
 def _named_weights(lm: LanguageModel, builtin: bool) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+from qd.runs.atomic import atomic_write
 from qd.runs.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("token_loop.cpp")
@@ -69,10 +70,8 @@ def compiled(command: list[str], folder: Path) -> Path:
     library = folder / f"token_loop-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not library.is_file():
         print(f"compiling {SOURCE.name} once, a few seconds, to {library}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=folder) as own_folder:
-            target = Path(own_folder) / library.name
-            _run([*command, *FLAGS, "-I", str(HEADERS[0].parent), str(SOURCE), "-o", str(target)])
-            os.replace(target, library)
+        with atomic_write(library) as temporary:
+            _run([*command, *FLAGS, "-I", str(HEADERS[0].parent), str(SOURCE), "-o", str(temporary)])
     return library
 
 

@@ -15,12 +15,12 @@ def tone(hertz: float, samples: int = SAMPLES) -> torch.Tensor:
 
 
 def frequency(audio: torch.Tensor) -> float:
-    """Of the strongest line, in Hz."""
+    """Frequency of the strongest spectral line, in Hz."""
     spectrum = np.abs(np.fft.rfft(audio[0].numpy() * np.hanning(audio.shape[1]), 2**16))
     return float(spectrum.argmax() * RATE / 2**16)
 
 
-def test_low_pass_keeps_what_is_below_two_kilohertz():
+def test_low_pass_passes_frequencies_below_two_kilohertz():
     def gain(hertz):
         return float(low_pass(tone(hertz), RATE)[:, 2000:].square().mean() / tone(hertz)[:, 2000:].square().mean())
 
@@ -29,16 +29,16 @@ def test_low_pass_keeps_what_is_below_two_kilohertz():
     assert gain(4000.0) < 1e-4
 
 
-def test_a_codec_of_another_rate_is_heard_at_that_rate():
-    heard = []
+def test_a_codec_runs_at_its_own_sample_rate():
+    lengths = []
 
     def codec(audio):
-        heard.append(audio.shape[1])
+        lengths.append(audio.shape[1])
         return audio
 
     audio = tone(440.0)
     decoded = codec_round_trip(codec, 24_000, RATE)(audio)
-    assert heard == [12_000] and decoded.shape == audio.shape
+    assert lengths == [12_000] and decoded.shape == audio.shape
     torch.testing.assert_close(decoded[:, 500:-500], audio[:, 500:-500], atol=0.01, rtol=0)
 
 
@@ -49,31 +49,31 @@ def batch(longer: bool, drums: bool) -> ClipBatch:
     return ClipBatch(pairs, twice if longer else None, changed if drums else None, [None] * 3)
 
 
-def altered(given: ClipBatch, seed: int = 0) -> dict[str, tuple]:
+def altered(clips: ClipBatch, seed: int = 0) -> dict[str, tuple]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: pair for name, *pair in alterations(given, RATE, lambda audio: 0.5 * audio, generator)}
+    return {name: pair for name, *pair in alterations(clips, RATE, lambda audio: 0.5 * audio, generator)}
 
 
-def test_every_alteration_is_made_of_what_the_batch_holds():
-    given = batch(longer=True, drums=True)
-    everything = altered(given)
+def test_every_alteration_that_the_batch_allows_is_made():
+    clips = batch(longer=True, drums=True)
+    everything = altered(clips)
     assert tuple(everything) == ALTERATIONS
     for name, (original, changed) in everything.items():
-        before = given.pairs[:, 0] if original is None else original
+        before = clips.pairs[:, 0] if original is None else original
         assert before.shape == changed.shape and not torch.equal(before, changed), name
-    assert torch.equal(everything["codec round trip"][1], 0.5 * given.pairs[:, 0])
-    assert torch.equal(everything["drums added"][1], given.pairs[[0, 2], 0] + 1)
-    assert torch.equal(everything["drums removed"][0], given.pairs[[1], 0])
+    assert torch.equal(everything["codec round trip"][1], 0.5 * clips.pairs[:, 0])
+    assert torch.equal(everything["drums added"][1], clips.pairs[[0, 2], 0] + 1)
+    assert torch.equal(everything["drums removed"][0], clips.pairs[[1], 0])
     without = set(altered(batch(longer=False, drums=False)))
     assert without == {name for name in ALTERATIONS if "tempo" not in name and name != "drums removed"}
 
 
 def test_tempo_keeps_the_pitch_and_moves_time():
-    given = batch(longer=True, drums=False)
-    burst = torch.zeros_like(given.longer)
-    burst[:, 2000:6000] = given.longer[:, 2000:6000]  # its middle is at 4000
+    clips = batch(longer=True, drums=False)
+    burst = torch.zeros_like(clips.longer)
+    burst[:, 2000:6000] = clips.longer[:, 2000:6000]  # its middle is at 4000
     for name, rate in (("tempo + 20 %", 1.2), ("tempo − 20 %", 0.8)):
-        changed = altered(given._replace(longer=burst))[name][1]
+        changed = altered(clips._replace(longer=burst))[name][1]
         energy = changed.square()
         middle = (energy * torch.arange(SAMPLES)).sum(1) / energy.sum(1)
         torch.testing.assert_close(middle, torch.full((3,), 4000 / rate), atol=200, rtol=0)
@@ -86,18 +86,18 @@ def test_pitch_moves_by_semitones_and_time_does_not():
         assert frequency(changed[1:2]) == pytest.approx(350.0 * 2 ** (semitones / 12), rel=0.01)
 
 
-def test_drums_that_nobody_composed_are_layered_on_six_decibels_below():
-    given = batch(longer=False, drums=False)
-    drums = altered(given)["drums added"][1] - given.pairs[:, 0]
-    ratio = 10 * torch.log10(given.pairs[:, 0].square().mean(1) / drums.square().mean(1))
+def test_drums_are_added_six_decibels_below_the_music():
+    clips = batch(longer=False, drums=False)
+    drums = altered(clips)["drums added"][1] - clips.pairs[:, 0]
+    ratio = 10 * torch.log10(clips.pairs[:, 0].square().mean(1) / drums.square().mean(1))
     torch.testing.assert_close(ratio, torch.full((3,), 6.0), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("snr_db", [20, 10])
-def test_noise_is_as_loud_as_it_says_and_seeded(snr_db):
-    given = batch(longer=False, drums=False)
-    noisy = altered(given)[f"noise, {snr_db} dB"][1]
-    clean = given.pairs[:, 0]
+def test_noise_has_its_level_and_a_seed(snr_db):
+    clips = batch(longer=False, drums=False)
+    noisy = altered(clips)[f"noise, {snr_db} dB"][1]
+    clean = clips.pairs[:, 0]
     ratio = 10 * torch.log10(clean.square().mean(1) / (noisy - clean).square().mean(1))
     torch.testing.assert_close(ratio, torch.full((3,), float(snr_db)), atol=0.3, rtol=0)
-    assert torch.equal(noisy, altered(given)[f"noise, {snr_db} dB"][1])
+    assert torch.equal(noisy, altered(clips)[f"noise, {snr_db} dB"][1])

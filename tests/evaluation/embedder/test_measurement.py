@@ -10,8 +10,8 @@ from qd.evaluation.embedder.measurement import ANY_GENRE, OTHER_GENRE, SAME_GENR
 N = 20
 
 
-class Told:
-    """Hears in a clip's first samples what its embedding is to be."""
+class FirstSamples:
+    """An embedder that returns the first samples of a clip."""
 
     sample_rate, embedding_width = 16_000, 3
 
@@ -20,7 +20,7 @@ class Told:
 
 
 class Recordings:
-    """Recording i is a point on the circle; its second clip lies off the circle. Even ones have drums."""
+    """Recording i is a point on the circle; its second clip is off the circle. Even ones have drums."""
 
     description, notes, sample_rate = "points", [], 16_000
 
@@ -38,15 +38,15 @@ class Recordings:
         return ClipBatch(pairs, None, drums, ["a" if i < N // 2 else "b" for i in indices])
 
     def training_clips(self) -> torch.Tensor:
-        raise AssertionError("not asked for")
+        raise AssertionError("not needed")
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return measure({"told": Told()}, Recordings(), lambda audio: -audio, torch.device("cpu"))["told"]
+    return measure({"first": FirstSamples()}, Recordings(), lambda audio: -audio, torch.device("cpu"))["first"]
 
 
-def test_retrieval_and_references_are_those_of_the_vectors(measured):
+def test_retrieval_and_references_follow_from_the_vectors(measured):
     assert measured.retrieval == pytest.approx({"recall@1": 1.0, "recall@5": 1.0, "auc": 1.0})
     close = 1 / 1.01**0.5
     np.testing.assert_allclose(measured.same, close, rtol=1e-5)
@@ -67,23 +67,23 @@ def test_alterations_are_means_over_their_own_clips(measured):
     assert measured.altered_clips["codec round trip"] == N
 
 
-def test_genres_are_those_of_the_recordings(measured):
+def test_genres_count_pairs_of_recordings(measured):
     assert [spread.pairs for spread in measured.calibration.values()] == [N, N * (N // 2 - 1), N * N // 2]
 
 
-def test_calibration_is_a_naive_loop_over_pairs():
+def test_calibration_equals_a_naive_loop_over_pairs():
     rng = np.random.default_rng(0)
     cosines, genres = rng.uniform(-1, 1, (7, 7)), list("aabbbca")
-    found = calibrate(cosines, genres)
+    spreads = calibrate(cosines, genres)
     same_genre = [1 - cosines[i, j] for i in range(7) for j in range(7) if i != j and genres[i] == genres[j]]
     other = [1 - cosines[i, j] for i in range(7) for j in range(7) if genres[i] != genres[j]]
-    assert found[SAME_RECORDING].mean.mean == pytest.approx(np.mean([1 - cosines[i, i] for i in range(7)]))
-    assert (found[SAME_GENRE].pairs, found[OTHER_GENRE].pairs) == (len(same_genre), len(other))
-    assert found[OTHER_GENRE].low == pytest.approx(np.quantile(other, 0.05))
-    assert found[SAME_GENRE].high == pytest.approx(np.quantile(same_genre, 0.95))
+    assert spreads[SAME_RECORDING].mean.mean == pytest.approx(np.mean([1 - cosines[i, i] for i in range(7)]))
+    assert (spreads[SAME_GENRE].pairs, spreads[OTHER_GENRE].pairs) == (len(same_genre), len(other))
+    assert spreads[OTHER_GENRE].low == pytest.approx(np.quantile(other, 0.05))
+    assert spreads[SAME_GENRE].high == pytest.approx(np.quantile(same_genre, 0.95))
     per_clip = [np.mean([1 - cosines[i, j] for j in range(7) if genres[i] != genres[j]]) for i in range(7)]
-    assert found[OTHER_GENRE].mean.mean == pytest.approx(np.mean(per_clip))
-    assert found[OTHER_GENRE].mean.lo < found[OTHER_GENRE].mean.mean < found[OTHER_GENRE].mean.hi
+    assert spreads[OTHER_GENRE].mean.mean == pytest.approx(np.mean(per_clip))
+    assert spreads[OTHER_GENRE].mean.lo < spreads[OTHER_GENRE].mean.mean < spreads[OTHER_GENRE].mean.hi
 
 
 def test_without_genres_all_others_are_one_kind():

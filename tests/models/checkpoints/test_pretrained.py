@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from qd.models.checkpoints import pretrained
-from qd.models.checkpoints.pretrained import check_source, split_name
+from qd.models.checkpoints.pretrained import check_source, parse_name
 from qd.models.embedders.loading import check_embedder
 
-KINDS = {"clap": "laion/larger_clap_music", "muq": "OpenMuQ/MuQ"}
+KINDS = {"clap": "laion/larger_clap_music", "muq": "OpenMuQ/MuQ", "vggish": ""}
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,17 @@ KINDS = {"clap": "laion/larger_clap_music", "muq": "OpenMuQ/MuQ"}
         ("clap:", ("clap", "laion/larger_clap_music")),
         ("clap:a/b", ("clap", "a/b")),
         ("muq:~/weights:2", ("muq", "~/weights:2")),
-        ("builtin", ("", "builtin")),
-        ("runs/clap", ("", "runs/clap")),
-        ("clop:x", ("", "clop:x")),
-        ("", ("", "")),
+        ("builtin", ("builtin", "embedder")),
+        ("vggish:w.pth", ("vggish", "w.pth")),
+        ("vggish", ("folder", "vggish")),
+        ("builtin:x", ("folder", "builtin:x")),
+        ("runs/clap", ("folder", "runs/clap")),
+        ("clop:x", ("folder", "clop:x")),
+        ("", ("folder", "")),
     ],
 )
-def test_a_name_is_split_into_kind_and_source(name, expected):
-    assert split_name(name, KINDS) == expected
+def test_a_name_is_a_kind_and_a_source(name, expected):
+    assert parse_name(name, {"builtin": "embedder"}, KINDS) == expected
 
 
 def test_the_examples_are_correct():

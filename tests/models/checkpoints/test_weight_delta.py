@@ -112,7 +112,7 @@ def test_a_shipped_run_loads_in_every_command(run, shipped, tiny_config, tmp_pat
 
 def test_the_card_states_the_training_and_the_measurements(run, shipped):
     card = (ship("runs/mine", "beta15") / "README.md").read_text(encoding="utf-8")
-    assert "license: apache-2.0" in card and "a run of β = 15" in card and "mine, step 2 of 2" in card
+    assert "license: apache-2.0" in card and "β = 15" in card and "mine, step 2 of 2" in card
     rows = [line for line in card.splitlines() if line.startswith(("| base", "| beta15"))]
     assert len(rows) == 2 and "## Config" in card
     texts = [card, (shipped / "finetuned" / "beta15" / "recipe.yaml").read_text(encoding="utf-8")]

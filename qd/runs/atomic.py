@@ -1,0 +1,102 @@
+"""Writes files and folders completely or not at all.
+
+The rule for crashes: the content is written under a temporary name next to the target, forced to the disk, and then
+renamed. A reader, or the next process, finds the old content or the new one, never a part of it. After an error the
+temporary is removed. A killed process leaves its temporary behind; the next write of the same target on the same
+machine removes it. Several processes may write the same target at once: each has its own temporary, and the last one
+to finish counts.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields the path of a temporary file to write; when the block ends, this file takes the place of ``path``.
+
+    Missing parent folders are made.
+
+    Raises:
+        OSError: the folder cannot be written; the old file is unchanged.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        _force_to_disk(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a new, empty folder to fill; when the block ends, it is renamed to ``path``.
+
+    Missing parent folders are made.
+
+    Args:
+        path: Folder to make.
+        replace: Whether to remove an existing folder first; without it, an existing folder is an error.
+
+    Raises:
+        OSError: ``path`` exists, or its parent cannot be written.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    _remove(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _force_to_disk(file)
+        if replace:
+            _remove(path)
+        temporary.rename(path)
+    finally:
+        _remove(temporary)
+
+
+def _temporary(path: Path) -> Path:
+    """The temporary name of this process next to ``path``; removes leftovers of processes that no longer run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}.{socket.gethostname()}-"
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
+        number = leftover.name.removeprefix(prefix).removesuffix(".tmp")
+        if number.isdigit() and not _is_running(int(number)):
+            _remove(leftover)
+    return path.with_name(f"{prefix}{os.getpid()}.tmp")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only checks
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's process
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _force_to_disk(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
