@@ -57,7 +57,7 @@ class StepFolders(StepCallback, MeasurementListener):
         with atomic_folder(folder, replace=True) as temporary:
             pl_module.music.save(temporary)
             self._describe(temporary, step, pl_module)
-        self._forget()
+        self._delete_old()
 
     def _describe(self, folder: Path, step: int, pl_module: pl.LightningModule) -> None:
         """Adds sampling defaults, recipe and card to the weights."""

@@ -27,7 +27,7 @@ from qd.data.world.world import BUILTIN
 from qd.evaluation.embed_files import embed_files
 from qd.evaluation.fad_reference import embed_batches, embed_recordings, embed_windows
 from qd.evaluation.measure import Sampling, generate
-from qd.metrics.frechet import LEAST, FrechetAudioDistance
+from qd.metrics.frechet import MIN_SAMPLES, FrechetAudioDistance
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.condition import text_too_long
 from qd.models.embedders.loading import Embedder, load_fad_embedder
@@ -206,8 +206,8 @@ def _embed_generations(embedder: Embedder, music: MusicGen, settings: Generation
 def _measure(generated: Tensor, known: Tensor, seed: int) -> dict[str, Any]:
     """The distances and the numbers of embeddings."""
     for what, embeddings in {"generations": generated, "reference": known}.items():
-        if len(embeddings) < LEAST:
-            raise ValueError(f"the {what} give {len(embeddings)} embeddings; expected {LEAST} or more: add audio")
+        if len(embeddings) < MIN_SAMPLES:
+            raise ValueError(f"the {what} give {len(embeddings)} embeddings; expected {MIN_SAMPLES} or more: add audio")
     metric = FrechetAudioDistance(seed)
     metric.update(generated, real=False)
     metric.update(known, real=True)

@@ -18,7 +18,7 @@ from qd.data.prompt_lengths import named_list, unreadable_lists
 from qd.evaluation.measure import AUDIO_SAMPLES, EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
-from qd.metrics.frechet import LEAST
+from qd.metrics.frechet import MIN_SAMPLES
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.condition import text_too_long
 from qd.models.language_model import LanguageModel
@@ -96,8 +96,8 @@ class Evaluator:
         problems = unreadable_lists(named_list(self.protocol.prompts_file, self.protocol.n_prompts), tokenizer)
         lengths = [text_too_long(text, tokenizer) for text in negatives]
         problems += [f"negative_prompt has {problem}" for problem in lengths if problem]
-        if self.evaluation_models.fad and self.clips < LEAST:
-            problems.append(f"fad needs {LEAST} clips or more, and the protocol has {self.clips}: use a larger one")
+        if self.evaluation_models.fad and self.clips < MIN_SAMPLES:
+            problems.append(f"fad needs {MIN_SAMPLES} clips or more, and the protocol has {self.clips}: use a larger one")
         return problems
 
     def sampling(self, guidance_scale: float = 1.0, negative: str | None = None) -> Sampling:

@@ -25,7 +25,7 @@ from qd.data.world.world import BUILTIN
 from qd.evaluation.embed_files import embed_files
 from qd.evaluation.measurement import Fad
 from qd.evaluation.points import content_key
-from qd.metrics.frechet import LEAST, extrapolate, frechet_distance, gaussian
+from qd.metrics.frechet import MIN_SAMPLES, extrapolate, frechet_distance, gaussian
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE, windows
 from qd.models.embedders.loading import Embedder, load_fad_embedder
@@ -67,7 +67,7 @@ class FadReference:
         """Returns the distance of all clips.
 
         Args:
-            embedded: Output of :meth:`windows` for all clips, ``(…, windows · width)``, ``LEAST`` windows or more.
+            embedded: Output of :meth:`windows` for all clips, ``(…, windows · width)``, ``MIN_SAMPLES`` windows or more.
         """
         generated = embedded.reshape(-1, self.embeddings.shape[1])
         reference = gaussian(self.embeddings)
@@ -98,8 +98,8 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
     (cached, *_) = gather_objects(_cached(file) if rank() == 0 else None)
     known = cached is not None
     embeddings = torch.from_numpy(cached) if known else embed_recordings(model, paths, pieces, device)
-    if len(embeddings) < LEAST:
-        raise ValueError(f"reference {name!r} gives {len(embeddings)} embeddings; expected {LEAST} or more")
+    if len(embeddings) < MIN_SAMPLES:
+        raise ValueError(f"reference {name!r} gives {len(embeddings)} embeddings; expected {MIN_SAMPLES} or more")
     if not known and rank() == 0:
         with atomic_write(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, embeddings.numpy())

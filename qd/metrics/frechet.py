@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-LEAST = 10
+MIN_SAMPLES = 10
 """Smallest number of samples to fit the line to."""
 SUBSETS = 25
 """Number of subsets."""
@@ -108,8 +108,8 @@ def extrapolate(samples: Tensor, reference: Gaussian, subsets: int = SUBSETS, se
         ValueError: If there are fewer than 10 samples.
     """
     count = len(samples)
-    if count < LEAST:
-        raise ValueError(f"{count} samples: expected {LEAST} or more to extrapolate from.")
+    if count < MIN_SAMPLES:
+        raise ValueError(f"{count} samples: expected {MIN_SAMPLES} or more to extrapolate from.")
     root, rng = _root(reference.covariance), np.random.default_rng(seed)
     sizes = np.linspace(min(SMALLEST_SUBSET, count // 2), count, subsets).round().astype(int)
     chosen = (torch.from_numpy(rng.choice(count, size, replace=False)) for size in sizes)

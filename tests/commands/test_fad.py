@@ -163,7 +163,7 @@ def test_all_bad_settings_are_listed(tmp_path, capsys):
     assert main(["fad", *arguments, "--device=tpu"]) == 2
     error = capsys.readouterr().err
     assert "6 problems" in error
-    assert "expected one of them: AUDIO=<folder> or MODEL=<name>" in error and "full?" in error
+    assert "expected one of them: AUDIO=<folder> or MODEL=<name>" in error and "did you mean 'full'?" in error
     assert main(["fad", "--audio=a", "--model=base"]) == 2
     assert "audio is 'a' and model is 'base'" in capsys.readouterr().err
 

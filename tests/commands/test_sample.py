@@ -83,7 +83,7 @@ def test_the_default_folder_is_in_runs(tiny_model, tmp_path, monkeypatch):
         ({"temperature": 0.0}, "temperature"),
         ({"guidance": float("nan")}, "guidance_scale"),
         ({"guidance": -1.0}, "guidance_scale must be finite and 0 or more"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0; leave it out to keep all tokens"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": float("nan")}, "top_p must be in .* got nan"),
         ({"model": "runs/none"}, "no such folder"),

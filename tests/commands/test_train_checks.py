@@ -179,7 +179,7 @@ def test_a_run_does_not_resume_with_another_teacher(stopped: tuple[TrainConfig, 
     music.save(other)
     before = torch.load(run / "last.ckpt", weights_only=True)["frozen"]
     assert before.keys() == {"teacher", "text encoder", "codec", "reward embedder"}
-    with pytest.raises(ValueError, match="another teacher"):
+    with pytest.raises(ValueError, match="different teacher"):
         train(replace(config, model=replace(config.model, name=str(other))), resume=run)
 
 

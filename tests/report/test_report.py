@@ -121,7 +121,7 @@ def test_the_error_for_evaluations_without_series_says_what_to_do(synthetic, tra
     for model in ("base", "beta0"):
         synthetic.add("", model, 1.0, 0.3)
     file = synthetic.results.points.path
-    with pytest.raises(ValueError, match="no series.* 2 points.*make sweep.*RUNS") as caught:
+    with pytest.raises(ValueError, match="2 single points.*no series.*make sweep.*RUNS") as caught:
         write_report(file, tmp_path / "report")
     assert "figure-" not in str(caught.value) and not (tmp_path / "report").exists()
     assert "figure-2" not in write_report(file, tmp_path / "report", runs=[trained("beta0", 0.0)])

@@ -15,7 +15,7 @@ def test_a_run_folder_is_refused_as_report_folder(whole: Path, trained) -> None:
     run = Path(trained("beta0", 0.0))
     (run / "config.yaml").touch()
     before = sorted(run.iterdir())
-    with pytest.raises(ValueError, match="beta0 is the folder of a run.*OUT"):
+    with pytest.raises(ValueError, match="beta0 is a run folder.*OUT"):
         write_report(whole, run, only=["figure-4"])
     assert sorted(run.iterdir()) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -32,7 +33,7 @@ def test_an_extrapolation_that_overflows_half_precision_is_refused(siblings, tmp
 
 def test_an_interrupted_merge_leaves_no_files_and_leftovers_do_not_matter(siblings, tmp_path, monkeypatch):
     a, b, _ = siblings["builtin"]
-    leftover = tmp_path / "unfinished-merged" / "decoder"
+    leftover = tmp_path / f".merged.{socket.gethostname()}-99999999.tmp" / "decoder"  # of a process that ended
     leftover.mkdir(parents=True)
     (leftover / "stray").touch()
 
