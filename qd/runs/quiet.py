@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+import lightning.pytorch  # noqa: F401 - it sets its log level when it is imported, so that comes first
 import transformers
 
 
