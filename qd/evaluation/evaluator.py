@@ -97,7 +97,7 @@ class Evaluator:
         lengths = [text_too_long(text, tokenizer) for text in negatives]
         problems += [f"negative_prompt has {problem}" for problem in lengths if problem]
         if self.evaluation_models.fad and self.clips < MIN_SAMPLES:
-            problems.append(f"fad needs {MIN_SAMPLES} clips or more, and the protocol has {self.clips}: use a larger one")
+            problems.append(f"fad needs {MIN_SAMPLES} clips or more; the protocol has {self.clips}: use a larger one")
         return problems
 
     def sampling(self, guidance_scale: float = 1.0, negative: str | None = None) -> Sampling:
