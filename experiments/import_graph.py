@@ -19,7 +19,7 @@ FOLDERS = (
     "cli", "commands", "builtin", "callbacks", "report/reproduction", "report", "report/cards", "evaluation",
     "evaluation/embedder", "modules/budget", "modules", "config", "scorers", "models/sampling", "models/merging",
     "models", "models/embedders", "models/codecs", "models/checkpoints", "data", "data/world", "runs", "metrics",
-    "objectives", "audio", "config/schema",
+    "objectives", "audio", "schema",
 )  # fmt: skip
 """In the order of the layers: a folder may import only from later folders."""
 

@@ -20,9 +20,9 @@ from qd.builtin.clip_bank import ClipBank
 from qd.builtin.scorer_stage import ScorerPretraining, run_scorer_stage
 from qd.builtin.stage_config import ScorerStageConfig, divisor_problems, vocabulary_problems
 from qd.builtin.tokenizer import train_tokenizer
-from qd.config.schema.setting import setting
 from qd.data.world import world
 from qd.metrics.retrieval import recall_at
+from qd.schema.setting import setting
 from qd.scorers.adherence import AdherenceConfig, AdherenceScorer
 
 DESCRIPTION = """Two-tower contrastive model of audio and text, in the role of MuLan; score = scale · cosine + offset.

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, T5Config, T5EncoderModel
 
 from qd.builtin.captioned_codes import Batch, with_wrong_captions, without_captions
-from qd.config.schema.setting import setting
 from qd.models.condition import Condition
 from qd.models.delay import delay
 from qd.models.language_model import LanguageModel
+from qd.schema.setting import setting
 
 
 @dataclass

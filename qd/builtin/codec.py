@@ -15,13 +15,13 @@ from torch import Tensor
 from qd.builtin.codec_quality import measure
 from qd.builtin.stage import Example, fit_stage, stream_loader, write_asset
 from qd.builtin.stage_config import CLIP_LIMITS, StageConfig
-from qd.config.schema.checker import value_problems
-from qd.config.schema.setting import setting
 from qd.data.world import world
 from qd.data.world.composer import MINIMUM_SECONDS
 from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.spectral import FFT_SIZES, multi_scale_spectral_loss
+from qd.schema.checker import value_problems
+from qd.schema.setting import setting
 
 
 @dataclass

@@ -15,8 +15,6 @@ from pathlib import Path
 from rich.progress import track
 
 from qd.config.protocols import PROTOCOLS, Protocol
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.measure import EvaluationModels
@@ -25,6 +23,8 @@ from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 from qd.scorers.loading import load_quality
 
 HEADING = "## The gate"

@@ -21,11 +21,11 @@ from qd.builtin.stage import CountFrom, IndexedStream, fit_stage, write_asset
 from qd.builtin.stage_config import StageConfig, divisor_problems
 from qd.builtin.tokenizer import MAX_VOCABULARY, MIN_VOCABULARY, train_tokenizer
 from qd.builtin.tokens import TRAINING, VALIDATION, read_tokens, require_codec
-from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.codecs.codec import FrameCodec
 from qd.models.musicgen import MusicGen
 from qd.modules.schedules import scheduled, warmup_cosine
+from qd.schema.setting import setting
 
 
 @dataclass

@@ -20,9 +20,9 @@ from qd.builtin.calibration import scores
 from qd.builtin.clip_bank import ClipBank
 from qd.builtin.scorer_stage import ScorerPretraining, run_scorer_stage
 from qd.builtin.stage_config import ScorerStageConfig
-from qd.config.schema.setting import setting
 from qd.data.world import rater, world
 from qd.objectives.bradley_terry import bradley_terry_loss
+from qd.schema.setting import setting
 from qd.scorers.preference import PreferenceConfig, PreferenceScorer
 
 DESCRIPTION = """Bradley–Terry model over an audio tower, trained on comparisons by a simulated rater

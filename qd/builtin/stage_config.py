@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from qd.builtin.calibration import CALIBRATION_CLIPS
 from qd.builtin.tokenizer import MAX_VOCABULARY, MIN_VOCABULARY
 from qd.config.checks import present_device
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.config.trainer import DEVICE_HELP, PRECISIONS
 from qd.data.world.composer import MINIMUM_SECONDS
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 CLIP_LIMITS = {
     "unit": "s",

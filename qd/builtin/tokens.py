@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from qd.builtin.stage_config import CLIP_LIMITS
 from qd.config.loading import ConfigError
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.data.world.world import clip
 from qd.models.codecs.codec import FrameCodec
 from qd.runs.atomic import atomic_write
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 TRAINING, VALIDATION = "base", "validation"
 _CONFIG = "config.json"

@@ -21,10 +21,10 @@ from qd.builtin.tokens import TokensStageConfig
 from qd.commands.train_embedder import ASSET, train_embedder
 from qd.config.embedder import EmbedderTrainConfig
 from qd.config.loading import ConfigError, load_config
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.models.checkpoints.resolver import ASSETS
 from qd.runs.folders import CHECKPOINT
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 StageConfig = TypeVar("StageConfig")
 

@@ -10,9 +10,9 @@ from qd.config.documentation import documented_yaml, markdown_tables
 from qd.config.embedder import EmbedderTrainConfig
 from qd.config.loading import ConfigError, merge_config
 from qd.config.measuring import EvaluateConfig
-from qd.config.schema.checker import value_problems
 from qd.config.sweep import SweepConfig
 from qd.config.train import TrainConfig
+from qd.schema.checker import value_problems
 
 SCHEMAS = {
     "train": TrainConfig,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from qd.config.schema.checker import choice_problems
 from qd.data.prompt_files import PromptFile
 from qd.runs.devices import resolve_device
+from qd.schema.checker import choice_problems
 
 
 def bounded(path: str, value: float, low: float = -math.inf) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qd.config.checks import unreadable
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.data.prompt_files import FILE_KINDS
 from qd.data.prompt_sources import PromptSource
 from qd.data.prompts import BLOCK
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 
 @dataclass

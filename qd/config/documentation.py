@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from qd.config.loading import element_type, group_type, type_name
-from qd.config.schema.setting import Setting, setting_of
+from qd.schema.setting import Setting, setting_of
 
 WIDTH = 100
 """Width of a line of comments."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from qd.config.checks import folder_name, one_of
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.config.trainer import RunTrainerConfig
 from qd.data.augmentation import needed_samples
 from qd.data.world.world import BUILTIN, SAMPLE_RATE, SPLITS
 from qd.models.embedders.audio_vit import AudioViTConfig
 from qd.objectives.triplet import FALLBACKS, NEGATIVES
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 BUILTIN_SECONDS = 8.0
 """The longest clip of which two fit into the shortest built-in piece."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from qd.config.checks import unavailable, unreadable
 from qd.config.protocols import PROTOCOLS, Protocol, build_protocol
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.data.prompt_files import PromptFile
 from qd.data.world.world import BUILTIN
 from qd.models.embedders.loading import check_embedder
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 from qd.scorers.loading import check_adherence, check_preference
 from qd.scorers.protocol import ADHERENCE_WEIGHT
 

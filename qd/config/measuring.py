@@ -9,7 +9,6 @@ from pathlib import Path
 from qd.config.checks import folder_problems, present_device, unavailable
 from qd.config.evaluation import EMBEDDERS, ScoringConfig
 from qd.config.policy import TEMPERATURE
-from qd.config.schema.setting import setting
 from qd.config.trainer import DEVICE_HELP
 from qd.data.manifest import reference_paths
 from qd.data.world.captions import NEGATIVE_PROMPT
@@ -17,6 +16,7 @@ from qd.data.world.world import BUILTIN
 from qd.models.embedders.loading import check_embedder, check_fad_embedder
 from qd.models.merging.in_memory import WeightSwapper
 from qd.models.merging.model_spec import ModelSpec
+from qd.schema.setting import setting
 
 POINTS = "runs/results/points.jsonl"
 """Default results file."""

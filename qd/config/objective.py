@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.objectives.baselines import BASELINES
 from qd.objectives.policy_gradient import ESTIMATORS
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 
 @dataclass

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.checkpoints.resolver import SHIPPED
 from qd.models.lora import LAYERS
 from qd.runs.extras import install_command
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 DTYPES = ("float32", "bfloat16")
 TEMPERATURE = 0.99

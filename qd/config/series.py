@@ -13,11 +13,11 @@ from typing import Any
 
 from qd.config.measuring import repeated_seeds
 from qd.config.policy import TEMPERATURE
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.merging.model_spec import ModelSpec
 from qd.models.merging.weights import Weighted, soup
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 Points = list[tuple[ModelSpec, dict[str, Any]]]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from qd.config.checks import unavailable
 from qd.config.measuring import MeasuringConfig
-from qd.config.schema.setting import setting
 from qd.config.series import SeriesConfig
 from qd.models.merging.in_memory import WeightSwapper
+from qd.schema.setting import setting
 
 
 @dataclass

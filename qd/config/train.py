@@ -10,10 +10,10 @@ from qd.config.data import DataConfig
 from qd.config.evaluation import EvaluationConfig, RewardConfig
 from qd.config.objective import ObjectiveConfig, OptimizerConfig
 from qd.config.policy import GuidanceConfig, ModelConfig, RolloutConfig
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.config.trainer import TrainerConfig
 from qd.models.checkpoints.resolver import resolve_model
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 
 @dataclass

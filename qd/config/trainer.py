@@ -8,9 +8,9 @@ from typing import Any
 
 from qd.config.checks import present_device, present_devices
 from qd.config.loggers import logger_problems
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.runs.loggers import LOGGERS
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 """Lightning's names; auto is bf16-mixed where the device is fast at it, otherwise 32-true."""

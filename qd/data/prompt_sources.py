@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qd.config.schema.setting import setting
 from qd.data.prompt_files import FILE_KINDS, PromptFile
+from qd.schema.setting import setting
 
 SOURCE_KINDS = ("builtin", "generic", *FILE_KINDS)
 

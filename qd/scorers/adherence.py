@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from qd.audio.resample import resample
-from qd.config.schema.setting import setting
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
+from qd.schema.setting import setting
 from qd.scorers.cosine import prompt_cosine
 from qd.scorers.folder import CONFIG, TOKENIZER, WEIGHTS, load_weights, read_config, save_scorer, tower_config
 from qd.scorers.protocol import check_rows

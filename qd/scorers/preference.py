@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from qd.audio.resample import resample
-from qd.config.schema.setting import setting
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.models.embedders.loading import Embedder, load_embedder
+from qd.schema.setting import setting
 from qd.scorers.folder import load_weights, read_config, save_scorer, tower_config
 from qd.scorers.protocol import check_rows
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
-from qd.config.schema.setting import setting
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import ASSETS, resolve_model
 from qd.models.codecs.layers import ConvNeXtBlock, Downsample, InverseSTFTHead, Upsample
 from qd.models.codecs.quantizer import ResidualQuantizer
+from qd.schema.setting import setting
 
 LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
 """Mean and standard deviation of the built-in world's log-mel magnitudes, rounded; they standardise the input."""

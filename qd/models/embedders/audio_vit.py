@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import setting
 from qd.models.checkpoints.json_files import read_object
 from qd.models.embedders.clip_embedder import ClipEmbedder
+from qd.schema.checker import Settings
+from qd.schema.setting import setting
 
 ROTARY_BASE = 10_000.0
 

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from qd.config.schema.setting import Setting, setting_of
+from qd.schema.setting import Setting, setting_of
 
 
 class Settings:

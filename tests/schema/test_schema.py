@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from qd.config.schema.checker import Settings
-from qd.config.schema.setting import Setting, setting, setting_of
+from qd.schema.checker import Settings
+from qd.schema.setting import Setting, setting, setting_of
 
 
 @dataclass
