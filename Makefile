@@ -38,7 +38,7 @@ ifeq ($(filter-out $(WITHOUT_OPTIONS),$(or $(MAKECMDGOALS),help)),)
   endif
 endif
 
-.PHONY: help setup train-embedder train train-preference tensorboard sample merge pick ship evaluate sweep report fad \
+.PHONY: help setup train-embedder train train-preference tensorboard sample merge pick ship evaluate sweep headroom report fad \
 	scorer-ranges embedder-report reproduce reproduce-quick config base bench profile test test-slow lint
 
 help: ## list the targets
@@ -86,6 +86,9 @@ evaluate: $(STAMP) ## measure models: MODEL="a:0.5 b:0.5" PROTOCOL SEEDS="0 1"
 	$(QD)
 
 sweep: $(STAMP) ## measure all points of a config: CONFIG ONLY DRY_RUN=1
+	$(QD)
+
+headroom: $(STAMP) ## what the objective can reach: MODEL BETA="0 5 15" SAMPLES
 	$(QD)
 
 report: $(STAMP) ## draw figures and tables: POINTS=file RUNS="runs/beta0" ONLY

@@ -137,6 +137,29 @@ def add_results(parser: CommandParser) -> None:
     parser.option("--scorers", metavar="TEXT", help="part of the scorers' description, if the file has several")
 
 
+def _add_headroom(parser: CommandParser) -> None:
+    add_config(parser, "headroom")
+    parser.setting("--model", "model")
+    parser.setting("--models", "models", nargs="+", metavar="MODEL")
+    parser.setting("--beta", "beta", nargs="+")
+    parser.setting("--guidance", "guidance_scale")
+    parser.setting("--negative-prompt", "negative_prompt", type=lambda text: text or None)
+    parser.setting("--protocol", "protocol")
+    parser.setting("--prompts", "prompts", metavar="FILE")
+    parser.setting("--n", "n_prompts")
+    parser.setting("--samples", "samples")
+    parser.setting("--seed", "seed")
+    parser.setting("--device", "device")
+    parser.setting("--out", "out", metavar="FOLDER")
+
+
+def _headroom(options: Options) -> None:
+    from qd.commands.headroom import headroom
+    from qd.config.headroom import HeadroomConfig
+
+    print(headroom(_measuring_config(options, HeadroomConfig, "headroom")))
+
+
 COMMANDS = (
     Command(
         "evaluate",
@@ -158,6 +181,16 @@ COMMANDS = (
         schema="qd.config.sweep:SweepConfig",
         overrides=True,
         shared=True,
+    ),
+    Command(
+        "headroom",
+        "Estimate the optimum of the objective for each β, without any training. Compares it with guidance and with "
+        "trained models.",
+        "qd headroom --beta 0 5 15 --models beta0 beta15 --n 8 --samples 128",
+        _add_headroom,
+        _headroom,
+        schema="qd.config.headroom:HeadroomConfig",
+        overrides=True,
     ),
     Command(
         "report",

@@ -63,7 +63,7 @@ def _add_ship(parser: CommandParser) -> None:
 
 
 def _add_config(parser: CommandParser) -> None:
-    parser.option("kind", nargs="?", help="train, embedder, evaluate, sweep or base")
+    parser.option("kind", nargs="?", help="train, embedder, evaluate, sweep, headroom or base")
     parser.option("--config", help="overlay: the name of a file in configs/<kind>/, or the path of a YAML file")
     parser.flag("--markdown", help="print the reference page of `qd train` instead")
 

@@ -8,6 +8,7 @@ from qd.commands.base import BaseConfig
 from qd.config.checks import one_of
 from qd.config.documentation import documented_yaml, markdown_tables
 from qd.config.embedder import EmbedderTrainConfig
+from qd.config.headroom import HeadroomConfig
 from qd.config.loading import ConfigError, merge_config
 from qd.config.measuring import EvaluateConfig
 from qd.config.sweep import SweepConfig
@@ -19,6 +20,7 @@ SCHEMAS = {
     "embedder": EmbedderTrainConfig,
     "evaluate": EvaluateConfig,
     "sweep": SweepConfig,
+    "headroom": HeadroomConfig,
     "base": BaseConfig,
 }
 """Schemas by the kind of config, which is also a folder in configs/."""
@@ -27,7 +29,7 @@ COMMANDS = {"embedder": "train-embedder"}
 INTRODUCTION = """# Settings
 
 Every setting of `qd train`, with its default and its range. `qd config --markdown` generates this page.
-`qd config embedder`, `evaluate`, `sweep` and `base` print the settings of the other commands.
+`qd config embedder`, `evaluate`, `sweep`, `headroom` and `base` print the settings of the other commands.
 
 A setting is set by a YAML file (`--config`, `CONFIG=` in make) or by a word `key=value` with its dotted key:
 `qd train trainer.max_steps=200`, or `make train ARGS="trainer.max_steps=200"`. `qd config train` prints the default

@@ -23,14 +23,27 @@ POINTS = "runs/results/points.jsonl"
 
 
 @dataclass
-class MeasuringConfig(ScoringConfig):
-    """Settings that `qd evaluate` and `qd sweep` share."""
+class SampledConfig(ScoringConfig):
+    """Settings that `qd evaluate`, `qd sweep` and `qd headroom` share: sampling, embedders and device."""
 
-    protocol: str = "full"
     embedder: str = setting(BUILTIN, f"Embedder of the diversity: {EMBEDDERS}.")
     eval_embedder: str = setting("builtin-heldout", "Second embedder of the diversity; no reward uses it.")
     seconds: float = setting(4.0, "Length of a clip.", unit="s", gt=0)
     temperature: float = setting(TEMPERATURE, "Sampling temperature T.", gt=0)
+    device: str = setting("auto", DEVICE_HELP)
+
+    def rules(self, prefix: str) -> Iterator[str]:
+        yield from super().rules(prefix)
+        yield from unavailable(f"{prefix}embedder", check_embedder, self.embedder)
+        yield from unavailable(f"{prefix}eval_embedder", check_embedder, self.eval_embedder)
+        yield from present_device(f"{prefix}device", self.device)
+
+
+@dataclass
+class MeasuringConfig(SampledConfig):
+    """Settings that `qd evaluate` and `qd sweep` share."""
+
+    protocol: str = "full"
     seeds: list[int] = setting([0], "Seeds for token sampling; one point for each.", ge=0, nonempty=True)
     fad: bool = setting(
         False,
@@ -44,7 +57,6 @@ class MeasuringConfig(ScoringConfig):
         None, "Embedder of the FAD: vggish:<weights file> or any embedder of the diversity; null: builtin."
     )
     fad_pieces: int = setting(512, "Number of pieces of the built-in FAD reference.", ge=10)
-    device: str = setting("auto", DEVICE_HELP)
     out: str = setting(POINTS, "Results file (.jsonl); audio and values of each prompt go into folders next to it.")
 
     @property
@@ -60,13 +72,10 @@ class MeasuringConfig(ScoringConfig):
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from super().rules(prefix)
-        yield from unavailable(f"{prefix}embedder", check_embedder, self.embedder)
-        yield from unavailable(f"{prefix}eval_embedder", check_embedder, self.eval_embedder)
         yield from repeated_seeds(f"{prefix}seeds", self.seeds)
         if self.any_fad:
             yield from unavailable(f"{prefix}fad_reference", reference_paths, self.fad_reference or BUILTIN)
             yield from unavailable(f"{prefix}fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN)
-        yield from present_device(f"{prefix}device", self.device)
         if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
             yield f"{prefix}out is {self.out!r}; expected a .jsonl file, no folder"
         else:

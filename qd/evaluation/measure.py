@@ -129,7 +129,7 @@ def evaluate_policy(
         texts = [prompts[row // n_samples] for row in batch]
         with record.stage("sampling", music.device):
             audio, entropy = generate(music, lm or music.lm, condition, batch, n_samples, sampling)
-        scored.append({"entropy": entropy, **_score(evaluation_models, audio, music.sample_rate, texts)})
+        scored.append({"entropy": entropy, **score_clips(evaluation_models, audio, music.sample_rate, texts)})
         saved += [clip for i, clip in enumerate(audio, start=first) if _is_saved(i, n_samples, audio_prompts)]
     samples = _gathered({name: torch.cat([part[name] for part in scored]) for name in scored[0]}, n_samples)
     samples = {name: values[: len(prompts)] for name, values in samples.items()}
@@ -197,7 +197,7 @@ def generate(
     return music.decode(sampled.codes), sampled.entropy
 
 
-def _score(
+def score_clips(
     evaluation_models: EvaluationModels, audio: Tensor, sample_rate: int, prompts: Sequence[str]
 ) -> dict[str, Tensor]:
     """Returns the scores ``(rows,)`` and embeddings ``(rows, width)`` of each clip."""

@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["bradley_terry", "distillation", "diversity", "guidance"])
+@pytest.mark.parametrize("module", ["bradley_terry", "distillation", "diversity", "guidance", "optimum"])
 def test_docstring_examples_run(module):
     results = doctest.testmod(importlib.import_module(f"qd.objectives.{module}"))
     assert results.attempted > 0
