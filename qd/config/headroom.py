@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from qd.config.checks import folder_problems, unavailable
 from qd.config.measuring import SampledConfig
-from qd.config.schema.setting import setting
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.merging.in_memory import WeightSwapper
+from qd.schema.setting import setting
 
 MOST_SAMPLES = 2**20
 """Largest number of samples of a prompt."""

@@ -21,6 +21,8 @@ KINDS = {
     "optimum": "optimum of the objective",
     "model": "trained models",
 }
+LABELS = {"guidance": ((-6, -9), "right"), "optimum": ((6, 3), "left"), "model": ((0, -13), "center")}
+"""Offset of a label from its point, in points, and its alignment."""
 COLUMNS = (
     "policy",
     "KL to the teacher, nats a clip",
@@ -96,10 +98,10 @@ def headroom_figure(rows: Sequence[Row]) -> Figure:
             drawn = [row for row in rows if row.kind == kind]
             x, y = ([row.metrics[name].mean() for row in drawn] for name in ("quality", diversity))
             axes.plot(x, y, color=colour, ls="none" if kind == "model" else line, marker=marker, label=KINDS[kind])
-            offset, side = (-6, "right") if kind == "guidance" else (6, "left")
+            offset, side = LABELS[kind]
             for row, place in zip(drawn, zip(x, y, strict=True), strict=True):
                 label = row.label.removeprefix("optimum, ")
-                axes.annotate(label, place, (offset, -9), textcoords="offset points", ha=side, fontsize=7)
+                axes.annotate(label, place, offset, textcoords="offset points", ha=side, fontsize=7)
         axes.set(xlabel=AXES["quality"], ylabel=AXES[diversity])
         axes.margins(0.12)
     figure.axes[0].legend(fontsize=8)
