@@ -21,7 +21,7 @@ KINDS = {
     "optimum": "optimum of the objective",
     "model": "trained models",
 }
-LABELS = {"guidance": ((-6, -9), "right"), "optimum": ((6, 3), "left"), "model": ((0, -13), "center")}
+LABELS = {"guidance": ((-6, -9), "right"), "optimum": ((6, 3), "left"), "model": ((0, -20), "center")}
 """Offset of a label from its point, in points, and its alignment."""
 COLUMNS = (
     "policy",
