@@ -48,7 +48,7 @@ class MeasuringConfig(ScoringConfig):
     out: str = setting(POINTS, "Results file (.jsonl); audio and values of each prompt go into folders next to it.")
 
     @property
-    def asks_fad(self) -> bool:
+    def requests_fad(self) -> bool:
         """Whether the Fréchet audio distance is requested, explicitly or by one of its settings."""
         values = (self.fad_reference, self.fad_embedder, self.fad_pieces)
         return self.fad or values != (None, None, MeasuringConfig.fad_pieces)
@@ -56,7 +56,7 @@ class MeasuringConfig(ScoringConfig):
     @property
     def any_fad(self) -> bool:
         """Whether any point needs the Fréchet audio distance."""
-        return self.asks_fad
+        return self.requests_fad
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from super().rules(prefix)
@@ -68,7 +68,7 @@ class MeasuringConfig(ScoringConfig):
             yield from unavailable(f"{prefix}fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN)
         yield from present_device(f"{prefix}device", self.device)
         if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
-            yield f"{prefix}out is {self.out!r}; expected a .jsonl file, no folder"
+            yield f"{prefix}out is {self.out!r}; expected a .jsonl file, not a folder"
         else:
             yield from folder_problems(f"{prefix}out", Path(self.out).parent)
 
