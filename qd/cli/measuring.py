@@ -111,7 +111,7 @@ def _add_embedder_report(parser: CommandParser) -> None:
 
 
 def _add_report(parser: CommandParser) -> None:
-    add_results(parser)
+    add_results(parser, "results file (default: the default of evaluate --out)")
     parser.option("--runs", nargs="+", metavar="RUN", help="folders of runs, for curves along training")
     parser.option("--only", nargs="+", metavar="NAME", help="parts: figure-1 …, table-1 …, fronts (default: all)")
     parser.option("--out", metavar="FOLDER", help="folder of the report (default: report, next to the results file)")
@@ -130,9 +130,9 @@ def _report(options: Options) -> None:
     print(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}")
 
 
-def add_results(parser: CommandParser) -> None:
-    """Adds the options of a command that reads a results file."""
-    parser.option("--points", metavar="FILE", help="results file")
+def add_results(parser: CommandParser, points: str = "results file") -> None:
+    """Adds the options of a command that reads a results file; ``points`` is the help text of the file."""
+    parser.option("--points", metavar="FILE", help=points)
     parser.option("--protocol", help="protocol of the points, if the file has several")
     parser.option("--scorers", metavar="TEXT", help="part of the scorers' description, if the file has several")
 

@@ -91,7 +91,7 @@ class CommandParser(argparse.ArgumentParser):
         notes = [f"example:\n  {command.example}"]
         if command.overrides:
             notes.append(
-                "Every setting can be set by a key=value word with its dotted key; `qd config <kind>` lists them."
+                "Any setting can follow as key=value, with its dotted key; `qd config <kind>` lists all settings."
             )
         super().__init__(
             prog=f"qd {command.name}",
