@@ -140,7 +140,7 @@ def test_overrides_may_follow_an_option_of_several_values(monkeypatch, command):
     assert command == "evaluate" or (config.only, config.n_samples) == (["betas"], 3)
 
 
-def test_a_seed_that_is_no_number_is_an_error(capsys):
+def test_a_seed_that_is_not_a_number_is_an_error(capsys):
     assert cli.main(["evaluate", "--model=base", "--seeds", "0", "x"]) == 2
     assert "seeds must be a list, each element an integer, not ['0', 'x']" in capsys.readouterr().err
 

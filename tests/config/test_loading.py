@@ -188,7 +188,7 @@ def test_the_musicgen_configs_have_the_papers_numbers(size, stereo):
         (b"label: \xff\n", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_an_error(configs, content, expected):
+def test_a_file_that_is_not_a_mapping_is_an_error(configs, content, expected):
     (configs / "broken.yaml").write_bytes(content)
     (problem,) = problems_of(Toy, "toy", "broken")
     assert "broken.yaml" in problem and expected in problem
