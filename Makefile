@@ -17,7 +17,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.10 python3
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 10))'
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENOUGH) >/dev/null 2>&1 && echo $(python))))
 
-# Variables of the command line that are no options: those of this file, of make, and of the programs' environment.
+# Variables of the command line that are not options: those of this file, of make, and of the programs' environment.
 NO_OPTIONS := ARGS KIND PYTHON VENV SHELL MAKE% OMP_% MKL_% OPENBLAS_% CUDA_% NCCL_% PYTORCH_% TORCH_% HF_% PIP_% \
 	TOKENIZERS_% PYTHON% LC_% LANG
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))

@@ -172,7 +172,7 @@ def step_rows(module: DiversityDistillation, repeats: int) -> tuple[list[dict], 
 
 
 def run_rows(module: DiversityDistillation, step_seconds: float) -> list[dict]:
-    """Times of one measurement with and one without guidance, and of a default run as the sum of its parts.
+    """Measures a point with and one without guidance, and adds up the times of a default run.
 
     The first run in a runs folder measures the base model with and without guidance, and then the student every
     ``evaluation.every`` steps. The sum leaves out start-up, gradient diagnostics and saving.

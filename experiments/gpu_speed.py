@@ -142,7 +142,7 @@ def floor(rows: int, frames: int, rate: float) -> float:
 
 @torch.no_grad()
 def measure_loop(options: argparse.Namespace) -> dict:
-    """Times of the token loop, and the seconds of its kernels."""
+    """Measures the token loop, and the seconds of its kernels."""
     rate = bandwidth()
     runs = programs(options.checkpoint, options.clips, options.frames)
     times = alternate({name: synchronized(run) for name, run in runs.items()}, options.repeats)

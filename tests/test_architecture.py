@@ -15,7 +15,7 @@ def test_the_list_names_every_folder():
     assert loose == {"__init__.py", "__main__.py"} and sum("/" not in path for path in FOLDERS) <= 16
 
 
-def test_imports_point_downwards_and_in_no_circle():
+def test_imports_point_downwards_and_form_no_circle():
     graph = {module: targets for module, targets in GRAPH.items() if folder(module)}
     assert upward(graph) == [] and circle(GRAPH) == []
 

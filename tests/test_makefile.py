@@ -102,7 +102,7 @@ def test_variables_become_options(make, variables, expected):
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
-def test_values_arrive_unchanged_and_nothing_in_them_runs(make, shell, tmp_path):
+def test_values_arrive_unchanged_and_are_not_executed(make, shell, tmp_path):
     if not Path(shell).exists():
         pytest.skip(f"no {shell}")
     words = arguments_of(make("sample", f"SHELL={shell}", f"PROMPT={AWKWARD}", "MODEL=my runs/x", "OUT=a b"))
@@ -110,7 +110,7 @@ def test_values_arrive_unchanged_and_nothing_in_them_runs(make, shell, tmp_path)
     assert not (tmp_path / "executed").exists()
 
 
-def test_variables_of_the_environment_are_no_options(make):
+def test_variables_of_the_environment_are_not_options(make):
     assert arguments_of(make("train", NAME="my-laptop", SEED="3")) == ["train"]
     assert arguments_of(make("train", "NAME=x", NAME="my-laptop")) == ["train", "--name=x"]
 

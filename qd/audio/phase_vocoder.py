@@ -20,8 +20,8 @@ N_FFT, HOP = 1024, 256  # 64 ms at 16 kHz, with the overlap of four that a squar
 PASS, STOP = 0.94, 0.98
 """Shares of the output's bandwidth between which the spectrum of a shifted clip fades out, against aliasing."""
 ANCHOR = 4
-"""The output frame with the phases of its input. Half of the window of frame 0 is silence, so its phases are those of a
-sound that begins: with them, a held note would lose a tenth of its level."""
+"""The output frame that has the phases of its input. Half of the window of frame 0 is silence, so its phases are those
+of the start of a sound; a sustained note would lose a tenth of its level with them."""
 SILENT = 1e-15
 """Magnitudes below this have phase 0."""
 CLIPS_AT_ONCE = {"cpu": 1, "cuda": 256}
@@ -115,7 +115,7 @@ def _stretch(audio: Tensor, rate: Tensor, samples_out: int) -> Tensor:
 
 
 def _change(audio: Tensor, tempo: Tensor, ratio: Tensor, stretched: int, samples_out: int) -> Tensor:
-    """As :func:`change_tempo_and_pitch`. The vocoder outputs ``stretched`` samples, twice, half a sample apart."""
+    """Same as :func:`change_tempo_and_pitch`. The vocoder outputs ``stretched`` samples, twice, half a sample apart."""
     spectrum = _resample_frames(_analyse(audio), tempo / ratio, _frames(stretched))
     bins = torch.arange(spectrum.shape[2], device=audio.device) / N_FFT  # cycles a sample
     later = torch.polar(torch.ones_like(bins), math.pi * bins)  # a shift by half a sample

@@ -92,7 +92,7 @@ def _chunk(number: int, split: str, clips: int, seconds: float, label: Label) ->
 
 
 def _write(path: Path, chunks: Any, shape: tuple[int, int], codec: FrameCodec) -> None:
-    """The audio gets its name last: where it stands, the bank is complete."""
+    """Writes the labels and then renames the audio, so a bank with an audio file is complete."""
     round_trip, labels = CodecRoundTrip(codec), []
     with atomic_write(path) as temporary:
         pcm = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int16, shape=shape)

@@ -177,7 +177,7 @@ def _slices(shard: Shard, size: int) -> list[range]:
 
 
 def _write(folder: Path, shard: Shard, codes: Tensor, captions: list[str]) -> None:
-    """Captions first, and each file under its name only when whole: where the codes stand, the shard is complete."""
+    """Writes the captions before the codes, both atomically, so a shard with a codes file is complete."""
     indices = range(shard.start, shard.stop)
     lines = [json.dumps({"index": index, "caption": text}) for index, text in zip(indices, captions, strict=True)]
     path = _codes_path(folder, shard.name)

@@ -19,7 +19,7 @@ def beta_at(step: int, beta: float, ramp_steps: int) -> float:
 
 
 class BetaSchedule(pl.Callback):
-    """Sets the module's ``beta`` before each step from ``global_step`` alone, so that a resume needs no state.
+    """Sets the module's ``beta`` before each step; it depends only on ``global_step``, so a resume needs no state.
 
     Args:
         beta: Final value β.

@@ -24,7 +24,7 @@ _GRADIENT = "the gradient is not finite"
 
 
 class NonFiniteGuard(pl.Callback):
-    """Raises :class:`NonFiniteError` before an optimiser step that would spoil the weights.
+    """Raises :class:`NonFiniteError` before an optimiser step that would damage the weights.
 
     It collects the module's ``latest`` of each micro-batch and checks all of them before the step, so that the program
     waits for the GPU, and the ranks communicate, once in a step.
@@ -69,8 +69,8 @@ class NonFiniteGuard(pl.Callback):
         )
 
     def _advice(self) -> str:
-        """Returns what to do next. To resume would not help: the step has the same random numbers and learning rate."""
-        advice = "To resume would fail again: start a new run with a lower optimizer.learning_rate or beta"
+        """Returns what to do next. Resuming would not help: the step has the same random numbers and learning rate."""
+        advice = "Resuming would fail again: start a new run with a lower optimizer.learning_rate or beta"
         if saved := step_folders(self.folder):
             advice += f", optionally from {saved[-1].name} (model.name={self.folder}; it is then the teacher too)"
         if "bf16" in self.precision:
@@ -82,7 +82,7 @@ class NonFiniteGuard(pl.Callback):
 
 
 def _problem(micro_batches: list[tuple[RolloutStats, Tensor]], norm: Tensor) -> tuple[str | None, list[str]]:
-    """Returns what is not finite, None if nothing, and the prompts that it belongs to."""
+    """Returns the name of the first value that is not finite, None if all are, and its prompts."""
     for stats, loss in micro_batches:
         finite = stats.rewards.isfinite() & stats.kl.isfinite()  # (prompts, samples)
         if not finite.all():

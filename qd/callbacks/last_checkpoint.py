@@ -42,8 +42,8 @@ class LastCheckpoint(StepCallback, Checkpoint):
 class GracefulInterrupt(StepCallback):
     """First Ctrl-C: finishes the optimiser step, saves and stops. Second Ctrl-C: stops at once, without saving.
 
-    Lightning alone raises ``KeyboardInterrupt`` anywhere, even between the tensors of an optimiser step; weights saved
-    then would belong to no step.
+    Lightning by default raises ``KeyboardInterrupt`` anywhere, even between the tensors of an optimiser step; the
+    weights would then be a mixture of two steps.
 
     Attributes:
         requested: Whether Ctrl-C stopped the run.

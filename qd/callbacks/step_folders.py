@@ -31,7 +31,7 @@ class StepFolders(StepCallback, MeasurementListener):
         folder: Folder of the run.
         every: Optimiser steps between two step folders.
         keep: Number of step folders to keep, the newest ones. None keeps all.
-        recipe: How the weights are made: ``run`` and its ``config``.
+        recipe: Origin of the weights: ``run`` and its ``config``.
     """
 
     def __init__(self, folder: Path, every: int, keep: int | None, recipe: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, words = _command(list(sys.argv[1:] if arguments is None else arguments))
     options = command.parse(words)
     if not command.shared and not first_process():
-        print(f"qd {command.name}: only the first process works; rank {rank_number()} ends here", file=sys.stderr)
+        print(f"qd {command.name}: only the first process does the work; rank {rank_number()} exits", file=sys.stderr)
         return 0
     try:
         _quieten()

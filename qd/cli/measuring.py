@@ -77,10 +77,10 @@ def _add_fad(parser: CommandParser) -> None:
         help="reference recordings: a folder, a manifest, or builtin (clean held-out pieces)",
     )
     parser.option("--embedder", help="vggish:<weights file>, or any name that train --embedder accepts")
-    parser.option("--n-reference", type=int, help="number of pieces of the built-in reference")
+    parser.option("--n-reference", type=int, help="number of clips of the built-in reference")
     parser.option("--protocol", help="prompts and samples of --model")
     parser.option("--prompts", metavar="FILE", help="prompts of --model instead of the protocol's, as for evaluate")
-    parser.option("--guidance", type=float, help="guidance scale γ of --model, 0 or more; 1 is no guidance")
+    parser.option("--guidance", type=float, help="guidance scale γ of --model, 0 or more; 1 means no guidance")
     add_negative_prompt(parser)
     parser.option("--seconds", type=float, help="length of a clip of --model in seconds (default: the protocol's, 4)")
     parser.option("--seed", type=int, help="seed for token sampling and for the subsets of FAD∞")
@@ -95,7 +95,7 @@ def _add_scorer_ranges(parser: CommandParser) -> None:
     parser.option(
         "--prompts", metavar="FILE", help="prompts, as for evaluate (default: the built-in development prompts)"
     )
-    parser.option("--n", type=int, help="number of prompts, with 4 samples each (default: all of the file, or 32)")
+    parser.option("--n", type=int, help="number of prompts, 4 samples each (default: all of the file; 32 built-in)")
     parser.option("--guidance", type=float, help="guidance scale γ of the guided half, 0 or more")
     add_sampling(parser)
 
@@ -111,9 +111,9 @@ def _add_embedder_report(parser: CommandParser) -> None:
 
 
 def _add_report(parser: CommandParser) -> None:
-    add_results(parser)
+    add_results(parser, "results file (default: the default of evaluate --out)")
     parser.option("--runs", nargs="+", metavar="RUN", help="folders of runs, for curves along training")
-    parser.option("--only", nargs="+", metavar="NAME", help="figure-1 …, table-1 …, fronts (default: all)")
+    parser.option("--only", nargs="+", metavar="NAME", help="parts: figure-1 …, table-1 …, fronts (default: all)")
     parser.option("--out", metavar="FOLDER", help="folder of the report (default: report, next to the results file)")
 
 
@@ -130,9 +130,9 @@ def _report(options: Options) -> None:
     print(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}")
 
 
-def add_results(parser: CommandParser) -> None:
-    """Adds the options of a command that reads a results file."""
-    parser.option("--points", metavar="FILE", help="results file (default: that of evaluate)")
+def add_results(parser: CommandParser, points: str = "results file") -> None:
+    """Adds the options of a command that reads a results file; ``points`` is the help text of the file."""
+    parser.option("--points", metavar="FILE", help=points)
     parser.option("--protocol", help="protocol of the points, if the file has several")
     parser.option("--scorers", metavar="TEXT", help="part of the scorers' description, if the file has several")
 
@@ -202,7 +202,7 @@ COMMANDS = (
     ),
     Command(
         "fad",
-        "Measure the Fréchet audio distance of generated audio to recordings. Also extrapolated to n → ∞.",
+        "Measure the Fréchet audio distance of generated audio to recordings. Also extrapolates it to n → ∞.",
         "qd fad --audio my-generations --reference my-music --embedder vggish:vggish-10086976.pth",
         _add_fad,
         function="qd.commands.fad:fad",

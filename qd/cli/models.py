@@ -10,7 +10,7 @@ def _add_sample(parser: CommandParser) -> None:
     parser.option("--model", default="base", help=MODELS)
     parser.option("--prompt", required=True, help="description of the music")
     parser.option("--n", type=int, help="number of clips")
-    parser.option("--guidance", type=float, help="guidance scale γ, 0 or more; 1 is no guidance")
+    parser.option("--guidance", type=float, help="guidance scale γ, 0 or more; 1 means no guidance")
     add_sampling(parser)
     parser.option("--top-k", "--topk", type=int, metavar="K", help="sample from the K likeliest tokens (default: all)")
     parser.option(
@@ -41,11 +41,11 @@ def _add_merge(parser: CommandParser) -> None:
 
 
 def _add_pick(parser: CommandParser) -> None:
-    parser.option("--diversity", type=float, help="smallest diversity; picks the best quality")
-    parser.option("--quality", type=float, help="smallest quality; picks the highest diversity")
-    parser.flag("--allow-guidance", help="consider models that need guidance when deployed too")
+    parser.option("--diversity", type=float, help="lowest allowed diversity; picks the highest quality")
+    parser.option("--quality", type=float, help="lowest allowed quality; picks the highest diversity")
+    parser.flag("--allow-guidance", help="also consider models that need guidance when deployed")
     add_results(parser)
-    parser.option("--out", metavar="FOLDER", help="new folder (default: runs/picked/<wish>)")
+    parser.option("--out", metavar="FOLDER", help="new folder (default: runs/picked/<target>)")
 
 
 def _pick(options: Options) -> None:
@@ -84,14 +84,14 @@ COMMANDS = (
     ),
     Command(
         "merge",
-        "Average the weights of models finetuned from one base: (1 - λ) · A + λ · B, or any number with weights.",
+        "Average the weights of models finetuned from one base: (1 - λ) · A + λ · B, or a weighted sum.",
         "qd merge --a runs/beta0 --b runs/beta15 --lambda 0.5",
         _add_merge,
         function="qd.commands.merge:merge",
     ),
     Command(
         "pick",
-        "Pick a model from the measured front by a smallest diversity or quality. Writes it as a folder.",
+        "Pick the best measured model with at least a given diversity or quality. Writes it as a folder.",
         "qd pick --diversity 0.45 --out my-model",
         _add_pick,
         _pick,

@@ -78,9 +78,9 @@ class Command:
             print(load(self.function)(**options.values))
 
 
-def load(place: str) -> Any:
-    """The object at ``module:name``. Its module is imported here, and not before, because that takes seconds."""
-    module, name = place.split(":")
+def load(path: str) -> Any:
+    """Returns the object at ``module:name``. The import takes seconds, so it happens only when needed."""
+    module, name = path.split(":")
     return getattr(import_module(module), name)
 
 
@@ -90,7 +90,9 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, command: Command) -> None:
         notes = [f"example:\n  {command.example}"]
         if command.overrides:
-            notes.append("settings follow as key=value words, by dotted key; `qd config` lists all of them")
+            notes.append(
+                "Any setting can follow as key=value, with its dotted key; `qd config <kind>` lists all settings."
+            )
         super().__init__(
             prog=f"qd {command.name}",
             description=command.summary,
@@ -131,7 +133,7 @@ class CommandParser(argparse.ArgumentParser):
         return options
 
     def format_help(self) -> str:
-        """The help, with the texts and defaults that the code holds."""
+        """Returns the help, with the texts and defaults that the code holds."""
         for action in self._actions:
             if action.dest in self.keys and action.help == self.keys[action.dest]:
                 text = import_module("qd.config.documentation").option_help(load(self.command.schema), action.help)
@@ -152,7 +154,7 @@ class CommandParser(argparse.ArgumentParser):
         return str(default) if isinstance(default, (str, int)) and not isinstance(default, bool) else ""
 
     def _switched(self, word: str) -> Iterator[str]:
-        """``--flag=1``, as make passes it, becomes ``--flag``, and ``--flag=0`` nothing."""
+        """Replaces ``--flag=1``, as make passes it, by ``--flag``, and drops ``--flag=0``."""
         name, equals, value = word.partition("=")
         action = self._option_string_actions.get(name)
         if not equals or action is None or action.nargs != 0:

@@ -76,7 +76,7 @@ def _add_train_preference(parser: CommandParser) -> None:
     )
     parser.option(
         "--embedder",
-        help="embedder; better not that of a reward, because audio that fools the reward would fool the scorer too",
+        help="embedder; avoid that of a reward, because audio that deceives the reward would deceive the scorer too",
     )
     parser.option("--out", metavar="FOLDER", help="new folder (default: runs/preference/<embedder>-<time>)")
     parser.option("--validation-share", type=float, help="share of the recordings that is held out")
@@ -102,7 +102,7 @@ def _base(options: Options) -> None:
 
 
 def _run_config(options: Options, schema: type, kind: str) -> tuple[Any, str | None]:
-    """The config that the options describe, and the folder of the run to resume, whose own config then applies."""
+    """Returns the config that the options describe, or that of the run to resume, and this run's folder."""
     from qd.config.loading import load_config
     from qd.config.resume import resumed_config
     from qd.runs.folders import find_run, name_conflict

@@ -1,1 +1,1 @@
-"""One file for each `qd <command>`: what it does."""
+"""One file for each `qd <command>`."""

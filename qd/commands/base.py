@@ -31,14 +31,14 @@ StageConfig = TypeVar("StageConfig")
 
 @dataclass(frozen=True)
 class Stage:
-    """The work of a stage, and the place of its result.
+    """Function that does the work of a stage, and location of its result.
 
     Attributes:
         run: Function that works in the given folder.
         asset: Folder of the result inside the stage's folder.
         last: File of the result that is written last; if it exists, the stage is complete.
         always: Whether to run even a complete stage, which then quickly checks its own work.
-        shipped: Place of the asset in the package, in ``ASSETS``; None if it is not shipped.
+        shipped: Location of the asset in the package, in ``ASSETS``; None if it is not shipped.
     """
 
     run: Callable[[BaseConfig, Path], object]
@@ -132,7 +132,7 @@ def _command(stages: Sequence[str] | None, config: str | None, install: bool) ->
 
 
 def _built(config: BaseConfig, name: str) -> Path:
-    """The asset of a stage, after its missing work is done."""
+    """Does the missing work of a stage, and returns its asset."""
     if STAGES[name].always or _finished(config, name) is None:
         print(f"stage {name}: working in {_folder(config, name)}")
         STAGES[name].run(config, _folder(config, name))

@@ -40,7 +40,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Generations:
-    """How a model generates the audio to measure.
+    """Settings with which a model generates the audio to measure.
 
     Attributes:
         protocol: Evaluation protocol, with prompts and samples per prompt.

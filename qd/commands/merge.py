@@ -54,7 +54,7 @@ def merge(
     problems += folder_problems("out", folder.parent)
     sources = _open(weights, problems)
     _raise_if("these models cannot be merged", problems)
-    _raise_if("these models are no siblings", merge_problems(sources))
+    _raise_if("these models are not siblings", merge_problems(sources))
     _check_disk(sources, folder)
 
     with atomic_folder(folder) as temporary:

@@ -101,7 +101,7 @@ def card_section(picked: Setting, front: Sequence[Setting], target: str, minimum
 def _against(point: Point) -> str:
     if point.guidance_scale == 1 or point.negative is None:
         return ""
-    return f" against “{point.negative}” (`qd sample`; plain transformers knows no negative prompt)"
+    return f" against “{point.negative}” (`qd sample`; plain transformers supports no negative prompt)"
 
 
 def _front(data: ReportData, allow_guidance: bool) -> list[Setting]:

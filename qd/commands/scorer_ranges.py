@@ -125,13 +125,13 @@ def ranges_report(title: str, scores: dict[str, tuple[Sequence[float], Sequence[
     deviations = [float(np.std(values)) for values in pooled[BOTH]]
     if min(deviations) < _LEAST_SPREAD:
         raise ValueError(
-            f"standard deviations {deviations}: a scorer gives all clips the same score, so that there is no ω"
+            f"standard deviations {deviations}: a scorer gives all clips the same score, so ω is undefined"
         )
     widths = [float(np.diff(np.quantile(values, [0.05, 0.95]))[0]) for values in pooled[BOTH]]
     omega, by_ranges = deviations[1] / deviations[0], widths[1] / widths[0]
     share = ADHERENCE_WEIGHT / omega
     conclusion = (
-        f"ω = {omega:.2f} makes the two terms of quality = ω · adherence + preference vary alike: it is",
+        f"ω = {omega:.2f} gives the two terms of quality = ω · adherence + preference equal ranges: it is",
         f"sd(preference) / sd(adherence) over all clips. By the widths of the 5–95 % ranges it is {by_ranges:.2f}.",
         f"With the default, {ADHERENCE_WEIGHT:g}, ω · adherence varies {share:.2f} times as much as preference.",
         f"To set it: `evaluation.adherence_weight={omega:.2f}`.",

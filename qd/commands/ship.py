@@ -71,7 +71,7 @@ def ship(model: str, name: str, points: str | Path | None = None) -> Path:
     if (source.recipe or {}).get("kind") != "distillation":
         raise ValueError(f"model '{model}' has no {RECIPE} of a training run; ship a step of a run: runs/<run>/step-…")
     if problems := merge_problems([base, source]):
-        raise ValueError(bullet_list(f"model '{model}' is no sibling of the base:", problems, len(problems)))
+        raise ValueError(bullet_list(f"model '{model}' is not a sibling of the base:", problems, len(problems)))
     measured = _measured(source, name, Path(points) if points else source.folder.parent / FILE)
     with atomic_folder(folder) as temporary:
         _write(source, base.folder, temporary, name, measured)

@@ -122,13 +122,13 @@ def _open_data(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModul
 
 
 def _check_ranks(config: EmbedderTrainConfig, held_out: int) -> None:
-    """Raises an error if a rank would get no held-out recording: the others would wait for it for ever."""
+    """Raises an error if a rank would get no held-out recording: the others would wait for it forever."""
     pairs, devices = config.data.batch_pairs, config.trainer.devices
     others = pairs // devices * (devices - 1)
     if held_out <= others:
         raise ValueError(
-            f"{held_out} held-out recordings are too few for trainer.devices={devices}, which take {pairs // devices} "
-            f"in turn; expected more than {others}: raise data.validation_pairs or data.validation_share, or lower "
+            f"{held_out} held-out recordings are too few for trainer.devices={devices} with {pairs // devices} each; "
+            f"expected more than {others}: raise data.validation_pairs or data.validation_share, or lower "
             "trainer.devices"
         )
 

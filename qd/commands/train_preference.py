@@ -130,7 +130,7 @@ def _fit(scorer: PreferenceScorer, embeddings: Tensor, ratings: Ratings, split: 
 
 
 def _crossing(ratings: Ratings, split: Split, everything: Comparisons) -> int:
-    """Number of comparisons between the two parts of the split, which are lost.
+    """Number of comparisons between the two parts of the split, which are not used.
 
     Absolute ratings allow any number of comparisons, so none is lost.
     """
@@ -149,7 +149,7 @@ def _accuracy(scores: Tensor, compared: Comparisons, split: Split) -> Interval:
 def _report(learned: Learned) -> list[str]:
     """The lines to print."""
     accuracy, limit = learned.accuracy, learned.agreement
-    between = f", and {learned.left_out:,} between both parts are lost" if learned.left_out else ""
+    between = f"; {learned.left_out:,} between both parts are not used" if learned.left_out else ""
     ceiling = f", at most {limit.ceiling:.3f} because listeners disagree" if limit and limit.rate < 1 else ""
     lines = [
         f"learned from {len(learned.learned):,} comparisons; {len(learned.held_out):,} of "

@@ -30,7 +30,7 @@ class DataConfig(Settings):
     def rules(self, prefix: str) -> Iterator[str]:
         if min(self.batch_size, self.micro_batch_size) >= 1 and self.batch_size % self.micro_batch_size:
             yield (
-                f"{prefix}batch_size={self.batch_size} is no multiple of "
+                f"{prefix}batch_size={self.batch_size} is not a multiple of "
                 f"{prefix}micro_batch_size={self.micro_batch_size}"
             )
         total = sum(source.weight for source in self.prompts)

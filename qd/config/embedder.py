@@ -138,7 +138,7 @@ class EmbedderTrainConfig(Settings):
     """``qd train-embedder``: the embedder whose distances are the diversity reward."""
 
     name: str | None = setting(None, "Name of the run folder; null: embedder-<date>-<time>.")
-    seed: int = setting(0, "Seed of the weights, the clips and their changes.", ge=0)
+    seed: int = setting(0, "Seed of the weights, the clips and their augmentation.", ge=0)
     model: AudioViTConfig = field(default_factory=AudioViTConfig)
     data: EmbedderDataConfig = field(default_factory=EmbedderDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

@@ -60,7 +60,7 @@ class MeasuringConfig(SampledConfig):
     out: str = setting(POINTS, "Results file (.jsonl); audio and values of each prompt go into folders next to it.")
 
     @property
-    def asks_fad(self) -> bool:
+    def requests_fad(self) -> bool:
         """Whether the Fréchet audio distance is requested, explicitly or by one of its settings."""
         values = (self.fad_reference, self.fad_embedder, self.fad_pieces)
         return self.fad or values != (None, None, MeasuringConfig.fad_pieces)
@@ -68,7 +68,7 @@ class MeasuringConfig(SampledConfig):
     @property
     def any_fad(self) -> bool:
         """Whether any point needs the Fréchet audio distance."""
-        return self.asks_fad
+        return self.requests_fad
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from super().rules(prefix)
@@ -77,7 +77,7 @@ class MeasuringConfig(SampledConfig):
             yield from unavailable(f"{prefix}fad_reference", reference_paths, self.fad_reference or BUILTIN)
             yield from unavailable(f"{prefix}fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN)
         if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
-            yield f"{prefix}out is {self.out!r}; expected a .jsonl file, no folder"
+            yield f"{prefix}out is {self.out!r}; expected a .jsonl file, not a folder"
         else:
             yield from folder_problems(f"{prefix}out", Path(self.out).parent)
 

@@ -75,7 +75,7 @@ class ModelConfig(Settings):
             )
         if (self.revision or self.offline) and (self.name in SHIPPED or Path(self.name).expanduser().is_dir()):
             key = "revision" if self.revision else "offline"
-            yield f"{prefix}{key} is set, but {prefix}name={self.name!r} is no hub name; remove it"
+            yield f"{prefix}{key} is set, but {prefix}name={self.name!r} is not a hub name; remove it"
         elif self.revision and "@" in self.name:
             yield f"{prefix}revision is {self.revision!r}, but {prefix}name={self.name!r} names one too; remove one"
 

@@ -138,7 +138,7 @@ class SeriesConfig(Settings):
     temperature: TemperatureSweepConfig | None = setting(None, "Kind: one model at several temperatures.")
     soup: SoupConfig | None = setting(None, "Kind: weighted sum of several models.")
     models: ModelListConfig | None = setting(None, "Kind: list of models.")
-    fad: bool | None = setting(None, "Whether to measure the Fréchet audio distance; null: as the sweep.")
+    fad: bool | None = setting(None, "Whether to measure the Fréchet audio distance; null: the sweep's setting.")
     seeds: list[int] | None = setting(None, "Seeds for token sampling; null: those of the sweep.", ge=0, nonempty=True)
 
     @property

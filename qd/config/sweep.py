@@ -32,11 +32,11 @@ class SweepConfig(MeasuringConfig):
     def measures_fad(self, series: SeriesConfig) -> bool:
         """Whether the points of a series include the Fréchet audio distance.
 
-        The sweep's setting applies where the series has none. A reference alone implies the distance for all series,
-        unless one of them requests it explicitly: then the reference is for that series.
+        The sweep's setting applies where the series has none. A reference without ``fad`` implies the distance for all
+        series, unless one of them requests it explicitly: then the reference is for that series.
         """
         explicit = any(one.fad for one in self.chosen)
-        return (self.fad if explicit else self.asks_fad) if series.fad is None else series.fad
+        return (self.fad if explicit else self.requests_fad) if series.fad is None else series.fad
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from super().rules(prefix)

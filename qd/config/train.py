@@ -49,14 +49,14 @@ class TrainConfig(Settings):
         if min(n, batch, micro) < 1:
             return []
         problems = [
-            f"data.{name}={size} is no multiple of rollout.samples_per_prompt={n}; all samples of a prompt go together"
+            f"data.{name}={size} is not a multiple of rollout.samples_per_prompt={n}; it must hold whole prompts"
             for name, size in (("batch_size", batch), ("micro_batch_size", micro))
             if size % n
         ]
         ranks = self.trainer.ranks
         if ranks > 1 and batch % micro == 0 and batch % (micro * ranks):
             problems.append(
-                f"data.batch_size={batch} is no multiple of {micro * ranks}, which is data.micro_batch_size={micro} "
+                f"data.batch_size={batch} is not a multiple of {micro * ranks}, which is data.micro_batch_size={micro} "
                 f"times {ranks} ranks (trainer.devices × trainer.num_nodes); change one of them"
             )
         if self.objective.baseline == "other_prompts" and micro // n * max(ranks, 1) < 2:

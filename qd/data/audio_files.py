@@ -97,7 +97,7 @@ def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Gener
 
 
 def check_opens(source: Path | bytes) -> None:
-    """Checks a file's header alone.
+    """Checks only a file's header.
 
     Raises:
         BadAudioError: The file cannot be opened, or contains no samples.

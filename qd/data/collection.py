@@ -1,6 +1,6 @@
 """Libraries: recordings of a collection by index, in a new order each epoch for training, or in a fixed order.
 
-The recording of an index and the positions of its clips depend on the seed, the index and the audio alone.
+The recording of an index and the positions of its clips depend only on the seed, the index and the audio.
 """
 
 from __future__ import annotations

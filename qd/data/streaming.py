@@ -1,6 +1,6 @@
 """Recordings of a Hugging Face dataset that is read in order and not stored.
 
-The position of a run depends on its step alone: a resumed run skips the rows before its step, which downloads them
+The position of a run depends only on its step: a resumed run skips the rows before its step, which downloads them
 again but does not decode them. The library divides the rows among ranks and workers: by files, if the number of files
 is a multiple of the number of workers, otherwise row by row, and then each worker downloads all rows.
 """
@@ -43,7 +43,7 @@ class _Row(NamedTuple):
 class StreamedTraining:
     """Endless rows that are not held out, reshuffled each epoch: a ``SequentialRecordings``.
 
-    Pair p of a shard comes from its first usable row from p on: the good row after a bad one serves both.
+    Pair p of a shard comes from its first usable row at or after p, so the row after a bad one is used for both.
 
     Args:
         dataset: Rows of the dataset.

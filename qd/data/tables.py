@@ -94,21 +94,21 @@ def read_table(path: str | Path, what: str, example: Row, required: Sequence[str
     return [(line, row) for line, row in cells if row or not is_csv]
 
 
-def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]], mend: str) -> None:
+def refuse_bad_rows(path: str | Path, what: str, bad: Sequence[tuple[int, str]], advice: str) -> None:
     """Refuses a file with bad rows.
 
     Args:
         path: Path of the file.
         what: Kind of file.
         bad: Line number and problem of each bad row.
-        mend: Advice for the user.
+        advice: What the user can do about it.
 
     Raises:
         ValueError: There are bad rows; the message lists them by line number.
     """
     if not bad:
         return
-    heading = f"{what} {str(path)!r} has {len(bad)} row{'s' if len(bad) > 1 else ''} that cannot be used; {mend}:"
+    heading = f"{what} {str(path)!r} has {len(bad)} row{'s' if len(bad) > 1 else ''} that cannot be used; {advice}:"
     rows = [f"line {number}: {problem}" for number, problem in sorted(bad)]
     raise ValueError(bullet_list(heading, rows, ROWS_IN_MESSAGE))
 

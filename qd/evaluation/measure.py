@@ -64,7 +64,7 @@ class EvaluationModels:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a policy is sampled.
+    """Sampling settings of a policy.
 
     Attributes:
         temperature: T, above 0.

@@ -123,7 +123,7 @@ class Point:
     def identity(self) -> tuple[str, str, int, str]:
         """Two points with the same identity are one point, written twice.
 
-        The step is part of it, because a run may measure the same weights at several steps.
+        The step is part of the key, because a run may measure the same weights at several steps.
         """
         return self.key, self.series, self.step, self.fad_reference
 
@@ -188,7 +188,7 @@ class PointsFile:
         if rest:
             warnings.warn(f"{self.path}: the last line is incomplete and was skipped ({rest[:40]!r} …)", stacklevel=2)
         points = []
-        # Not splitlines: JSON leaves U+2028 and its like unescaped inside a text.
+        # Not splitlines: JSON leaves U+2028 and similar characters unescaped inside a text.
         for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
             try:
                 points.append(Point.from_json(line.decode()))

@@ -32,7 +32,7 @@ def run_tasks(config: MeasuringConfig, tasks: Sequence[Task], dry_run: bool = Fa
 
     Args:
         config: Valid settings of the command.
-        tasks: What to measure.
+        tasks: Measurements to make.
         dry_run: Whether to only list the points, and the time and disk space for the missing ones.
 
     Raises:

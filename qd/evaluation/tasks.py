@@ -1,4 +1,4 @@
-"""The measurements that a command requests, and what is left to do for each."""
+"""The measurements that a command requests, and the remaining work for each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Task:
 
 
 class State(Enum):
-    """What the results file and the files next to it hold for a task."""
+    """Existing results for a task, in the results file and the files next to it."""
 
     DONE = "done"  # the results file has the point
     MEASURED = "measured"  # for another series, or by a killed command: only the line in the results file is missing
@@ -67,12 +67,12 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A task and what is left to do for it.
+    """A task and the remaining work for it.
 
     Attributes:
         task: The task.
         key: Key of its measurement.
-        state: What exists already.
+        state: Existing results for the task.
         fad: Whether the measurement needs the Fréchet audio distance, for this task or another one with the same key.
     """
 
@@ -98,15 +98,16 @@ class Plan(tuple[Planned, ...]):
     def summary(self) -> str:
         """Returns the number of points in each state, as one phrase."""
         reused = len(self.missing) - len(self.new)
+        done = f"{len(self) - len(self.missing)} of {len(self)} points are done"
         same = f", {reused} are measured under another name and need only a line" if reused else ""
-        return f"of {len(self)} points {len(self) - len(self.missing)} are done{same}, {len(self.new)} to measure"
+        return f"{done}{same}, {len(self.new)} to measure"
 
 
 def evaluate_tasks(config: EvaluateConfig) -> list[Task]:
     """Returns a task for each model and seed of `qd evaluate`."""
     specs = [ModelSpec.parse(text) for text in config.models]
     sampling = (config.temperature, config.guidance_scale, config.negative_prompt)
-    return [Task(spec, seed, *sampling, fad=config.asks_fad) for spec in specs for seed in config.seeds]
+    return [Task(spec, seed, *sampling, fad=config.requests_fad) for spec in specs for seed in config.seeds]
 
 
 def sweep_tasks(config: SweepConfig) -> list[Task]:

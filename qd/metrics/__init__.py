@@ -1,1 +1,1 @@
-"""What is reported: pure functions on NumPy arrays and tensors."""
+"""Reported numbers: pure functions on NumPy arrays and tensors."""

@@ -36,7 +36,7 @@ def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000
         per_prompt: Finite values, one for each prompt, ``(prompts,)``, prompts ≥ 2.
         level: Confidence level, between 0 and 1.
         n: Number of resamples.
-        seed: Seed for the resamples. The resamples depend on the seed and the number of prompts alone.
+        seed: Seed for the resamples. The resamples depend only on the seed and the number of prompts.
 
     Returns:
         Mean and interval, in the unit of the values.

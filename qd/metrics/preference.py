@@ -1,4 +1,4 @@
-"""How well a preference scorer agrees with listeners, and listeners with each other."""
+"""Agreement of a preference scorer with listeners, and of listeners with each other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pairwise_accuracy(
         margin: Score of the first recording minus that of the second, ``(comparisons,)``.
         preferred: 1 where the listener preferred the first recording, 0 where the second, ``(comparisons,)``. No ties.
         first_unit: Integer label of the first recording's unit, ``(comparisons,)``. A unit is a recording, or a group
-            of recordings that are compared with each other alone.
+            of recordings that are compared only with each other.
         second_unit: The same of the second recording, ``(comparisons,)``.
         level: Confidence level, between 0 and 1.
         n: Number of resamples.

@@ -1,4 +1,4 @@
-"""How well embeddings tell whether two clips come from the same recording."""
+"""Measures how well embeddings distinguish clips of one recording from clips of different recordings."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def dominance(a: Strategy, b: Strategy, reference: ArrayLike, n: int = 2000, see
         b: Second strategy, with the same prompts in the same order.
         reference: Reference point of the hypervolumes, ``(2,)``; see :func:`qd.metrics.pareto.common_reference`.
         n: Number of resamples.
-        seed: Seed for the resamples. The resamples depend on the seed and the number of prompts alone.
+        seed: Seed for the resamples. The resamples depend only on the seed and the number of prompts.
 
     Raises:
         ValueError: If a strategy has no points or fewer than two prompts, its arrays differ in shape, the strategies

@@ -68,7 +68,7 @@ class AdaptedLanguageModel(LanguageModel):
         self.plain = plain
 
     def frozen(self, dtype: torch.dtype | None = None) -> LanguageModel:
-        """Returns the model without adapters. Training never changes it, so it is no copy and ignores ``dtype``."""
+        """Returns the model without adapters. Training never changes it: it is not copied, ``dtype`` is ignored."""
         return self.plain
 
     @contextmanager

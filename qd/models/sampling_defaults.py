@@ -15,7 +15,7 @@ def save_sampling_defaults(
 ) -> None:
     """Writes a ``generation_config.json``, so that the library samples as in training or in the measurement.
 
-    Without it, the library keeps the base model's guidance, draws from the 50 likeliest tokens, and uses the
+    Without this file, the library keeps the base model's guidance, draws from the 50 likeliest tokens, and uses the
     tokenizer's pad token for the codes.
 
     Args:

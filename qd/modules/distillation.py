@@ -243,7 +243,7 @@ class DiversityDistillation(PartialCheckpointModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips the gradient of the language model alone, so that the value head's error does not change its step."""
+        """Clips only the gradient of the language model, so that the value head's error does not change its step."""
         if gradient_clip_val:
             clip_grad_norm_(self.music.lm.parameters(), gradient_clip_val)
 

@@ -1,4 +1,4 @@
-"""Trains an embedder to tell recordings apart (paper, Appendix D.1): semi-hard triplets over pairs of clips.
+"""Trains an embedder to distinguish recordings (paper, Appendix D.1): semi-hard triplets over pairs of clips.
 
 One step: a random share of the clips passes through the codec, all clips are augmented, the audio transformer embeds
 them, the ranks gather their embeddings, and the triplet loss moves clips of one recording closer together.
@@ -66,7 +66,7 @@ class EmbedderModule(pl.LightningModule):
     Args:
         model: The model to train.
         config: The configuration of the run.
-        round_trip: Passes raw audio through the codec. None trains and validates on raw audio alone.
+        round_trip: Passes raw audio through the codec. None trains and validates on raw audio only.
     """
 
     def __init__(

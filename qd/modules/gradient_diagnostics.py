@@ -1,6 +1,6 @@
 """Signal and noise of the policy gradient, and its length relative to the gradient of the KL.
 
-Both gradients are measured on the output heads of the decoder alone, which needs no backward pass through the
+Both gradients are measured only on the output heads of the decoder, which needs no backward pass through the
 transformer.
 """
 

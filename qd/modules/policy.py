@@ -19,7 +19,7 @@ def load_policy(config: ModelConfig, seed: int = 0) -> MusicGen:
     Trained weights are in float32, the text encoder in ``config.dtype``.
 
     Args:
-        config: Which model to load, and how.
+        config: Name of the model, and how to load it.
         seed: Seed for the initial weights of the adapters.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the optimiser step alone, so that a resumed run needs no state for them."""
+"""Learning rates that depend only on the optimiser step, so that a resumed run needs no state for them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is optimised: pure PyTorch functions."""
+"""Losses: pure PyTorch functions."""

@@ -187,7 +187,7 @@ class ValueHead(Baseline):
         return self._value(features).detach().to(rewards.dtype)[:, None].expand_as(rewards)
 
     def loss(self, rewards: Tensor, features: Tensor | None = None) -> Tensor:
-        """Returns the mean squared error against each prompt's mean reward. Its gradient reaches the head alone."""
+        """Returns the mean squared error against each prompt's mean reward. Its gradient reaches only the head."""
         value = self._value(features)
         return F.mse_loss(value, rewards.detach().mean(1).to(value.dtype))
 

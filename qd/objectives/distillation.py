@@ -161,7 +161,7 @@ def distillation_loss(kl: Tensor, log_probs: Tensor, mask: Tensor, exact_gradien
 
     The gradient of ``E_{y~π}[Σ_n KL_n]`` has two terms: ``E[Σ_n ∇KL_n]`` and the score-function term
     ``E[Σ_t ∇log π(s_t) Σ_{n>t} KL_n]``. On-policy distillation (GKD, Agarwal et al. 2024, which the paper follows)
-    keeps the first term alone, so that no gradient passes through sampling. With ``exact_gradient`` the loss also has
+    keeps only the first term, so that no gradient passes through sampling. With ``exact_gradient`` the loss also has
     a term with the gradient of the second. The gradient is then unbiased, but the value is no longer a divergence.
 
     Args:

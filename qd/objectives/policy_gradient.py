@@ -42,7 +42,7 @@ def shuffle_advantages(advantages: Tensor) -> Tensor:
     """Returns for each prompt the advantages of the prompt before, which are independent of its own samples.
 
     With them, the expected gradient of :func:`policy_gradient_objective` is 0 while its noise stays as large. A run
-    with shuffled advantages so shows the effect of the noise alone.
+    with shuffled advantages therefore shows the effect of the noise only.
 
     Args:
         advantages: Reward minus baseline, ``(prompts, samples)``, prompts ≥ 2.

@@ -55,7 +55,7 @@ def semi_hard_triplet(
         labels: Integer label of each clip's recording, ``(batch,)``.
         margin: Margin of the squared distance, > 0.
         negatives: ``all`` negatives in the band of a positive pair, or the ``closest`` one.
-        fallback: What to do with a positive pair without a farther negative: ``none`` leaves it out, ``easiest``
+        fallback: Treatment of a positive pair without a farther negative: ``none`` leaves it out, ``easiest``
             takes the farthest negative, whose term is then at least the margin.
 
     Returns:
@@ -72,7 +72,7 @@ def semi_hard_triplet(
 
 
 class _Triplets(torch.autograd.Function):
-    """Computes the fields of :class:`TripletResult`. The loss alone has a gradient."""
+    """Computes the fields of :class:`TripletResult`. Only the loss has a gradient."""
 
     @staticmethod
     def forward(
@@ -200,7 +200,7 @@ def _above(rank: Tensor, positives: int) -> Tensor:
 
 
 def _closest_in_band(positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """As :func:`_all_in_band`, with at most one triplet for each positive pair: that of the closest negative."""
+    """Same as :func:`_all_in_band`, with at most one triplet for each positive pair: that of the closest negative."""
     ordered, order = negative.sort(dim=1)
     position = torch.searchsorted(ordered, positive, right=True)
     exists, position = position < ordered.shape[1], position.clamp_max(ordered.shape[1] - 1)

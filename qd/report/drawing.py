@@ -34,7 +34,7 @@ def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]]
     interval. The ends of a curve are labelled, unless they are trained models, which have labels of their own.
 
     Args:
-        axes: Where to draw.
+        axes: Axes to draw in.
         data: The report's data, for the title.
         series: Settings by name of the series.
         bound: Whether to draw the mean dissimilarity between clips of different prompts.

@@ -42,7 +42,7 @@ class Drawing(NamedTuple):
     """A figure of the paper.
 
     Attributes:
-        title: What the figure shows, in a sentence.
+        title: One sentence about the figure's content.
         draw: Draws the figure; raises :class:`NotMeasuredError` if points are missing.
         series: Prefixes of the names of the series that it shows.
         trained: Whether it also shows training runs.

@@ -33,7 +33,7 @@ class Tabulation(NamedTuple):
     """A table of the report.
 
     Attributes:
-        title: What the table shows.
+        title: Description of the content.
         make: Makes the table; raises :class:`NotMeasuredError` if points are missing.
         series: Prefixes of the names of the series that it shows.
     """

@@ -1,1 +1,1 @@
-"""Where a run works: its folder, locks, logs, devices and processes."""
+"""The surroundings of a run: its folder, locks, logs, devices and processes."""

@@ -1,6 +1,6 @@
 """Free disk space, and the disk space that a run needs.
 
-A module of its own: commands without training need it too, and the import of Lightning is slow.
+A separate module, because commands without training need it too, and the import of Lightning is slow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def require_space(path: str | Path, needed: int, what: str, hint: str) -> None:
         path: File or folder to write.
         needed: Bytes to write.
         what: Subject and verb of the message, such as ``"the points need"``.
-        hint: How else to solve the problem than to free space.
+        hint: Another solution than freeing space.
 
     Raises:
         ValueError: Fewer than ``needed`` bytes are free.

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: TensorBoard, CSV files, wandb or mlflow, or several of them.
+"""The loggers of a run: TensorBoard, CSV files, wandb or mlflow, or several of them.
 
 All get scalars and hyperparameters. Figures, audio and projections go to TensorBoard only; the Pareto figure is also a
 file.
@@ -45,11 +45,11 @@ def build_loggers(
 def _settings(name: str, folder: Path, resumed_at: int | None) -> dict[str, Any]:
     """Default keyword arguments of a logger."""
     if name == "tensorboard":
-        # Steps that a killed run logged after its checkpoint are hidden: they are made again.
+        # Steps that a killed run logged after its checkpoint are hidden, because the resumed run repeats them.
         purge = {} if resumed_at is None else {"purge_step": resumed_at + 1}
         return {"save_dir": folder, "name": "", "version": "", "default_hp_metric": False, **purge}
     if name == "csv":
-        # A new version for each start: Lightning would delete the earlier rows. Every row is written at once.
+        # A new version for each start: Lightning would delete the earlier rows. Every row is written immediately.
         return {"save_dir": folder, "name": "csv", "flush_logs_every_n_steps": 1}
     if name == "wandb":
         return {"name": folder.name, "project": "qd", "save_dir": folder, "id": _earlier_wandb_run(folder)}

@@ -1,6 +1,6 @@
-"""The rank of this process, started alone or by Lightning, torchrun or srun.
+"""The rank of this process, whether it was started directly or by Lightning, torchrun or srun.
 
-A module of its own: the command line needs it too, and the import of Lightning is slow.
+A separate module, because the command line needs it too, and the import of Lightning is slow.
 """
 
 from __future__ import annotations

@@ -87,13 +87,13 @@ def trainer_devices(device: torch.device, devices: int, nodes: int = 1, sharded:
 def check_nodes(nodes: int) -> None:
     """Checks that a run on several machines was started by torchrun or srun.
 
-    Lightning starts only the processes of its own machine, and would wait for the others for ever.
+    Lightning starts only the processes of its own machine, and would wait for the others forever.
 
     Raises:
         ValueError: There are several machines, and neither torchrun nor srun started this process.
     """
     if nodes > 1 and not {"RANK", "SLURM_PROCID"} & os.environ.keys():
         raise ValueError(
-            f"trainer.num_nodes is {nodes}, and this process was started alone; start the command on every machine "
-            "by torchrun or srun (docs/training.md), or set trainer.num_nodes=1"
+            f"trainer.num_nodes is {nodes}, and this process was not started by torchrun or srun; start the command by "
+            "one of them on every machine (docs/training.md), or set trainer.num_nodes=1"
         )

@@ -60,7 +60,7 @@ class MuLanText(nn.Module):
 
 
 def load_muq_mulan(source: str = MUQ_MULAN) -> CosineScorer:
-    """Loads a hub name or a folder; the model's config names two further hub models that are part of it.
+    """Loads a hub name or a folder; the model's config names two further hub models, which are parts of the model.
 
     Raises:
         ValueError: the extra is not installed, or the model cannot be loaded.

@@ -26,7 +26,7 @@ def test_beta_never_falls_and_never_exceeds_its_value(step: int, beta: float, ra
 
 
 def test_a_new_callback_at_a_later_step_sets_the_beta_of_that_step() -> None:
-    """A resumed run has such a callback: the step alone determines β."""
+    """A resumed run has such a callback: only the step determines β."""
     module = SimpleNamespace(beta=None)
     BetaSchedule(15.0, 1000).on_train_batch_start(SimpleNamespace(global_step=700), module, None, 3)
     assert module.beta == pytest.approx(10.5)

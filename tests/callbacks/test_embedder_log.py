@@ -58,7 +58,7 @@ def test_at_most_a_thousand_clips_are_projected():
     assert len(writer.rows) == len(writer.embeddings) == 1000
 
 
-def test_other_ranks_than_the_first_log_nothing():
+def test_only_the_first_rank_logs():
     trainer = SimpleNamespace(is_global_zero=False, loggers=[], state=SimpleNamespace(fn=TrainerFn.FITTING))
     log = EmbedderLog(object())
     log.on_validation_start(trainer, None)

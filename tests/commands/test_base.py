@@ -35,7 +35,7 @@ def overlay(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """Replaces the work of every stage by writing the files that it ends with; lists the calls as they come."""
+    """Replaces the work of every stage by writing the files that it ends with; lists the calls in order."""
     calls = []
 
     def record(stage: str, asset: str = "asset", last: str = "README.md"):
@@ -164,7 +164,7 @@ def test_install_copies_and_the_gate_ends_the_card(calls, overlay, tmp_path):
         assert (tmp_path / "assets/base/README.md").read_text() == "# base\n\n## The gate\n\nPassed\n"
 
 
-def test_the_gate_alone_measures_the_shipped_model(calls, overlay, tmp_path):
+def test_the_gate_stage_without_others_measures_the_shipped_model(calls, overlay, tmp_path):
     base.build(config=overlay(), install=True)
     shutil.rmtree(tmp_path / "work")
     base.build(["gate"], overlay())

@@ -22,7 +22,7 @@ from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, PointsFile
 from qd.models.musicgen import MusicGen
 from tests.conftest import CLIP_SECONDS
-from tests.held_place import written_by_another
+from tests.locking_process import locked_by_another
 from tests.models.merging.conftest import sibling
 from tests.processes import ended, launch
 from tests.tiny_run import stand_in_quality
@@ -85,7 +85,7 @@ def test_a_point_for_each_model_and_seed(evaluate, points, models, tmp_path, cap
         names = [f"prompt-{prompt}-sample-{sample}.flac" for prompt in (1, 2) for sample in (1, 2)]
         assert [clip.name for clip in clips] == names
         assert soundfile.info(clips[0]).duration == pytest.approx(CLIP_SECONDS, rel=0.01)
-    assert "of 4 points 0 are done, 4 to measure" in capsys.readouterr().out
+    assert "0 of 4 points are done, 4 to measure" in capsys.readouterr().out
 
 
 def test_a_sum_has_the_point_of_the_merged_folder(evaluate, points, models, tmp_path, measured):
@@ -101,7 +101,7 @@ def test_existing_measurements_are_reused_after_a_rename(evaluate, points, model
     shutil.move(models[1], tmp_path / "renamed")
     assert evaluate("--model", str(tmp_path / "renamed")) == 0
     assert len(points()) == len(measured) == 1
-    assert "of 1 points 1 are done, 0 to measure" in capsys.readouterr().out
+    assert "1 of 1 points are done, 0 to measure" in capsys.readouterr().out
     assert evaluate("--model", str(tmp_path / "renamed"), "--temperature=0.5") == 0
     assert [point.temperature for point in points()] == [0.99, 0.5]
 
@@ -161,7 +161,7 @@ def test_a_reference_requests_the_distance(evaluate, points, models, tiny_embedd
 
 
 def test_a_results_file_has_one_writer(evaluate, points, models, tmp_path, capsys):
-    with written_by_another(tmp_path / "results" / "points.jsonl") as other:
+    with locked_by_another(tmp_path / "results" / "points.jsonl") as other:
         assert evaluate("--model", str(models[0])) == 2
         assert f"points.jsonl is being written by process {other.pid} " in capsys.readouterr().err
         assert evaluate("--model", str(models[0]), "--dry-run") == 0
@@ -203,7 +203,7 @@ def test_all_bad_settings_are_listed(evaluate, models, tmp_path, capsys):
     (tmp_path / "folder.jsonl").mkdir()
     for out, wrong in (
         (tmp_path / "file" / "points.jsonl", "file' is a file"),
-        (tmp_path / "folder.jsonl", "no folder"),
+        (tmp_path / "folder.jsonl", "not a folder"),
     ):
         assert evaluate("--model", str(models[0]), "--out", str(out)) == 2
         output = capsys.readouterr().err
@@ -233,7 +233,7 @@ def test_models_of_different_shapes_are_an_error(evaluate, models, tmp_path, cap
     build_tiny_musicgen(width=64).save(tmp_path / "wide")
     assert evaluate("--model", f"{models[0]}:0.5 {tmp_path / 'wide'}:0.5") == 2
     output = capsys.readouterr().err
-    assert "wide is no sibling of" in output and "hidden_size is 32" in output and "1 problem in" in output
+    assert "wide is not a sibling of" in output and "hidden_size is 32" in output and "1 problem in" in output
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_changed_weights_are_an_error(points: Path, models, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="no longer has the weights"):
         pick(points, diversity=0.45, out=tmp_path / "picked")
     assert not (tmp_path / "picked").exists()
-    pick(points, quality=1.38, out=tmp_path / "picked")  # the other model alone
+    pick(points, quality=1.38, out=tmp_path / "picked")  # only the other model
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["now", "by an earlier version"])

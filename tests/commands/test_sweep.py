@@ -136,7 +136,7 @@ def test_a_killed_sweep_continues_without_repeating_or_losing_a_point(config, me
     file.write_bytes(saved + b'{"key": "inc')  # an incomplete last line
     with pytest.warns(UserWarning, match="incomplete last line was removed"):
         assert main(arguments) == 0
-    assert f"of 18 points {done} are done" in capsys.readouterr().out
+    assert f"{done} of 18 points are done" in capsys.readouterr().out
     assert file.read_bytes().startswith(saved)
     points = read(tmp_path)
     assert len(points) == 18 and len({(point.key, point.series) for point in points}) == 18
@@ -151,7 +151,7 @@ def test_dry_run_lists_the_points_and_writes_none(config, measured, tmp_path, ca
     assert main(["sweep", "--config", str(config()), "--dry-run"]) == 0
     output = capsys.readouterr().out
     assert len(before) == 7 and read(tmp_path) == before
-    assert output.count("      done  ") == 7 and "of 18 points 7 are done" in output
+    assert output.count("      done  ") == 7 and "7 of 18 points are done" in output
     assert "time: " in output and "disk: " in output
 
 

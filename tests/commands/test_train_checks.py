@@ -25,7 +25,7 @@ from tests.commands.train_runs import (
     STEPS,
     elsewhere,
 )
-from tests.held_place import written_by_another
+from tests.locking_process import locked_by_another
 
 pytestmark = pytest.mark.usefixtures("fake_scorers")
 
@@ -138,7 +138,7 @@ def test_a_run_has_one_writer(stopped: tuple[TrainConfig, Path]) -> None:
     before = state_of(run)
     longer = replace(config, trainer=replace(config.trainer, max_steps=config.trainer.max_steps + 1))
     for place in (run, run / "points.jsonl"):  # another run, or a measurement into the run's points
-        with written_by_another(place) as other:
+        with locked_by_another(place) as other:
             with pytest.raises(ValueError, match=f"{place}.* process {other.pid} "):
                 train(longer, resume=run)
             train(longer, resume=run, dry_run=True)

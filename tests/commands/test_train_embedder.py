@@ -71,11 +71,11 @@ def test_ctrl_c_with_two_ranks_saves_and_the_resumed_run_ends_bitwise_equal(tmp_
     undisturbed = finished(start("--name=undisturbed", *settings), tmp_path / "undisturbed")
     # A terminal interrupts all processes of the group, `kill` only the first one.
     for name, interrupt in (("terminal", os.killpg), ("kill", os.kill)):
-        run, go_on = tmp_path / name, tmp_path / f"{name}.go"
-        process = start(f"--name={name}", *settings, hold=go_on)
+        run, release = tmp_path / name, tmp_path / f"{name}.go"
+        process = start(f"--name={name}", *settings, hold=release)
         assert any(line == "held\n" for line in process.stdout), process.stderr.read()
         interrupt(process.pid, signal.SIGINT)
-        go_on.touch()
+        release.touch()
         printed, errors = process.communicate(timeout=500)
         assert process.returncode == 130, errors
         assert printed.count("Ctrl-C: finishing this step") == 1

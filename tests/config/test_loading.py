@@ -188,7 +188,7 @@ def test_the_musicgen_configs_have_the_papers_numbers(size, stereo):
         (b"label: \xff\n", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_an_error(configs, content, expected):
+def test_a_file_that_is_not_a_mapping_is_an_error(configs, content, expected):
     (configs / "broken.yaml").write_bytes(content)
     (problem,) = problems_of(Toy, "toy", "broken")
     assert "broken.yaml" in problem and expected in problem
@@ -272,9 +272,9 @@ def test_defaults_have_no_problem():
         (["model.dtype=float16"], "65,504"),
         (["model.dtype=int8"], "model.dtype is 'int8'; expected one of float32, bfloat16"),
         (["model.dtype=bfloat16", "model.lora.rank=4"], "model.dtype is 'bfloat16' with model.lora; expected float32"),
-        (["model.revision=main"], "model.revision is set, but model.name='base' is no hub name"),
+        (["model.revision=main"], "model.revision is set, but model.name='base' is not a hub name"),
         (["model.name=a/b@v1", "model.revision=v2"], "model.revision is 'v2', but model.name='a/b@v1' names one too"),
-        (["model.offline=true"], "model.offline is set, but model.name='base' is no hub name"),
+        (["model.offline=true"], "model.offline is set, but model.name='base' is not a hub name"),
         (["model.lora.rank=0"], "model.lora.rank is 0"),
         (["model.lora.alpha=0"], "model.lora.alpha is 0.0"),
         (["model.lora.dropout=0.1"], "model.lora.dropout is 0.1; expected a finite number, 0 ("),
@@ -320,9 +320,9 @@ def test_all_bad_values_are_reported_together():
     [
         (1, 16, 16, ["rollout.samples_per_prompt is 1"]),
         (3, 16, 16, ["data.batch_size=16", "data.micro_batch_size=16"]),
-        (4, 16, 6, ["data.batch_size=16 is no multiple of data.micro_batch_size=6", "data.micro_batch_size=6"]),
+        (4, 16, 6, ["data.batch_size=16 is not a multiple of data.micro_batch_size=6", "data.micro_batch_size=6"]),
         (4, 0, 16, ["data.batch_size is 0"]),
-        (4, 16, 32, ["data.batch_size=16 is no multiple of data.micro_batch_size=32"]),
+        (4, 16, 32, ["data.batch_size=16 is not a multiple of data.micro_batch_size=32"]),
         (4, 32, 8, []),
         (2, 128, 16, []),
     ],

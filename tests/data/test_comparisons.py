@@ -68,7 +68,7 @@ def test_connected_recordings_are_held_out_one_by_one(seed):
     assert not {*learned.first, *learned.second} & {*held_out.first, *held_out.second}
 
 
-def test_few_comparisons_are_lost_between_the_sides():
+def test_few_comparisons_cross_the_sides():
     """On a ring, neighbours are held out: only two of a hundred comparisons cross the sides."""
     data = ratings(*({number: 1.0, (number + 1) % 100: 0.0} for number in range(100)))
     split = split_recordings(data, 0.2, seed=3)

@@ -30,7 +30,7 @@ def test_equals_a_naive_loop(values, level, seed):
     assert (interval.lo, interval.hi) == pytest.approx(naive_interval(values, level, 40, seed), abs=1e-9)
 
 
-def test_covers_the_truth_about_as_often_as_it_says():
+def test_covers_the_true_mean_about_as_often_as_the_level_states():
     rng, truth, hits, trials = np.random.default_rng(0), 0.3, 0, 400
     for trial in range(trials):
         interval = bootstrap_interval(rng.normal(truth, 1.0, size=50), level=0.9, n=400, seed=trial)
@@ -54,7 +54,7 @@ def test_paired_difference_takes_out_what_the_prompts_share():
     assert bootstrap_interval(a).lo < bootstrap_interval(b).mean  # without pairing, the difference is not significant
 
 
-def test_is_a_function_of_the_seed_alone():
+def test_depends_only_on_the_seed():
     values = np.random.default_rng(3).normal(size=20)
     np.random.seed(1)
     first = bootstrap_interval(values, seed=5)

@@ -117,7 +117,7 @@ def test_saves_merged_weights_and_an_adapter_that_peft_loads(
     assert {"adapter_config.json", "adapter_model.safetensors"} <= files
 
 
-def test_gradients_reach_the_adapters_alone(adapted: MusicGen) -> None:
+def test_gradients_reach_only_the_adapters(adapted: MusicGen) -> None:
     logits(adapted, adapted.lm).square().mean().backward()
     for name, weight in adapted.lm.named_parameters():
         assert (weight.grad is not None and weight.grad.any()) == ("lora_" in name), name

@@ -212,7 +212,7 @@ def test_the_negative_prompt_is_encoded_once(tiny_config: Config, monkeypatch: p
 
 
 @pytest.mark.parametrize(("step", "timed"), [(0, True), (1, False), (9, True), (50, True), (51, False)])
-def test_stages_on_a_gpu_are_timed_in_logged_steps_alone(
+def test_stages_on_a_gpu_are_timed_only_in_logged_steps(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, step: int, timed: bool
 ) -> None:
     module = build(tiny_config("trainer.log_every=10"))

@@ -35,7 +35,7 @@ def test_micro_batches_accumulate_to_the_whole_batch(tiny_config: Config) -> Non
         torch.testing.assert_close(weights[4][name], weights[8][name], atol=1e-4, rtol=1e-3)
 
 
-def test_two_optimiser_steps_change_the_language_model_alone(tiny_config: Config) -> None:
+def test_two_optimiser_steps_change_only_the_language_model(tiny_config: Config) -> None:
     config = tiny_config("data.batch_size=8", "data.micro_batch_size=8")
     module = build(config)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}

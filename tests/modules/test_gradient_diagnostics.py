@@ -41,7 +41,7 @@ def test_one_prompt_is_refused() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_head_gradients_equal_those_of_each_prompts_loss(tiny_model: Path, rows: int) -> None:
-    """Whether a prompt's three rows are scored at once or in chunks, which never exceed the limit."""
+    """A prompt's three rows are scored at once or in chunks, which never exceed the limit."""
     lm = MusicGen.load(tiny_model).lm
     hidden = torch.randn(6, 5, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
     sizes: list[int] = []
@@ -63,7 +63,7 @@ def test_head_gradients_equal_those_of_each_prompts_loss(tiny_model: Path, rows:
 
 @pytest.mark.parametrize("at_once", [LOGITS_AT_ONCE, 1])
 def test_the_ratio_compares_the_gradients_of_the_whole_batch(tiny_config, at_once: int) -> None:
-    """Both terms of the loss, from explicit log-softmaxes, on the heads alone."""
+    """Both terms of the loss, from explicit log-softmaxes, only on the heads."""
     config, beta, temperature = tiny_config("rollout.temperature=0.9"), 15.0, 0.9
     module = DiversityDistillation(
         MusicGen.load(config.model.name), load_embedder(config.reward.embedder), Baseline(), config

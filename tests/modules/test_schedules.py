@@ -23,7 +23,7 @@ def test_the_cosine_schedule_rises_then_falls_to_zero():
 
 
 @pytest.mark.parametrize(("warmup_steps", "last"), [(0, 0.0), (3, 1.0)])
-def test_the_cosine_schedule_without_warm_up_and_with_warm_up_alone(warmup_steps, last):
+def test_the_cosine_schedule_without_warm_up_and_with_only_warm_up(warmup_steps, last):
     assert warmup_cosine(0, warmup_steps, 3) == (1.0 if warmup_steps == 0 else pytest.approx(1 / 3))
     assert warmup_cosine(3, warmup_steps, 3) == last  # Lightning also calls it for the step after the last one
 

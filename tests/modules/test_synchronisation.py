@@ -95,16 +95,16 @@ A_MICRO_BATCH = {
     # transformers checks whether all text tokens are real, and then omits the mask.
     "models/musicgen.py condition: _local_scalar_dense": 1,
     "models/language_model.py hidden_states: _local_scalar_dense": 2,  # student and teacher
-    # Which rows share a prompt, before the first token is sampled: the program waits for the text encoder alone.
+    # Which rows share a prompt, before the first token is sampled: the program waits only for the text encoder.
     "models/sampling/cached_decoder.py shared_rows: nonzero": 1,
     "models/sampling/cached_decoder.py shared_rows: tolist": 1,
     # A number in CPU memory: no device is read.
     "models/sampling/sampler.py sampling_problems: _local_scalar_dense": 1,
-    # On a CPU alone: the lowest and the highest code, and their check against the codebook.
+    # Only on a CPU: the lowest and the highest code, and their check against the codebook.
     "models/codecs/codec.py decode: _local_scalar_dense": 3,
 }
 A_STEP = {
-    # Whether the step would spoil the weights, which must be known before it.
+    # Whether the step would damage the weights; this must be known before the step.
     "callbacks/guards.py on_before_optimizer_step: _local_scalar_dense": 1,
     # After the step, when the device has finished: all numbers of the step in one copy.
     "runs/step_record.py summary: tolist": 1,

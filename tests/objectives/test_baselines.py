@@ -151,7 +151,7 @@ def test_prompt_moving_average_is_equal_on_all_ranks():
             assert torch.equal(rank.state_dict()[name], value)
 
 
-def test_slots_depend_on_the_text_alone():
+def test_slots_depend_only_on_the_text():
     assert build("prompt_moving_average")._slots(["slow jazz"]).tolist() == [53013]
 
 

@@ -25,5 +25,5 @@ def test_an_installed_but_broken_package_is_reported_with_the_reason(tmp_path, m
     assert require("intact_package", "x") is intact
 
 
-def test_a_package_of_no_extra_is_installed_from_the_index():
+def test_a_package_outside_the_extras_is_installed_from_the_index():
     assert install_command("wandb") == "pip install wandb"

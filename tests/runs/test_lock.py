@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qd.runs.lock import exclusive_lock
-from tests.held_place import ROOT, written_by_another
+from tests.locking_process import ROOT, locked_by_another
 
 
 def refused(place: Path) -> str:
@@ -26,7 +26,7 @@ def refused(place: Path) -> str:
 @pytest.mark.parametrize("name", ["x", "results/points.jsonl"])
 def test_the_error_names_the_other_process_until_it_ends(tmp_path, name):
     place = tmp_path / name
-    with written_by_another(place) as other:
+    with locked_by_another(place) as other:
         message = refused(place)
         assert message.startswith(f"{place} is being written by process {other.pid} ") and "wait" in message
         assert "-c" in message  # its command line
@@ -38,7 +38,7 @@ def test_the_error_names_the_other_process_until_it_ends(tmp_path, name):
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
-    with written_by_another(tmp_path / "x") as other:
+    with locked_by_another(tmp_path / "x") as other:
         other.kill()
         other.wait()
         assert [path.name for path in tmp_path.iterdir()] == [".x.lock"]
@@ -48,7 +48,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
 
 
 def test_forked_workers_of_a_killed_process_hold_nothing(tmp_path):
-    with written_by_another(tmp_path / "x", "forks") as other:
+    with locked_by_another(tmp_path / "x", "forks") as other:
         worker = other.number
         assert worker != other.pid
         other.kill()
@@ -62,7 +62,7 @@ def test_a_folder_has_one_lock_for_all_its_paths(tmp_path, monkeypatch):
     (tmp_path / "x").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "x")
     monkeypatch.chdir(tmp_path)
-    with written_by_another(tmp_path / "x"):
+    with locked_by_another(tmp_path / "x"):
         assert all(name in refused(Path(name)) for name in ("x", "link", "x/../x"))
 
 
@@ -104,7 +104,7 @@ def test_a_holder_that_ends_before_it_is_named_is_an_error_too(tmp_path, monkeyp
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(Path, "read_text", gone)
-    with written_by_another(tmp_path / "x"):
+    with locked_by_another(tmp_path / "x"):
         assert "is being written by another process" in refused(tmp_path / "x")
 
 

@@ -99,7 +99,7 @@ def test_the_default_is_tensorboard_in_the_run_folder(tmp_path):
     assert load_config(EmbedderTrainConfig, "embedder").trainer.loggers == ["tensorboard"]
 
 
-def test_a_resumed_run_hides_what_it_logs_again(tmp_path):
+def test_a_resumed_run_hides_values_that_it_logs_again(tmp_path):
     for resumed_at, steps in ((None, (1, 2, 3)), (1, (2,))):
         (logger,) = build_loggers(["tensorboard"], {}, tmp_path, resumed_at)
         for step in steps:
@@ -166,7 +166,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     assert problems([name for name in LOGGERS if name not in PACKAGES]) == []
 
 
-def test_what_a_logger_does_not_know_is_told():
+def test_unknown_logger_options_are_reported():
     (unknown,) = RunTrainerConfig(loggers=["tensorboard", "cvs"]).problems("trainer.")
     assert unknown.startswith("trainer.loggers is 'cvs'") and "did you mean 'csv'?" in unknown
     (unknown,) = problems(["csv"], csv={"prefx": "a"})
@@ -178,8 +178,7 @@ def test_what_a_logger_does_not_know_is_told():
 
 def test_a_secret_is_refused_because_configs_are_published():
     options = {"wandb": {"api_key": "x", "project": "y"}}
-    told = [problem for problem in logger_problems("trainer", ["wandb"], options) if "secret" in problem]
-    (problem,) = told
+    (problem,) = [problem for problem in logger_problems("trainer", ["wandb"], options) if "secret" in problem]
     assert problem.startswith("trainer.logger_options.wandb.api_key is a secret") and "environment" in problem
 
 

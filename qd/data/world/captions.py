@@ -59,7 +59,7 @@ NEGATIVE_PROMPT = "Bad audio quality."
 
 
 def describe(piece: Piece, audible: frozenset[str], rng: np.random.Generator) -> str:
-    """Describes the music alone, by a random subset of genre, tempo, mood, key and audible parts.
+    """Describes only the music, by a random subset of genre, tempo, mood, key and audible parts.
 
     Args:
         piece: Piece to describe.

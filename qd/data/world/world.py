@@ -130,7 +130,7 @@ def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> Dr
 
 
 def prompt(split: str, index: int) -> str:
-    """Returns prompt ``index`` of ``"train"``, ``"development"`` or ``"heldout"``: a description of the music alone.
+    """Returns prompt ``index`` of ``"train"``, ``"development"`` or ``"heldout"``: a description of only the music.
 
     Two indices can give the same text, but no text is in two sets.
 

@@ -1,1 +1,1 @@
-"""Measures how well an embedder tells recordings apart."""
+"""Measures how well an embedder distinguishes recordings."""

@@ -30,7 +30,7 @@ class Altered(NamedTuple):
 
     alteration: str
     original: Tensor | None
-    """None stands for the first clip of each pair."""
+    """None means the first clip of each pair."""
     changed: Tensor
 
 

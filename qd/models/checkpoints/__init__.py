@@ -1,1 +1,1 @@
-"""From a model's name to its folder and its tensors."""
+"""Finds a model's folder by its name, and reads its tensors."""

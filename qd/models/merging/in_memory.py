@@ -53,7 +53,7 @@ class WeightSwapper:
         first, *others = (self.source(name) for name in spec.names)
         differences = {other.name: self._differences(first, other) for other in others}
         return [
-            f"{name} is no sibling of {first.name}: {_shortened(listed)}"
+            f"{name} is not a sibling of {first.name}: {_shortened(listed)}"
             for name, listed in differences.items()
             if listed
         ]

@@ -80,7 +80,7 @@ def default_folder(weights: Sequence[Weighted], interpolated: bool) -> Path:
 
 
 def name_and_weight(text: str) -> tuple[str, float | None]:
-    """Splits ``name:weight``; the weight of a name alone, which may also contain a colon, is None."""
+    """Splits ``name:weight``; without a weight, it is None. A name may also contain a colon."""
     name, colon, weight = text.rpartition(":")
     try:
         return (name, float(weight)) if colon else (text, None)

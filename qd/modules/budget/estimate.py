@@ -21,7 +21,7 @@ from qd.runs.disk import FLOAT32_BYTES, disk_needed, held_bytes
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run needs, or what the rest of a resumed run needs.
+    """Needs of a run, or of the rest of a resumed run.
 
     The time does not include communication between processes. If ``step_seconds`` is None, the memory is by formula.
 

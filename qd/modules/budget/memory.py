@@ -22,7 +22,7 @@ the feed-forward layer is four times as wide. In float32 20 values of 4 bytes; i
 residual stream and 19 of 2 bytes. A test counts them."""
 
 CHECKPOINTED_BYTES = 4
-"""The same with activation checkpointing, which stores the input of a layer alone."""
+"""The same with activation checkpointing, which stores only the input of a layer."""
 
 SCORED_COPIES = 8
 """Float32 values for each scored logit: logits, softmaxes and gradients of student and teacher. Measured by
@@ -79,7 +79,7 @@ def update_bytes(size: RunSize) -> dict[str, float]:
       ``CHECKPOINTED_BYTES`` for each layer, plus ``ACTIVATION_BYTES`` for one layer.
     - ``logits``: those of the sequences that are scored at once.
     - ``rounded``: as in the rollout, whole under FSDP too. With LoRA and checkpointing nothing, because autocast caches
-      the rounded copies of trained weights alone.
+      only the rounded copies of trained weights.
 
     The result leaves out the diagnostics, which run once in 50 steps: the gradients on the heads for each prompt, about
     a hundredth of the whole.
@@ -198,7 +198,7 @@ def _advice(config: TrainConfig, measured: int, step: bool) -> list[str]:
         *([f"data.micro_batch_size={max(n, micro // 2 // n * n)}"] if micro > n and step else []),
         *(["model.gradient_checkpointing=true"] if step and not config.model.gradient_checkpointing else []),
         *([] if alone else ["trainer.strategy=fsdp"]),
-        *([] if config.model.lora or config.trainer.sharded else ["model.lora.rank=16 (trains adapters alone)"]),
+        *([] if config.model.lora or config.trainer.sharded else ["model.lora.rank=16 (trains only adapters)"]),
         *([] if config.model.lora or config.model.dtype == "bfloat16" else ["model.dtype=bfloat16"]),
         *(["trainer.precision=bf16-mixed"] if step and config.trainer.precision != "bf16-mixed" else []),
         "a shorter rollout.seconds",

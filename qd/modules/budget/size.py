@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSize:
-    """The numbers from which the memory and the time of a training run, or of sampling alone, follow.
+    """The numbers that determine the memory and the time of a training run, or of sampling without training.
 
     Attributes:
         layers: Layers of the decoder.

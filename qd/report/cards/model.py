@@ -112,7 +112,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], points: Sequence[Point])
 
     Args:
         folder: Step folder, complete except for the card.
-        recipe: How the weights were made: ``run``, ``step`` and the run's ``config``.
+        recipe: Origin of the weights: ``run``, ``step`` and the run's ``config``.
         points: Points of the run; the card shows those of its first step and of this one.
     """
     config, step = recipe["config"], recipe["step"]

@@ -32,10 +32,10 @@ class Part:
 
     Attributes:
         text: The measured quantity, with its unit if it has one.
-        rule: When the statement holds, in words; "" for a number without a rule.
+        rule: Condition under which the statement holds, in words; "" for a number without a rule.
         interval: The number; None if it was not measured.
         verdict: The verdict; None for a number without a rule.
-        note: What is missing, or another remark.
+        note: Missing points, or another remark.
     """
 
     text: str
@@ -69,7 +69,7 @@ def part(text: str, measure: Callable[[], Interval], rule: Callable[[], Rule] | 
     Args:
         text: The measured quantity.
         measure: Returns the number, or raises ``NotMeasuredError``.
-        rule: When the statement holds; a function if the rule itself needs measurements. None: no verdict.
+        rule: Condition for the statement; a function if the rule itself needs measurements. None: no verdict.
     """
     try:
         interval, applied = measure(), rule() if callable(rule) else rule

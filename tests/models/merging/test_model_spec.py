@@ -21,7 +21,7 @@ def test_two_weights_are_an_interpolation_and_more_are_a_soup():
     ("text", "expected"),
     [("a:0.5 b:0.6", "add up to 1.1"), ("a:1.5 b:-0.5", "extrapolates"), ("a:0.5", "1 model is given")],
 )
-def test_weights_that_form_no_average_are_refused(text, expected):
+def test_weights_that_do_not_form_an_average_are_refused(text, expected):
     assert any(expected in problem for problem in ModelSpec.parse(text).problems())
 
 

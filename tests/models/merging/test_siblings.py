@@ -73,12 +73,12 @@ def test_all_differences_are_reported_at_once(siblings, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-def test_two_layouts_are_no_siblings(siblings, tmp_path):
+def test_models_in_two_layouts_are_not_siblings(siblings, tmp_path):
     with pytest.raises(ValueError, match="layout: the library's in .*, the built-in layout in "):
         merge(str(siblings["library"][0]), str(siblings["builtin"][0]), out=tmp_path / "merged")
 
 
-def test_defaults_omitted_by_another_version_are_no_difference(siblings, tmp_path):
+def test_defaults_omitted_by_another_version_are_not_a_difference(siblings, tmp_path):
     for layout, place in (("builtin", "decoder"), ("library", ".")):
         a, b, _ = siblings[layout]
         old = shutil.copytree(b, tmp_path / layout)
@@ -120,7 +120,7 @@ def test_names_of_older_library_versions_can_be_merged(siblings, tmp_path):
     torch.testing.assert_close(MusicGen.load(out).lm.decoder.lm_heads[0].weight, expected)
 
 
-def test_the_last_use_of_a_tokenizer_is_no_difference(siblings, tmp_path):
+def test_the_last_use_of_a_tokenizer_is_not_a_difference(siblings, tmp_path):
     a, b, _ = siblings["builtin"]
     used = shutil.copytree(b, tmp_path / "used")
     music = MusicGen.load(used)

@@ -39,7 +39,7 @@ def test_the_weight_follows_the_last_colon(text, name, weight):
 
 
 @pytest.mark.parametrize("text", ["runs/x", "C:\\models\\x", "x:half"])
-def test_text_that_is_no_number_belongs_to_the_name(text):
+def test_text_that_is_not_a_number_belongs_to_the_name(text):
     assert soup([text, "base"]) == [(text, 0.5), ("base", 0.5)]
 
 
@@ -62,7 +62,7 @@ def test_weights_for_only_some_models_are_refused():
         (["a:nan", "b:1"], True, ["nan, 1; expected finite"]),
     ],
 )
-def test_weights_that_form_no_average_are_reported(models, extrapolate, problems):
+def test_weights_that_do_not_form_an_average_are_reported(models, extrapolate, problems):
     reported = weight_problems(soup(models), extrapolate)
     assert len(reported) == len(problems)
     assert all(expected in text for text, expected in zip(reported, problems, strict=True))

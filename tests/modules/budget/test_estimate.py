@@ -45,7 +45,7 @@ def test_the_diagnostics_of_one_step_in_fifty_count_a_fiftieth(
     assert "left" not in str(needs)
 
 
-def test_the_estimate_of_a_resumed_run_counts_the_rest_alone(
+def test_the_estimate_of_a_resumed_run_counts_only_the_rest(
     tiny_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The rest is steps, the points after them, and disk space."""

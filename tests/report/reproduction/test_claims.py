@@ -75,13 +75,13 @@ def test_claims_do_not_hold_for_contrary_results(world, log_kl):
     assert {claim.split(".")[0] for claim in others} <= {"9", "10", "11", "13"}
 
 
-def test_lines_that_bend_downwards_beat_nothing(world, log_kl):
+def test_claims_about_interpolation_fail_if_the_lines_bend_downwards(world, log_kl):
     world.fill(PAPER, bend=-0.5)
     failed = [number for number, verdict in enumerate(verdicts(world), start=1) if verdict is Verdict.FAILS]
     assert failed == [6, 7, 9, 10]
 
 
-def test_noise_resolves_nothing(world, log_kl):
+def test_noise_leaves_the_claims_open(world, log_kl):
     same = dict.fromkeys(PAPER, PAPER["beta0"]) | {"base": PAPER["base"], "CFG": PAPER["CFG"]}
     world.fill(same, noise=3.0)
     for role in KL:

@@ -11,7 +11,7 @@ from qd.report.reproduction.processes import Job
 from qd.report.reproduction.reproduce import _progress, reproduce
 from qd.report.reproduction.sweep_plan import load_sweep
 from qd.runs.folders import CHECKPOINT
-from tests.held_place import written_by_another
+from tests.locking_process import locked_by_another
 from tests.report.reproduction.conftest import load_plan
 
 
@@ -104,7 +104,7 @@ def test_the_needs_of_a_sweep_are_printed_before_it_starts(shipped_sweep, capsys
 
 def test_a_plan_locked_by_another_process_is_refused(shipped_sweep, tmp_path):
     plan, dry_runs = shipped_sweep(1, "1 s", "1 MiB")
-    with written_by_another(tmp_path) as other:
+    with locked_by_another(tmp_path) as other:
         with pytest.raises(ValueError, match=f"process {other.pid}"):
             reproduce(plan, ["sweep"], [], jobs=1)
         assert dry_runs == []

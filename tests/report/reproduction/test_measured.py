@@ -58,7 +58,7 @@ def test_a_run_named_without_its_step_is_the_same_role(world):
 
 
 def test_a_model_retrained_under_its_old_name_is_refused(world):
-    """Also if only a line was measured again, and the model is one of its ends."""
+    """Also if only an interpolation was measured again, and the model is one of its ends."""
     world.add("runs/x/beta15", PAPER["beta15"])
     world.add("runs/x/beta15", PAPER["beta15"], guidance_scale=3.0, negative="Bad.")
     world.add("runs/x/beta0:0.0 runs/x/beta15:1.0", PAPER["beta15"], lam=1.0, key=f"{0:016x}", series="slider")

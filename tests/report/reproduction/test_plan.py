@@ -10,7 +10,7 @@ from qd.config.loading import ConfigError, config_folder
 from qd.report.reproduction.plan import State, planned_runs
 from qd.report.reproduction.sweep_plan import load_sweep
 from qd.runs.folders import CHECKPOINT, CONFIG
-from tests.held_place import written_by_another
+from tests.locking_process import locked_by_another
 from tests.report.reproduction.conftest import load_plan
 
 PLANS = sorted(file.stem for file in (config_folder() / "reproduction").glob("*.yaml"))
@@ -124,7 +124,7 @@ def test_all_problems_are_reported_together(tmp_path):
 def test_an_active_run_is_not_cleared(one):
     """After a reproduction is killed, its runs may still be saving."""
     one.folder.mkdir()
-    with written_by_another(one.folder), pytest.raises(ValueError, match="process"):
+    with locked_by_another(one.folder), pytest.raises(ValueError, match="process"):
         one.clear()
     assert one.folder.is_dir()
     one.clear()

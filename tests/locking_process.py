@@ -24,7 +24,7 @@ with exclusive_lock(sys.argv[1]):
 
 
 @contextmanager
-def written_by_another(place: Path, *how: str) -> Iterator[subprocess.Popen]:
+def locked_by_another(place: Path, *how: str) -> Iterator[subprocess.Popen]:
     """Starts the process, which holds the lock until it reads a line or the context ends.
 
     Its attribute ``number`` is its process number, or with ``"forks"`` that of its forked worker.
