@@ -67,7 +67,8 @@ class FadReference:
         """Returns the distance of all clips.
 
         Args:
-            embedded: Output of :meth:`windows` for all clips, ``(…, windows · width)``; at least ``MIN_SAMPLES`` windows.
+            embedded: Output of :meth:`windows` for all clips, ``(…, windows · width)``; at least
+                ``MIN_SAMPLES`` windows.
         """
         generated = embedded.reshape(-1, self.embeddings.shape[1])
         reference = gaussian(self.embeddings)
