@@ -3,7 +3,8 @@
 python experiments/import_graph.py
 
 A folder may import from the folders below it in ``FOLDERS``, and from no other one. ``tests/test_architecture.py``
-checks this.
+checks this,
+and that no function and no file is too long.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ PURE = ("objectives", "metrics")
 """Folders whose code must also work without the libraries in :data:`HEAVY`."""
 
 HEAVY = ("lightning", "transformers")
+
+FUNCTION_LINES, FILE_LINES = 45, 260
+"""Most lines of a function, without its docstring, and of a file."""
 
 
 def imports(package: Path) -> dict[str, set[str]]:
@@ -67,6 +71,24 @@ def circle(graph: Mapping[str, set[str]]) -> list[str]:
     except CycleError as error:
         return list(error.args[1])
     return []
+
+
+def too_long(file: str, source: str) -> list[str]:
+    """The file and its functions that have too many lines, each with its number of lines.
+
+    The docstring of a function does not count.
+    """
+    lines = len(source.splitlines())
+    problems = [f"{file}: {lines} lines"] if lines > FILE_LINES else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = _lines(node) - (_lines(node.body[0]) if ast.get_docstring(node) is not None else 0)
+            problems += [f"{file}: {node.name}: {lines} lines"] if lines > FUNCTION_LINES else []
+    return problems
+
+
+def _lines(node: ast.stmt) -> int:
+    return node.end_lineno - node.lineno + 1
 
 
 def purpose(path: str) -> str:

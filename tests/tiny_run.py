@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -24,22 +22,11 @@ from qd.data.prompts import PromptBatch
 from qd.modules.distillation import DiversityDistillation
 from qd.modules.rollout import Rollout
 from qd.scorers.protocol import Quality
-
-
-@dataclass(frozen=True)
-class Loudness:
-    """Mean power: a fast score that depends on the audio."""
-
-    name: str = "loudness"
-    version: str = "1"
-    sample_rate: int = 16_000
-
-    def __call__(self, audio: Tensor, sample_rate: int, prompts: Sequence[str]) -> Tensor:
-        return audio.square().mean(dim=1)
+from tests.power_scorer import PowerScorer
 
 
 def stand_in_quality(*names: object) -> Quality:
-    return Quality(Loudness(), Loudness())
+    return Quality(PowerScorer("loudness"), PowerScorer("loudness"))
 
 
 def hold(progress: StepProgress, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +13,7 @@ from qd.evaluation.points import METRICS
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
+from tests.power_scorer import PowerScorer
 
 
 def _measurement(quality: np.ndarray, diversity: np.ndarray) -> Measurement:
@@ -47,20 +46,8 @@ def test_an_uncertain_gain_does_not_pass():
     assert not result.passed
 
 
-@dataclass(frozen=True)
-class Power:
-    """Scorer that returns the mean power of the audio."""
-
-    name: str
-    version: str = "1"
-    sample_rate: int = 16_000
-
-    def __call__(self, audio, sample_rate, prompts):
-        return audio.square().mean(dim=1)
-
-
 def test_a_second_gate_measures_only_what_has_changed(tiny_model, tiny_embedder, tmp_path, monkeypatch):
-    scorers, measured, measure = [Power("adherence"), Power("preference")], [], Evaluator.measure
+    scorers, measured, measure = [PowerScorer("adherence"), PowerScorer("preference")], [], Evaluator.measure
     monkeypatch.setattr(gate, "load_quality", lambda: Quality(*scorers))
     monkeypatch.setattr(gate, "load_embedder", lambda name: AudioViT.from_pretrained(tiny_embedder))
     monkeypatch.setattr(
@@ -84,5 +71,5 @@ def test_a_second_gate_measures_only_what_has_changed(tiny_model, tiny_embedder,
     rebuilt.save(tmp_path / "rebuilt")
     assert measurements(tmp_path / "rebuilt") == 3
     assert (tmp_path / "gate/gate.md").read_text() != report
-    scorers[0] = Power("adherence", version="2")
+    scorers[0] = PowerScorer("adherence", version="2")
     assert measurements(tmp_path / "rebuilt") == 3

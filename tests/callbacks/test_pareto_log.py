@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import csv
-from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import pytest
@@ -22,16 +21,7 @@ from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.runs.loggers import build_loggers
 from qd.scorers.protocol import Quality
-
-
-@dataclass(frozen=True)
-class Loudness:
-    name: str
-    version: str = "1"
-    sample_rate: int = 16_000
-
-    def __call__(self, audio, sample_rate, prompts):
-        return audio.square().mean(dim=1)
+from tests.power_scorer import PowerScorer
 
 
 class DriftingStudent(pl.LightningModule):
@@ -51,7 +41,9 @@ class DriftingStudent(pl.LightningModule):
 @pytest.fixture
 def evaluator_of(tiny_embedder, tmp_path):
     embedder = AudioViT.from_pretrained(tiny_embedder)
-    evaluation_models = EvaluationModels(Quality(Loudness("adherence"), Loudness("preference")), embedder, embedder)
+    evaluation_models = EvaluationModels(
+        Quality(PowerScorer("adherence"), PowerScorer("preference")), embedder, embedder
+    )
     file = tmp_path / "prompts.txt"
     file.write_text("a calm piano piece\nfast drums\n")
     protocol = Protocol("quick", "development", 2, 2, 0.32, str(file))

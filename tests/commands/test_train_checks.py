@@ -21,11 +21,10 @@ from qd.data.prompt_sources import PromptSource
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
 from tests.commands.train_runs import (
-    FAKES,
     STEPS,
     elsewhere,
 )
-from tests.locking_process import locked_by_another
+from tests.power_scorer import PowerScorer
 
 pytestmark = pytest.mark.usefixtures("fake_scorers")
 
@@ -112,7 +111,7 @@ def test_a_run_whose_next_points_would_not_be_comparable_does_not_resume(
     monkeypatch.setattr(
         qd.evaluation.evaluator,
         "load_quality",
-        lambda *names: Quality(FAKES["Loudness"]("louder"), FAKES["Loudness"]()),
+        lambda *names: Quality(PowerScorer("louder"), PowerScorer("loudness")),
     )
     with pytest.raises(ValueError, match="'x' .*scorers '5.loudness@1.*', now '5.louder@1"):
         train(config, resume=run)

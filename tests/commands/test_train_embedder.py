@@ -11,27 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.modules.tiny_embedder import TINY
+
 WORKER = Path(__file__).parents[1] / "held_run.py"
 ROOT = WORKER.parents[1]
-TINY = [
-    "model.clip_seconds=0.32",
-    "model.layers=1",
-    "model.width=16",
-    "model.heads=2",
-    "model.head_dim=8",
-    "model.mlp_width=16",
-    "model.n_mels=16",
-    "model.embedding_width=8",
-    "data.batch_pairs=4",
-    "data.validation_pairs=6",
-    "data.workers=0",
+OPTIONS = [
+    *TINY,
     "codec.model=null",
     "objective.chunk_clips=3",
-    "optimizer.warmup_steps=1",
-    "trainer.device=cpu",
     "trainer.devices=2",
-    "trainer.precision=32-true",
-    "trainer.validations=1",
     "trainer.max_steps=5",
     "trainer.log_every=1",
 ]
@@ -67,7 +55,7 @@ def assert_equal(one: object, other: object) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_with_two_ranks_saves_and_the_resumed_run_ends_bitwise_equal(tmp_path):
-    settings = [*TINY, f"trainer.runs={tmp_path}"]
+    settings = [*OPTIONS, f"trainer.runs={tmp_path}"]
     undisturbed = finished(start("--name=undisturbed", *settings), tmp_path / "undisturbed")
     # A terminal interrupts all processes of the group, `kill` only the first one.
     for name, interrupt in (("terminal", os.killpg), ("kill", os.kill)):

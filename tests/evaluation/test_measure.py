@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,21 +19,17 @@ from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import Sampler, counter_uniforms
 from qd.scorers.protocol import Quality
+from tests.power_scorer import PowerScorer
 
 PROMPTS = ["a calm piano piece", "fast drums", "a"]
 SAMPLING = Sampling(seconds=0.32, seed=3)
 
 
-@dataclass(frozen=True)
-class Loud:
+class Loud(PowerScorer):
     """A score that depends on the audio and on the prompt."""
 
-    name: str
-    version: str = "1"
-    sample_rate: int = 16_000
-
     def __call__(self, audio, sample_rate, prompts):
-        return audio.square().mean(dim=1) + torch.tensor([float(len(prompt)) for prompt in prompts])
+        return super().__call__(audio, sample_rate, prompts) + torch.tensor([float(len(p)) for p in prompts])
 
 
 @pytest.fixture(scope="module")
