@@ -18,9 +18,10 @@ NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 10))'
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c $(NEW_ENOUGH) >/dev/null 2>&1 && echo $(python))))
 
 # Variables of the command line that are not options: those of this file, of make, and of the programs' environment.
-NO_OPTIONS := ARGS KIND PYTHON VENV SHELL MAKE% OMP_% MKL_% OPENBLAS_% CUDA_% NCCL_% PYTORCH_% TORCH_% HF_% PIP_% \
+NO_OPTIONS := ARGS PYTHON VENV SHELL MAKE% OMP_% MKL_% OPENBLAS_% CUDA_% NCCL_% PYTORCH_% TORCH_% HF_% PIP_% \
 	TOKENIZERS_% PYTHON% LC_% LANG
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+NO_OPTIONS += $(if $(filter config,$(MAKECMDGOALS)),KIND)
 VARIABLES := $(filter-out $(NO_OPTIONS),$(GIVEN))
 # The shell reads the values from its environment, as QD_BETA, …, so that they may hold spaces, quotes and dollar signs.
 # make itself must not export the variables, because it would expand them.

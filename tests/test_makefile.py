@@ -131,3 +131,8 @@ def test_setup_without_a_new_enough_python_is_an_error(make, tmp_path):
         result = make("setup", f"PYTHON={python}")
         assert result.returncode != 0
         assert "Python 3.10 or newer is needed" in result.stderr
+
+
+def test_the_kind_of_a_config_is_an_option_of_no_other_target(make):
+    assert arguments_of(make("config", "KIND=sweep"))[:2] == ["config", "sweep"]
+    assert "--kind" in " ".join(arguments_of(make("train", "KIND=sweep")))

@@ -13,6 +13,8 @@ from qd.runs.process_rank import first_of_machine, first_process, rank_number
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
+RENAMED = {"keep": "ship"}
+"""Former names of commands."""
 COMMANDS = {command.name: command for module in (training, models, measuring) for command in module.COMMANDS}
 
 
@@ -57,7 +59,7 @@ def _command(words: list[str]) -> tuple[Command, list[str]]:
     parser = build_parser()
     if name in ("-h", "--help"):
         parser.parse_args([name])
-    nearest = get_close_matches(name, COMMANDS, n=1)
+    nearest = [RENAMED[name]] if name in RENAMED else get_close_matches(name, COMMANDS, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(COMMANDS)}"
     parser.error(f"unknown command {name!r}; {hint}" if name else f"no command; {hint}")
 

@@ -118,14 +118,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def options(self, words: Sequence[str]) -> Options:
         """Parses words; options and overrides may come in any order."""
-        namespace, rest = self.parse_known_args([text for word in words for text in self._switched(word)])
+        namespace, rest = self.parse_known_args([text for word in words for text in self._expanded(word)])
         if unknown := [text for text in rest if text.startswith("-") or not self.command.overrides]:
             self.error("\n".join(map(self._unknown, unknown)))
         options = Options(words=rest)
         for action in self._actions:
             if hasattr(namespace, action.dest):
                 value = getattr(namespace, action.dest)
-                value = self._split(value, options.words) if action.nargs == "+" else value
+                value = self._without_overrides(value, options.words) if action.nargs == "+" else value
                 if action.dest in self.keys:
                     options.settings[self.keys[action.dest]] = value
                 else:
@@ -153,24 +153,28 @@ class CommandParser(argparse.ArgumentParser):
             return f"{default:g}"
         return str(default) if isinstance(default, (str, int)) and not isinstance(default, bool) else ""
 
-    def _switched(self, word: str) -> Iterator[str]:
-        """Replaces ``--flag=1``, as make passes it, by ``--flag``, and drops ``--flag=0``."""
+    def _expanded(self, word: str) -> Iterator[str]:
+        """The words that argparse expects for a word of make.
+
+        ``--flag=1`` becomes ``--flag``, ``--flag=0`` is dropped, and ``--seeds=0 1`` becomes ``--seeds 0 1``. Without
+        ``=`` a value is one word, even if it contains spaces.
+        """
         name, equals, value = word.partition("=")
         action = self._option_string_actions.get(name)
-        if not equals or action is None or action.nargs != 0:
+        if not equals or action is None or action.nargs not in (0, "+"):
             yield word
+        elif action.nargs == "+":
+            try:
+                yield from (name, *shlex.split(value))
+            except ValueError as error:
+                self.error(f"{name} is {value!r}, which cannot be split at spaces: {error}")
         elif value.lower() in YES:
             yield name
         elif value.lower() not in NO:
             self.error(f"{name} is {value!r}; expected {' or '.join((YES[0], NO[0]))}")
 
-    def _split(self, values: list[str], overrides: list[str]) -> list[str]:
-        """Splits a single text at spaces, as make passes it; overrides that follow the values are moved."""
-        if len(values) == 1 and " " in values[0]:
-            try:
-                values = shlex.split(values[0])
-            except ValueError as error:
-                self.error(f"{values[0]!r} cannot be split at spaces: {error}")
+    def _without_overrides(self, values: list[str], overrides: list[str]) -> list[str]:
+        """Moves the overrides that follow the values of an option."""
         if not self.command.overrides:
             return values
         overrides += [text for text in values if "=" in text]

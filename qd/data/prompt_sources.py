@@ -29,5 +29,5 @@ class PromptSource:
 
     @property
     def file(self) -> PromptFile:
-        """The list that is read; of the kind "builtin" there is none."""
+        """The prompt file; not for the kind "builtin"."""
         return PromptFile(self.kind, self.path, self.column)

@@ -64,11 +64,12 @@ class Results:
 
     def save(self, key: str, measurement: Measurement) -> None:
         """Writes the audio and the values of a measurement."""
-        shutil.rmtree(self.audio(key), ignore_errors=True)
         if len(measurement.audio):
-            with atomic_folder(self.audio(key)) as folder:
+            with atomic_folder(self.audio(key), replace=True) as folder:
                 for prompt, clips in enumerate(measurement.audio, start=1):
                     for sample, clip in enumerate(clips, start=1):
                         name = f"prompt-{prompt}-sample-{sample}.flac"
                         write_audio(folder / name, clip, measurement.sample_rate)
+        else:
+            shutil.rmtree(self.audio(key), ignore_errors=True)
         replace(measurement, audio=measurement.audio[:0]).save(self.per_prompt(key))

@@ -76,8 +76,9 @@ class TaskRunner:
         for one in plan.new:
             if one.task.passes not in rates:
                 evaluator = self.evaluator(one.task.model, one.fad)
-                rates[one.task.passes] = evaluator.seconds_per_clip(one.task.sampling(self.config.seconds))
-            total += rates[one.task.passes] * evaluator.clips
+                seconds = evaluator.seconds_per_clip(one.task.sampling(self.config.seconds))
+                rates[one.task.passes] = seconds * evaluator.clips
+            total += rates[one.task.passes]
         return total
 
     def measure(self, planned: Planned) -> Point | None:

@@ -3,19 +3,27 @@
 The rule for crashes: the content is written under a temporary name next to the target, forced to the disk, and then
 renamed. A reader, or the next process, finds the old content or the new one, never a part of it. After an error the
 temporary is removed. A killed process leaves its temporary behind; the next write of the same target on the same
-machine removes it. Several processes may write the same target at once: each has its own temporary, and the last one
-to finish counts.
+machine removes it. Several processes, but not several threads, may write the same target at once: each has its own
+temporary, and the last one to finish counts. A link is followed: its target is replaced, not the link.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TEMPORARY = ".tmp"
+"""Ending of what is being written."""
+OLD = ".old"
+"""Ending of a folder that is being replaced."""
+LONGEST_NAME = 120
+"""Bytes of a name that the temporary name contains; of a longer one it contains a hash, to stay below 255 bytes."""
 
 
 @contextmanager
@@ -27,7 +35,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written; the old file is unchanged.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     temporary = _temporary(path)
     try:
         yield temporary
@@ -45,7 +53,8 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: Folder to make.
-        replace: Whether to remove an existing folder first; without it, an existing folder is an error.
+        replace: Whether to replace an existing folder; without it, an existing folder is an error. If the process is
+            killed between the two renames, the next write puts the old folder back.
 
     Raises:
         OSError: ``path`` exists, or its parent cannot be written.
@@ -59,9 +68,13 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _force_to_disk(file)
-        if replace:
-            _remove(path)
+        if path.exists() and not replace:
+            raise FileExistsError(f"{str(path)!r} exists already")
+        old = temporary.with_suffix(OLD)
+        if path.exists():
+            path.rename(old)
         temporary.rename(path)
+        _remove(old)
     finally:
         _remove(temporary)
 
@@ -69,12 +82,18 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 def _temporary(path: Path) -> Path:
     """The temporary name of this process next to ``path``; removes leftovers of processes that no longer run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.{socket.gethostname()}-"
-    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
-        number = leftover.name.removeprefix(prefix).removesuffix(".tmp")
-        if number.isdigit() and not _is_running(int(number)):
+    encoded = os.fsencode(path.name)
+    name = path.name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()[:32]
+    prefix = f".{name}.{socket.gethostname()}-"
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*"):
+        number = leftover.stem.removeprefix(prefix)
+        if leftover.suffix not in (TEMPORARY, OLD) or not number.isdigit() or _is_running(int(number)):
+            continue
+        if leftover.suffix == OLD and not path.exists():
+            leftover.rename(path)
+        else:
             _remove(leftover)
-    return path.with_name(f"{prefix}{os.getpid()}.tmp")
+    return path.with_name(f"{prefix}{os.getpid()}{TEMPORARY}")
 
 
 def _is_running(process: int) -> bool:

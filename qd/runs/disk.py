@@ -1,12 +1,11 @@
-"""Free disk space, and the disk space that a run needs.
-
-A separate module, because commands without training need it too, and the import of Lightning is slow.
-"""
+"""Free disk space, and the disk space that a run needs."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+
+from qd.runs.atomic import TEMPORARY
 
 FLOAT32_BYTES = 4
 LOGS_BYTES = 200 * 2**20  # generous, for TensorBoard events with audio and figures
@@ -55,8 +54,9 @@ def disk_needed(trained: int, frozen: int, step_folders: int) -> int:
 
 
 def held_bytes(run: Path | None) -> int:
-    """Returns the size of a run folder in bytes; 0 for None."""
-    return sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run else 0
+    """Returns the size of a run folder in bytes, without leftovers of killed processes; 0 for None."""
+    files = [path for path in run.rglob("*") if path.is_file()] if run else []
+    return sum(path.stat().st_size for path in files if not any(part.endswith(TEMPORARY) for part in path.parts))
 
 
 def check_disk(runs: str | Path, needed: int, run: Path | None = None) -> None:

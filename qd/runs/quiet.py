@@ -10,7 +10,10 @@ import transformers
 
 
 def quieten_libraries() -> None:
-    """Silences progress bars and warnings of the libraries about intended behaviour."""
+    """Silences progress bars and warnings of the libraries about intended behaviour.
+
+    The command line calls it. Python code that calls ``train`` or ``evaluate`` itself decides what it wants to see.
+    """
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

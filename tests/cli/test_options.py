@@ -202,3 +202,10 @@ def test_unknown_and_missing_options_are_errors(calls, arguments):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2 and not calls
+
+
+def test_a_value_with_a_space_is_one_value_unless_make_passes_it():
+    parser = CommandParser(COMMANDS["report"])
+    COMMANDS["report"].add(parser)
+    assert parser.options(["--runs", "my runs/a", "runs/b"]).values["runs"] == ["my runs/a", "runs/b"]
+    assert parser.options(["--runs=runs/a 'my runs/b'"]).values["runs"] == ["runs/a", "my runs/b"]

@@ -24,6 +24,7 @@ from tests.commands.train_runs import (
     STEPS,
     elsewhere,
 )
+from tests.locking_process import locked_by_another
 from tests.power_scorer import PowerScorer
 
 pytestmark = pytest.mark.usefixtures("fake_scorers")

@@ -15,7 +15,7 @@ from qd.metrics.headroom import ScoredSamples
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality
-from tests.tiny_run import Loudness
+from tests.power_scorer import PowerScorer
 
 PROMPTS = ("a calm piano piece", "fast drums")
 SAMPLING = Sampling(seconds=0.32, seed=3)
@@ -26,7 +26,7 @@ MakeBank = Callable[..., SampleBank]
 @pytest.fixture(scope="module")
 def evaluator(tiny_model, tiny_embedder) -> Evaluator:
     embedder = AudioViT.from_pretrained(tiny_embedder)
-    models = EvaluationModels(Quality(Loudness(), Loudness()), embedder, embedder)
+    models = EvaluationModels(Quality(PowerScorer("adherence"), PowerScorer("preference")), embedder, embedder)
     return Evaluator(MusicGen.load(tiny_model), models, Protocol("quick", "development", 2, 2, 0.32), eval_batch_size=3)
 
 

@@ -133,3 +133,36 @@ def test_an_error_leaves_the_old_folder(tmp_path):
     with atomic_folder(tmp_path / "step", replace=True):
         assert not leftover.exists()
     assert names(tmp_path) == ["step"]
+
+
+def test_an_existing_folder_is_an_error_even_if_it_is_empty(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="out"), atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "a").touch()
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == []
+
+
+def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path):
+    old = tmp_path / f".out.{socket.gethostname()}-{ended_process()}.old"
+    old.mkdir()
+    (old / "a").touch()
+    with pytest.raises(ValueError), atomic_folder(tmp_path / "out", replace=True):
+        raise ValueError
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["a"]
+    with atomic_folder(tmp_path / "out", replace=True) as temporary:
+        (temporary / "b").touch()
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["b"]
+
+
+def test_the_target_of_a_link_is_replaced(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with atomic_write(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path):
+    with atomic_write(tmp_path / ("x" * 255)) as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == ["x" * 255]

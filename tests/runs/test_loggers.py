@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from itertools import count
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 import qd.config.loggers
 from qd.config.embedder import EmbedderTrainConfig
@@ -99,7 +101,9 @@ def test_the_default_is_tensorboard_in_the_run_folder(tmp_path):
     assert load_config(EmbedderTrainConfig, "embedder").trainer.loggers == ["tensorboard"]
 
 
-def test_a_resumed_run_hides_values_that_it_logs_again(tmp_path):
+def test_a_resumed_run_hides_values_that_it_logs_again(tmp_path, monkeypatch):
+    clock = count(1_700_000_000)  # the names of event files are sorted by their second
+    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda: next(clock)))
     for resumed_at, steps in ((None, (1, 2, 3)), (1, (2,))):
         (logger,) = build_loggers(["tensorboard"], {}, tmp_path, resumed_at)
         for step in steps:
