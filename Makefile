@@ -1,6 +1,7 @@
 # The commands of this project; `make help` lists them. Every target installs .venv by itself.
 #
-# A variable of make's command line becomes an option: `make sample TOP_K=250` runs `qd sample --top-k=250`.
+# A variable of make's command line (not of the environment) becomes an option: `make sample TOP_K=250` runs
+# `qd sample --top-k=250`.
 # `.venv/bin/qd sample --help` lists the options. One with a dot is a setting: `make train trainer.max_steps=200`.
 # ARGS holds more words, split as in a shell: ARGS="--dry-run 'guidance.negative_prompt=Low quality.'"
 #
