@@ -63,6 +63,21 @@ def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000
     return Interval(float(values.mean()), float(lo), float(hi))
 
 
+def defined_interval(per_prompt: ArrayLike) -> Interval:
+    """Returns :func:`bootstrap_interval` over the prompts whose value is not NaN; NaN if they are fewer than two.
+
+    Args:
+        per_prompt: Values, one for each prompt, ``(prompts,)``; NaN where a prompt has none.
+
+    Example:
+        >>> defined_interval([0.5, float("nan"), 0.5])
+        Interval(mean=0.5, lo=0.5, hi=0.5)
+    """
+    values = np.asarray(per_prompt, dtype=np.float64)
+    defined = values[~np.isnan(values)]
+    return bootstrap_interval(defined) if len(defined) > 1 else Interval(np.nan, np.nan, np.nan)
+
+
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:
     """Returns :func:`bootstrap_interval` of the differences a − b, prompt by prompt.
 

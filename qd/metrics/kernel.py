@@ -32,7 +32,7 @@ def kernel_audio_distance(generated: Tensor, reference: Tensor) -> Tensor:
     Example:
         >>> import torch
         >>> kernel_audio_distance(torch.tensor([[5.0], [6.0]]), torch.tensor([[0.0], [1.0]])).round(decimals=3)
-        tensor(121.289, dtype=torch.float64)
+        tensor(121.2890, dtype=torch.float64)
     """
     _check(generated, reference)
     return SCALE * squared_mmd(generated, reference, median_distance(reference))
