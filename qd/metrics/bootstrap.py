@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 class Interval(NamedTuple):
@@ -76,6 +76,19 @@ def defined_interval(per_prompt: ArrayLike) -> Interval:
     values = np.asarray(per_prompt, dtype=np.float64)
     defined = values[~np.isnan(values)]
     return bootstrap_interval(defined) if len(defined) > 1 else Interval(np.nan, np.nan, np.nan)
+
+
+def defined_mean(values: ArrayLike, axis: int) -> NDArray[np.float64]:
+    """Returns the mean along an axis of the values that are not NaN; NaN where there are none.
+
+    Example:
+        >>> defined_mean([[0.25, float("nan")], [0.75, float("nan")]], axis=0)
+        array([0.5, nan])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    return np.where(count > 0, np.where(defined, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from qd.evaluation.points import METRICS
+from qd.evaluation.columns import METRICS
 from qd.report.data import ReportData, Setting
 
 PER_UNIT = 100

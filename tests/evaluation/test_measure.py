@@ -10,10 +10,10 @@ import torch
 from qd.audio.resample import resample
 from qd.config.protocols import Protocol
 from qd.evaluation import measure as evaluate
+from qd.evaluation.columns import METRICS
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measure import EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import bootstrap_interval
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen

@@ -5,7 +5,6 @@ import importlib
 
 import pytest
 
-
 MODULES = ("bootstrap", "diversity", "facets", "formatting", "frechet", "kernel", "pareto", "preference", "vendi")
 
 
