@@ -64,7 +64,7 @@ class Measurement:
 
     def intervals(self) -> dict[str, Interval]:
         """Returns means over prompts with 95 % bootstrap intervals."""
-        optional = self.per_prompt.keys() - {*METRICS}
+        optional = [name for name in OPTIONAL_METRICS if name in self.per_prompt]
         intervals = {name: bootstrap_interval(self.per_prompt[name]) for name in METRICS}
         return intervals | {name: defined_interval(self.per_prompt[name]) for name in optional}
 
