@@ -25,7 +25,7 @@ def facet_rows(audio: Tensor) -> Tensor:
         audio: Clips at :data:`qd.audio.facets.RATE`, ``(rows, samples)``.
     """
     facets = [clip_facets(clip) for clip in audio.float().cpu().numpy()]
-    return torch.tensor(np.array([[*values, *chroma] for *values, chroma in facets]), device=audio.device)
+    return torch.tensor([[*values, *chroma.tolist()] for *values, chroma in facets], device=audio.device)
 
 
 def per_prompt_metrics(samples: Mapping[str, Tensor], thresholds: Thresholds) -> dict[str, np.ndarray]:
