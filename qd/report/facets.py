@@ -61,6 +61,7 @@ def facets(data: ReportData, runs: Sequence[Training]) -> Figure:
     figure, axes = _panels(models, len(SPREADS))
     for axis, name in zip(axes, SPREADS, strict=True):
         draw_dots(axis, models, name)
+        axis.locator_params(axis="x", nbins=4)  # more labels would touch each other
     return figure
 
 
