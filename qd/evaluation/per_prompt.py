@@ -56,6 +56,6 @@ def per_prompt_metrics(samples: Mapping[str, Tensor], thresholds: Thresholds) ->
             f"diversity_{name}_heldout": effective_diversity(heldout_embeddings, samples[score], threshold),
         }
     if "facets" in samples:
-        *frequencies, chroma = samples["facets"].split([1, 1, 1, 1, 12], dim=-1)
-        values |= facet_metrics(Facets(*(one[..., 0] for one in frequencies), chroma))
+        *scalars, chroma = samples["facets"].split([1, 1, 1, 1, 12], dim=-1)
+        values |= facet_metrics(Facets(*(one[..., 0] for one in scalars), chroma))
     return {name: one.numpy() for name, one in values.items()}

@@ -21,26 +21,28 @@ SHIFT = 0.12
 """Distance of the rows of the two embedders from the middle of the model's row."""
 
 
-def with_metrics(data: ReportData, names: Sequence[str], how: str) -> dict[str, Setting]:
+def with_metrics(data: ReportData, names: Sequence[str]) -> dict[str, Setting]:
     """The models of :func:`~qd.report.headline.headline` that have all these metrics.
 
     Raises:
-        NotMeasuredError: None of them has; the message says ``how`` to measure them.
+        NotMeasuredError: None of them has; the message says how to measure them.
     """
     models = {label: one for label, one in headline(data).items() if one.metrics.keys() >= set(names)}
     if not models:
-        raise NotMeasuredError(f"needs {how}")
+        raise NotMeasuredError(
+            f"needs columns such as {names[0]} in series betas or guidance-base; the same sweep adds them with facets=true"
+        )
     return models
 
 
 def good_models(data: ReportData) -> dict[str, Setting]:
     """The models whose diversity of good clips was measured."""
-    return with_metrics(data, CLEAN + EFFECTIVE, "points of this version: measure them into another file")
+    return with_metrics(data, CLEAN + EFFECTIVE)
 
 
 def facet_models(data: ReportData) -> dict[str, Setting]:
     """The models whose musical facets were measured."""
-    return with_metrics(data, FACETS, "facets: true in series betas or guidance-base")
+    return with_metrics(data, FACETS)
 
 
 def effective_diversity(data: ReportData, runs: Sequence[Training]) -> Figure:

@@ -77,4 +77,4 @@ class Thresholds(NamedTuple):
     def unusual(self) -> list[str]:
         """``clean>=0.5`` for each threshold that is not the default."""
         usual = Thresholds()._asdict()
-        return [f"{name}>={value:g}" for name, value in self._asdict().items() if value != usual[name]]
+        return [f"{name}>={value!r}" for name, value in self._asdict().items() if value != usual[name]]

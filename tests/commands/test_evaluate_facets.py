@@ -78,7 +78,7 @@ def test_an_earlier_distance_and_later_facets_are_one_point(evaluate, measured, 
 def test_other_thresholds_are_other_points(evaluate, measured):
     everything, usual = "quality_threshold=-1000000.0", "clean_threshold=0"
     (row,) = evaluate(everything)
-    assert row["scorers"].endswith("quality>=-1e+06")
+    assert row["scorers"].endswith("quality>=-1000000.0")
     assert row["effective_share"] == 1.0 and row["diversity_effective"] == pytest.approx(row["diversity"])
     assert row["effective_left_out"] == 0.0
     rows = evaluate(usual)
