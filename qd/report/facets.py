@@ -30,7 +30,7 @@ def with_metrics(data: ReportData, names: Sequence[str]) -> dict[str, Setting]:
     models = {label: one for label, one in headline(data).items() if one.metrics.keys() >= set(names)}
     if not models:
         raise NotMeasuredError(
-            f"needs the columns {names[0]} … in series betas or guidance-base: the same sweep with facets=true adds them"
+            f"needs columns {names[0]} … in series betas or guidance-base: the same sweep with facets=true adds them"
         )
     return models
 
