@@ -28,7 +28,7 @@ class StageConfig(Settings):
     """Settings of every stage that trains a model."""
 
     seed: int = setting(0, "Seed of the weights and the data; `seed` of the build is added.", ge=0)
-    world: int = setting(1, "Edition of the built-in world; `world` of the build replaces it.", choices=tuple(EDITIONS))
+    world: int = setting(1, "Edition of the built-in world; `world` of the build replaces it.", ge=1, le=len(EDITIONS))
     batch_size: int = setting(16, "Examples per optimiser step.", ge=1)
     max_steps: int = setting(1000, "Number of optimiser steps.", unit="steps", ge=1)
     learning_rate: float = setting(1e-3, "Peak learning rate.", gt=0)

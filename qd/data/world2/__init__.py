@@ -1,1 +1,1 @@
-"""The built-in world, second edition: composes and renders captioned music, with many good ways to satisfy a prompt."""
+"""The second edition of the built-in world: richer music, and prompts that leave room."""

@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qd.data.world2 import words
-from qd.data.world2.composer import KEYS, Piece
+from qd.data.world2.composer import KEYS
 from qd.data.world2.genres import GENRES
+from qd.data.world2.piece import Piece
 
 STRATA = ("open", "medium", "specific")
 STRATUM_RATES = (0.5, 0.25, 0.25)
 ATTRIBUTES = {"open": (1, 1), "medium": (2, 3), "specific": (4, 6)}
 """How many attributes a request of each stratum names: the least and the most."""
 
-_WEIGHTS = {"genre": 3.0, "lead": 2.0, "mood": 1.3, "tempo": 1.3, "chords": 1.2, "drums": 1.0, "bass": 0.7, "scene": 0.5,
-            "density": 0.5, "space": 0.5, "key": 0.3}  # fmt: skip
+_WEIGHTS = {"genre": 3.0, "lead": 2.0, "mood": 1.3, "tempo": 1.3, "chords": 1.2, "drums": 1.0, "bass": 0.7,
+            "scene": 0.5, "density": 0.5, "space": 0.5, "key": 0.3}  # fmt: skip
 _OPEN_WEIGHTS = {"genre": 0.45, "mood": 0.2, "scene": 0.35}
 
 
@@ -127,10 +128,8 @@ def _adjectives(request: Request, rng: np.random.Generator) -> list[str]:
 
 
 def _details(request: Request, rng: np.random.Generator) -> list[str]:
-    details = []
-    for timbre, templates in ((request.lead, words.LEADS), (request.chords, words.CHORDS), (request.bass, words.BASSES)):
-        if timbre:
-            details.append(_pick(rng, templates).format(timbre, _article(timbre)))
+    parts = ((request.lead, words.LEADS), (request.chords, words.CHORDS), (request.bass, words.BASSES))
+    details = [_pick(rng, templates).format(timbre, _article(timbre)) for timbre, templates in parts if timbre]
     if request.drums:
         details.append(_pick(rng, words.NO_DRUMS if request.drums == "none" else words.DRUMS[request.drums]))
     if request.density:

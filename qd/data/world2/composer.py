@@ -1,25 +1,24 @@
 """Composes a piece of music, as notes and drum hits in seconds, from a random generator.
 
-A piece draws a genre, then tempo, key, mode, chords, timbres, tones, styles, a groove and an arrangement from the genre's
-row. Its melody develops its motifs over the chords. The simulated players can be careless: at rates drawn for each piece
-they play wrong neighbouring notes and unsteady onsets.
+A piece draws a genre, then tempo, key, mode, chords, timbres, tones, styles, a groove and an arrangement from the
+genre's row. Its melody develops its motifs over the chords. The simulated players can be careless: at rates drawn for
+each piece they play wrong neighbouring notes and unsteady onsets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from qd.data.world2.genres import GENRES, Genre, Groove
 from qd.data.world2.kits import Kit
 from qd.data.world2.melody import phrase
-from qd.data.world2.patterns import ARPEGGIO_STYLES, BASS_STYLES, CHORD_STYLES, DARK_MODES, SCALES
+from qd.data.world2.patterns import ARPEGGIO_STYLES, BASS_STYLES, CHORD_STYLES, SCALES
+from qd.data.world2.piece import PARTS, Hit, Note, Piece, Room
 from qd.data.world2.voices import Tone
 
 MINIMUM_SECONDS = 16.0
-PARTS = ("lead", "chords", "bass")
 CENTRES = {"lead": 70, "chords": 58, "bass": 38}
 """MIDI pitches around which the parts play, before the piece's own register."""
 
@@ -40,94 +39,6 @@ ARRANGEMENTS = (
     (("lead", "drums"), FULL, ("lead", "bass", "chords"), FULL),
 )
 LEVELS = {"lead": (0.8, 1.3), "chords": (0.3, 0.65), "bass": (0.5, 0.95), "drums": (1.3, 2.8)}
-
-
-@dataclass(frozen=True)
-class Note:
-    """A note of one part: onset and length in seconds, MIDI pitch, velocity in [0, 1]."""
-
-    part: str
-    onset: float
-    length: float
-    pitch: int
-    velocity: float
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A drum hit: onset in seconds, which drum, velocity in [0, 1]."""
-
-    onset: float
-    drum: str
-    velocity: float
-
-
-@dataclass(frozen=True)
-class Room:
-    """Space around the players.
-
-    Attributes:
-        number: Which of the synthesiser's rooms.
-        level: Level of the room against the direct sound.
-        echo_seconds: Delay of the echo.
-        echo: Level of the echo; 0 for none.
-        tilt: Spectral tilt of the whole mix, in dB an octave; 0 is neutral.
-    """
-
-    number: int
-    level: float
-    echo_seconds: float
-    echo: float
-    tilt: float
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A composed piece.
-
-    Attributes:
-        timbres: Timbre of each part.
-        tones: Tone of each part.
-        kit: Sound of the drums; None for a piece without drums.
-        density: How many notes the melody has: "sparse", "medium" or "busy".
-        wrong_note_rate: Share of the notes that slip by a semitone.
-        unsteadiness: Standard deviation of the onsets, in seconds.
-        levels: Level of each part and of the drums.
-        seconds: Length of the piece.
-    """
-
-    genre: str
-    tempo: int
-    key: int
-    mode: str
-    density: str
-    timbres: dict[str, str]
-    tones: dict[str, Tone]
-    kit: Kit | None
-    room: Room
-    wrong_note_rate: float
-    unsteadiness: float
-    levels: dict[str, float]
-    seconds: float
-    notes: tuple[Note, ...]
-    hits: tuple[Hit, ...]
-    swing: float
-
-    @property
-    def lead(self) -> str:
-        """Timbre of the melody."""
-        return self.timbres["lead"]
-
-    @property
-    def light(self) -> str:
-        """``"dark"`` for the minor modes, else ``"bright"``."""
-        return "dark" if self.mode in DARK_MODES else "bright"
-
-    def audible(self, start: float, seconds: float) -> frozenset[str]:
-        """Returns the parts, "drums" included, with at least two onsets in the window."""
-        onsets = [n.part for n in self.notes if start <= n.onset < start + seconds]
-        onsets += ["drums" for h in self.hits if start <= h.onset < start + seconds]
-        return frozenset(part for part in (*PARTS, "drums") if onsets.count(part) >= 2)
 
 
 def compose(rng: np.random.Generator, carelessness: float = 0.2, genres: tuple[str, ...] = tuple(GENRES)) -> Piece:
@@ -299,10 +210,10 @@ class _Score:
         notes = []
         for step, length, degree in motif:
             velocity = 0.9 if step % 8 == 0 else 0.75
-            notes.append(self._note("lead", bar, step, length * self.legato, self._pitch(fold + degree, "lead"), velocity))
-            if shift:
-                pitch = self._pitch(fold + degree + shift, "lead")
-                notes.append(self._note("lead", bar, step, length * self.legato, pitch, 0.6 * velocity))
+            voices = [(degree, velocity), (degree + shift, 0.6 * velocity)] if shift else [(degree, velocity)]
+            for sung, loudness in voices:
+                pitch = self._pitch(fold + sung, "lead")
+                notes.append(self._note("lead", bar, step, length * self.legato, pitch, loudness))
         return notes
 
     def _chords(self, bar: int, root: int) -> list[Note]:
@@ -330,7 +241,9 @@ class _Score:
 
 def _thinned(groove: Groove, rng: np.random.Generator) -> Groove:
     """Returns the groove of every fourth bar: some hits are left out, and soft ones are added to one drum."""
-    changed = {drum: "".join("." if rng.random() < 0.15 else mark for mark in pattern) for drum, pattern in groove.items()}
+    changed = {
+        drum: "".join("." if rng.random() < 0.15 else mark for mark in pattern) for drum, pattern in groove.items()
+    }
     drum = _pick(rng, tuple(groove))
     changed[drum] = "".join("o" if mark == "." and rng.random() < 0.25 else mark for mark in changed[drum])
     return changed

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from qd.data.world2.composer import Piece, bar_hits, draw_kit, onset
+from qd.data.world2.composer import bar_hits, draw_kit, onset
 from qd.data.world2.genres import GENRES, Genre
+from qd.data.world2.piece import Piece
 
 
 def without_drums(piece: Piece) -> Piece:

@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft
 
-from qd.data.world2.composer import PARTS, Note, Piece, Room
 from qd.data.world2.kits import HIT_SECONDS, hit
+from qd.data.world2.piece import PARTS, Note, Piece, Room
 from qd.data.world2.voices import RELEASE_SECONDS, SAMPLE_RATE, VOICES, note
 
 LOUDNESS = 0.12  # root mean square of every clip before the limiter

@@ -235,7 +235,7 @@ def _sine() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _breath_noise() -> np.ndarray:
-    """Noise for more than the longest note from any start within its first second, softened towards high frequencies."""
+    """White noise, softened, that is longer than the longest note from any start within its first second."""
     white = np.random.default_rng(7).standard_normal(int((LONGEST_NOTE + 1.2) * SAMPLE_RATE))
     return (np.convolve(white, [0.25, 0.5, 0.25], "same") / 0.61).astype(np.float32)
 

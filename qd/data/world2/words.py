@@ -20,7 +20,7 @@ GENRE_NOUNS = {
 }
 PLAIN_NOUNS = ("piece", "tune", "music", "track", "instrumental", "melody", "composition")
 MASS_NOUNS = ("music", "techno", "jazz", "reggae", "rock", "bossa nova")  # nouns without an article
-OPENINGS = ("{phrase}", "play {phrase}", "I want {phrase}", "instrumental {bare}", "{bare}")  # of a text without details
+OPENINGS = ("{phrase}", "play {phrase}", "I want {phrase}", "instrumental {bare}", "{bare}")  # of a short text
 
 MOODS = {
     ("bright", "slow"): ("peaceful", "warm", "tender", "calm", "dreamy"),

@@ -19,12 +19,24 @@ from qd.data.world.captions import with_quality
 from qd.data.world.degradation import CLEAN, DEGRADATIONS, degrade
 from qd.data.world.world import SPLITS, DrumChange
 from qd.data.world2.captions import Request, draw_request, draw_stratum, write
-from qd.data.world2.composer import MINIMUM_SECONDS, PARTS, Piece, compose
+from qd.data.world2.composer import MINIMUM_SECONDS, compose
 from qd.data.world2.drumming import with_drums, without_drums
+from qd.data.world2.piece import PARTS, Piece
 from qd.data.world2.synthesiser import render
 from qd.data.world2.voices import SAMPLE_RATE
 
-__all__ = ["SAMPLE_RATE", "SPLITS", "Clip", "Prompt", "change_drums", "chunks", "clip", "perfect_clips", "prompt", "prompts"]
+__all__ = [
+    "SAMPLE_RATE",
+    "SPLITS",
+    "Clip",
+    "Prompt",
+    "change_drums",
+    "chunks",
+    "clip",
+    "perfect_clips",
+    "prompt",
+    "prompts",
+]
 
 DEGRADED_RATE = 0.3
 CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # players in bad recordings are more often careless
