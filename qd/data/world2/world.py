@@ -40,6 +40,9 @@ __all__ = [
 
 DEGRADED_RATE = 0.3
 CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # players in bad recordings are more often careless
+CARELESS_SPLIT = "preference"
+"""Split whose players are careless in half of all pieces, so that its scorer has enough errors to learn from."""
+
 PROMPT_STRATA = ("open", "medium", "open", "specific")
 """Strata of the prompts of a set, in turn, so that the first n prompts hold the same mixture as all."""
 
@@ -99,7 +102,7 @@ def clip(split: str, index: int, seconds: float = 4.0, stratum: str | None = Non
         ValueError: The split is unknown, the index is negative, or ``seconds`` is more than 16, the shortest piece.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
+    recording = _record(rng, split)
     return _window(recording, rng.uniform(0.0, _latest_start(seconds)), seconds, rng, stratum)
 
 
@@ -110,7 +113,7 @@ def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Cli
         ValueError: ``n`` windows of ``seconds`` do not fit into 16 s, or as :func:`clip`.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
+    recording = _record(rng, split)
     return [_window(recording, start, seconds, rng) for start in _starts(rng, n, seconds)]
 
 
@@ -123,7 +126,7 @@ def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> Dr
         ValueError: As :func:`chunks`.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
+    recording = _record(rng, split)
     start = _starts(rng, n, seconds)[0]
     same_rng = deepcopy(rng)  # the degradation of the changed window must draw the same noise
     original = _window(recording, start, seconds, rng)
@@ -205,9 +208,10 @@ def _audible(piece: Piece, start: float, seconds: float) -> frozenset[str]:
     return piece.audible(start, seconds) or frozenset(PARTS[:1])
 
 
-def _record(rng: np.random.Generator) -> _Recording:
+def _record(rng: np.random.Generator, split: str) -> _Recording:
     degraded = rng.random() < DEGRADED_RATE
-    piece = compose(rng, CARELESSNESS["degraded" if degraded else "clean"])
+    carelessness = CARELESSNESS["degraded" if degraded or split == CARELESS_SPLIT else "clean"]
+    piece = compose(rng, carelessness)
     kind = DEGRADATIONS[int(rng.integers(len(DEGRADATIONS)))] if degraded else CLEAN
     return _Recording(piece, kind, float(rng.uniform(0.2, 1.0)) if degraded else 0.0)
 
