@@ -2,7 +2,7 @@
 
     python experiments/codec_table.py runs/codecs/*/codec/asset
 
-The listener is the classifier of ``experiments/builtin_classifier.py``, trained on clean clips that no codec changed. It
+The listener is the classifier of ``experiments/builtin_classifier.py``, trained on clean clips without a codec. It
 names the genre and the lead timbre of other clean clips, as they are and after each codec.
 """
 
