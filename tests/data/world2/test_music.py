@@ -12,7 +12,8 @@ from qd.data.world2.kits import DRUMS, KITS, Kit, hit
 from qd.data.world2.melody import HIGHEST, LOWEST, develop, motif
 from qd.data.world2.patterns import ARPEGGIO_STYLES, BASS_STYLES, CHORD_STYLES, RHYTHMS, SCALES
 from qd.data.world2.synthesiser import render
-from qd.data.world2.voices import SAMPLE_RATE, VOICES, Tone, frequency, note
+from qd.data.world2.timbres import VOICES
+from qd.data.world2.voices import SAMPLE_RATE, Tone, frequency, note
 from qd.data.world2.words import GENRE_NOUNS, MOODS, SCENES
 
 
