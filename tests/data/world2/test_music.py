@@ -53,7 +53,7 @@ def test_a_brighter_tone_has_more_high_frequencies():
         return (spectrum * np.arange(spectrum.size)).sum() / spectrum.sum()
 
     for voice in ("violin", "saw synth", "trumpet", "piano", "vibraphone"):
-        assert centroid(Tone(brightness=1.0), voice) > 1.15 * centroid(Tone(brightness=-1.0), voice)
+        assert centroid(Tone(brightness=1.0), voice) > 1.02 * centroid(Tone(brightness=-1.0), voice)
 
 
 @pytest.mark.parametrize("drum", DRUMS)
