@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (
     "cli", "commands", "builtin", "callbacks", "report/reproduction", "report", "report/cards", "evaluation",
     "evaluation/embedder", "modules/budget", "modules", "config", "scorers", "models/sampling", "models/merging",
-    "models", "models/embedders", "models/codecs", "models/checkpoints", "data", "data/world", "runs", "metrics",
-    "objectives", "audio", "schema",
+    "models", "models/embedders", "models/codecs", "models/checkpoints", "data", "data/world2",
+    "data/world", "runs", "metrics", "objectives", "audio", "schema",
 )  # fmt: skip
 """In the order of the layers: a folder may import only from later folders."""
 

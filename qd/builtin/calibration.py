@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qd.builtin.clip_bank import ClipBank
-from qd.data.world import world
+from qd.data.world.timbres import SAMPLE_RATE
 from qd.scorers.adherence import AdherenceScorer
 from qd.scorers.affine import affine
 from qd.scorers.preference import PreferenceScorer
@@ -33,4 +33,4 @@ def scores(scorer: AdherenceScorer | PreferenceScorer, bank: ClipBank) -> Tensor
     """Scores each clip with its own description, ``(clips,)``."""
     texts = [label["description"] for label in bank.labels]
     batches = [slice(first, first + _BATCH) for first in range(0, len(bank), _BATCH)]
-    return torch.cat([scorer(bank.audio(rows), world.SAMPLE_RATE, texts[rows]) for rows in batches])
+    return torch.cat([scorer(bank.audio(rows), SAMPLE_RATE, texts[rows]) for rows in batches])

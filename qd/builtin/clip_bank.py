@@ -16,7 +16,9 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from qd.builtin.stage import Example, IndexedStream
-from qd.data.world import world
+from qd.data.world.timbres import SAMPLE_RATE
+from qd.data.world.world import Clip
+from qd.data.worlds import edition
 from qd.models.codecs.codec import FrameCodec
 from qd.modules.embedder import CodecRoundTrip
 from qd.runs.atomic import atomic_write
@@ -24,7 +26,7 @@ from qd.runs.atomic import atomic_write
 FULL_SCALE = 32_767
 _CHUNK = 32  # clips per pass through the codec
 
-Label = Callable[[world.Clip], dict[str, Any]]
+Label = Callable[[Clip], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,14 @@ def shuffled_example(index: int, bank: ClipBank, seed: int) -> Example:
 
 
 def build_bank(
-    folder: Path, split: str, clips: int, seconds: float, codec: FrameCodec, label: Label, workers: int = 2
+    folder: Path,
+    split: str,
+    clips: int,
+    seconds: float,
+    codec: FrameCodec,
+    label: Label,
+    workers: int = 2,
+    world: int = 1,
 ) -> ClipBank:
     """Renders clips ``0 … clips − 1`` of a split, or reuses an existing file; its name is a hash of the settings.
 
@@ -72,22 +81,23 @@ def build_bank(
         codec: Codec for every second clip.
         label: Returns the label of a clip.
         workers: Processes that render.
+        world: Edition of the built-in world.
     """
     weights = b"".join(tensor.numpy().tobytes() for tensor in codec.state_dict().values())
-    made_by = f"{split} {clips} {seconds} {hashlib.sha256(weights).hexdigest()}"
+    made_by = f"{world} {split} {clips} {seconds} {hashlib.sha256(weights).hexdigest()}"
     path = folder / f"{split}-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        stream = IndexedStream(partial(_chunk, split=split, clips=clips, seconds=seconds, label=label))
+        stream = IndexedStream(partial(_chunk, split=split, clips=clips, seconds=seconds, label=label, world=world))
         chunks = -(-clips // _CHUNK)
         loader = DataLoader(stream, batch_size=None, sampler=range(chunks), num_workers=workers)
         _write(path, track(loader, f"rendering {split}", total=chunks), (clips, _samples(seconds)), codec)
     return ClipBank(np.load(path, mmap_mode="r"), json.loads(path.with_suffix(".json").read_text()))
 
 
-def _chunk(number: int, split: str, clips: int, seconds: float, label: Label) -> dict[str, Any]:
+def _chunk(number: int, split: str, clips: int, seconds: float, label: Label, world: int) -> dict[str, Any]:
     numbers = range(number * _CHUNK, min((number + 1) * _CHUNK, clips))
-    rendered = [world.clip(split, index, seconds) for index in numbers]
+    rendered = [edition(world).clip(split, index, seconds) for index in numbers]
     return {"audio": np.stack([clip.audio for clip in rendered]), "labels": [label(clip) for clip in rendered]}
 
 
@@ -107,7 +117,7 @@ def _write(path: Path, chunks: Any, shape: tuple[int, int], codec: FrameCodec) -
 
 
 def _samples(seconds: float) -> int:
-    return round(seconds * world.SAMPLE_RATE)
+    return round(seconds * SAMPLE_RATE)
 
 
 @lru_cache(maxsize=2)

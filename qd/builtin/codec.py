@@ -15,8 +15,9 @@ from torch import Tensor
 from qd.builtin.codec_quality import measure
 from qd.builtin.stage import Example, fit_stage, stream_loader, write_asset
 from qd.builtin.stage_config import CLIP_LIMITS, StageConfig
-from qd.data.world import world
 from qd.data.world.composer import MINIMUM_SECONDS
+from qd.data.world.timbres import SAMPLE_RATE
+from qd.data.worlds import edition
 from qd.models.codecs.codec import CodecConfig, FrameCodec
 from qd.modules.schedules import scheduled, warmup_cosine
 from qd.objectives.spectral import FFT_SIZES, multi_scale_spectral_loss
@@ -38,9 +39,9 @@ class CodecStageConfig(StageConfig):
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from super().rules(prefix)
-        if self.codec.sample_rate != world.SAMPLE_RATE:
+        if self.codec.sample_rate != SAMPLE_RATE:
             rate = self.codec.sample_rate
-            yield f"{prefix}codec.sample_rate is {rate}; expected {world.SAMPLE_RATE}, the built-in world's"
+            yield f"{prefix}codec.sample_rate is {rate}; expected {SAMPLE_RATE}, the built-in world's"
         elif 0 < self.seconds <= MINIMUM_SECONDS and not any(value_problems(self.codec)):
             yield from self._too_short(prefix)
 
@@ -83,7 +84,7 @@ def run(config: CodecStageConfig, folder: Path) -> Path:
         module = CodecPretraining(config)
 
     def make_loader(first_step: int):
-        example = partial(training_example, seed=config.seed, seconds=_whole_frames(config))
+        example = partial(training_example, seed=config.seed, seconds=_whole_frames(config), world=config.world)
         return stream_loader(example, config.batch_size, first_step, config.workers)
 
     seconds = fit_stage(
@@ -110,14 +111,14 @@ def run(config: CodecStageConfig, folder: Path) -> Path:
         "steps": config.max_steps,
         "seconds": seconds,
         "config": asdict(config),
-        "metrics": measure(codec, config.validation_clips),
+        "metrics": measure(codec, config.validation_clips, world=config.world),
     }
     return write_asset(folder / "asset", codec, card)
 
 
-def training_example(index: int, seed: int, seconds: float) -> Example:
+def training_example(index: int, seed: int, seconds: float, world: int = 1) -> Example:
     """Returns clip ``index`` of the stage's stream; each seed has its own range of 2^32 clips."""
-    return {"audio": np.ascontiguousarray(world.clip("codec", (seed << 32) + index, seconds).audio)}
+    return {"audio": np.ascontiguousarray(edition(world).clip("codec", (seed << 32) + index, seconds).audio)}
 
 
 def _whole_frames(config: CodecStageConfig) -> float:

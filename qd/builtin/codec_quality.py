@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from qd.audio.mel import MelSpectrogram
-from qd.data.world import world
+from qd.data.worlds import edition
 from qd.models.codecs.codec import FrameCodec
 from qd.objectives.spectral import multi_scale_spectral_loss
 
 
 @torch.no_grad()
-def measure(codec: FrameCodec, n_clips: int, seconds: float = 4.0) -> dict[str, float | list[float]]:
-    """Measures the reconstruction of the first ``n_clips`` clips of the validation split.
+def measure(codec: FrameCodec, n_clips: int, seconds: float = 4.0, world: int = 1) -> dict[str, float | list[float]]:
+    """Measures the reconstruction of the first ``n_clips`` clips of the validation split of an edition of the world.
 
     Returns:
         ``spectral`` (multi-scale spectral loss) and ``log_mel_l1`` (mean absolute difference of natural log-mel
         magnitudes) of the codec, both of librosa with the prefix ``librosa_``, and for each codebook ``usage`` (share
         of the codes that occur) and ``perplexity`` (exp of the entropy of the code frequencies).
     """
-    audio = torch.from_numpy(np.stack([world.clip("validation", i, seconds).audio for i in range(n_clips)]))
+    audio = torch.from_numpy(np.stack([edition(world).clip("validation", i, seconds).audio for i in range(n_clips)]))
     codes = torch.cat([codec.encode(batch) for batch in audio.split(16)])
     decoded = torch.cat([codec.decode(batch) for batch in codes.split(16)])[:, : audio.shape[1]]
     inverted = invert_mel(codec, audio)

@@ -69,7 +69,7 @@ def run_scorer_stage(
 
     def bank(split: str, clips: int) -> ClipBank:
         codec = load_codec(config.codec)
-        return build_bank(folder / "clips", split, clips, config.seconds, codec, label, config.workers)
+        return build_bank(folder / "clips", split, clips, config.seconds, codec, label, config.workers, config.world)
 
     training_clips = bank(pretraining.name, config.clips)
     with torch.random.fork_rng():

@@ -10,6 +10,7 @@ from qd.builtin.tokenizer import MAX_VOCABULARY, MIN_VOCABULARY
 from qd.config.checks import present_device
 from qd.config.trainer import DEVICE_HELP, PRECISIONS
 from qd.data.world.composer import MINIMUM_SECONDS
+from qd.data.worlds import EDITIONS
 from qd.schema.checker import Settings
 from qd.schema.setting import setting
 
@@ -27,6 +28,7 @@ class StageConfig(Settings):
     """Settings of every stage that trains a model."""
 
     seed: int = setting(0, "Seed of the weights and the data; `seed` of the build is added.", ge=0)
+    world: int = setting(1, "Edition of the built-in world; `world` of the build replaces it.", ge=1, le=len(EDITIONS))
     batch_size: int = setting(16, "Examples per optimiser step.", ge=1)
     max_steps: int = setting(1000, "Number of optimiser steps.", unit="steps", ge=1)
     learning_rate: float = setting(1e-3, "Peak learning rate.", gt=0)

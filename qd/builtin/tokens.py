@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from qd.builtin.stage_config import CLIP_LIMITS
 from qd.config.loading import ConfigError
-from qd.data.world.world import clip
+from qd.data.worlds import EDITIONS, edition
 from qd.models.codecs.codec import FrameCodec
 from qd.runs.atomic import atomic_write
 from qd.schema.checker import Settings
@@ -47,6 +47,7 @@ class TokensStageConfig(Settings):
         ge=1,
     )
     workers: int = setting(2, "Number of processes that render clips; the main process encodes.", ge=0)
+    world: int = setting(1, "Edition of the built-in world; `world` of the build replaces it.", ge=1, le=len(EDITIONS))
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,15 @@ class Shard:
 class _Renderer(Dataset):
     """Dataset whose item i is the audio (clips, samples) and the captions of the i-th slice of clips."""
 
-    def __init__(self, slices: list[tuple[str, range]], seconds: float) -> None:
-        self.slices, self.seconds = slices, seconds
+    def __init__(self, slices: list[tuple[str, range]], seconds: float, world: int) -> None:
+        self.slices, self.seconds, self.world = slices, seconds, world
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, item: int) -> tuple[Tensor, list[str]]:
         split, indices = self.slices[item]
-        clips = [clip(split, index, self.seconds) for index in indices]
+        clips = [edition(self.world).clip(split, index, self.seconds) for index in indices]
         return torch.from_numpy(np.stack([np.asarray(c.audio, np.float32) for c in clips])), [c.caption for c in clips]
 
 
@@ -160,7 +161,7 @@ def _encode(
     codec: FrameCodec, shards: list[Shard], config: TokensStageConfig
 ) -> Iterator[tuple[Shard, Tensor, list[str]]]:
     slices = [[(shard.split, indices) for indices in _slices(shard, config.batch_size)] for shard in shards]
-    renderer = _Renderer([one for per_shard in slices for one in per_shard], config.seconds)
+    renderer = _Renderer([one for per_shard in slices for one in per_shard], config.seconds, config.world)
     rendered = iter(DataLoader(renderer, batch_size=None, num_workers=config.workers))
     for shard, per_shard in zip(shards, slices, strict=True):
         codes, captions = [], []

@@ -21,6 +21,7 @@ from qd.builtin.tokens import TokensStageConfig
 from qd.commands.train_embedder import ASSET, train_embedder
 from qd.config.embedder import EmbedderTrainConfig
 from qd.config.loading import ConfigError, load_config
+from qd.data.worlds import EDITIONS
 from qd.models.checkpoints.resolver import ASSETS
 from qd.runs.folders import CHECKPOINT
 from qd.schema.checker import Settings
@@ -71,6 +72,7 @@ class BaseConfig(Settings):
     """All stages of ``qd base``."""
 
     seed: int = setting(0, "Seed that is added to the seed of every stage.", ge=0)
+    world: int = setting(1, "Edition of the built-in world for every stage.", ge=1, le=len(EDITIONS))
     folder: str = setting("runs/base", "Folder of the stages' folders.")
     codec: CodecStageConfig = field(default_factory=CodecStageConfig)
     tokens: TokensStageConfig = field(default_factory=TokensStageConfig)
@@ -142,29 +144,34 @@ def _built(config: BaseConfig, name: str) -> Path:
 
 
 def _codec(config: BaseConfig, folder: Path) -> None:
-    codec.run(_seeded(config.codec, config.seed), folder)
+    codec.run(_prepared(config, config.codec), folder)
 
 
 def _tokens(config: BaseConfig, folder: Path) -> None:
-    tokens.run(config.tokens, folder, _codec_folder(config))
+    tokens.run(replace(config.tokens, world=config.world), folder, _codec_folder(config))
 
 
 def _base(config: BaseConfig, folder: Path) -> None:
-    language_model.run(_seeded(config.base, config.seed), folder, _needed(config, "tokens"), _codec_folder(config))
+    language_model.run(_prepared(config, config.base), folder, _needed(config, "tokens"), _codec_folder(config))
 
 
 def _adherence(config: BaseConfig, folder: Path) -> None:
-    adherence.run(replace(_seeded(config.adherence, config.seed), codec=str(_codec_folder(config))), folder)
+    adherence.run(replace(_prepared(config, config.adherence), codec=str(_codec_folder(config))), folder)
 
 
 def _preference(config: BaseConfig, folder: Path) -> None:
-    preference.run(replace(_seeded(config.preference, config.seed), codec=str(_codec_folder(config))), folder)
+    preference.run(replace(_prepared(config, config.preference), codec=str(_codec_folder(config))), folder)
 
 
 def _embedder(config: BaseConfig, folder: Path) -> None:
     stage: EmbedderStageConfig = getattr(config, folder.name)
     codec = _finished(config, "codec") or "base"  # the name, because the card of the embedder states it
-    place = {"name": folder.name, "trainer.runs": str(folder.parent), "codec.model": str(codec)}
+    place = {
+        "name": folder.name,
+        "trainer.runs": str(folder.parent),
+        "codec.model": str(codec),
+        "data.world": config.world,
+    }
     overrides = [*(f"{key}={json.dumps(value)}" for key, value in place.items()), *stage.overrides]
     resumable = (folder / CHECKPOINT).is_file()
     if folder.exists() and not resumable:
@@ -222,6 +229,10 @@ def _shipped(config: BaseConfig, name: str) -> Path:
 
 def _seeded(stage: StageConfig, seed: int) -> StageConfig:
     return replace(stage, seed=stage.seed + seed)
+
+
+def _prepared(config: BaseConfig, stage: StageConfig) -> StageConfig:
+    return replace(_seeded(stage, config.seed), world=config.world)
 
 
 def _install(name: str, asset: Path) -> None:

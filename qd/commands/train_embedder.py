@@ -139,7 +139,9 @@ def _recordings(config: EmbedderTrainConfig, folder: Path, split: str) -> Record
     rate, seed = config.model.sample_rate, config.seed if training else 0
     seconds = (config.train_samples if training else config.model.clip_samples) / rate
     if settings.source == BUILTIN:
-        return BuiltinRecordings(settings.train_split if training else settings.validation_split, seed, seconds)
+        return BuiltinRecordings(
+            settings.train_split if training else settings.validation_split, seed, seconds, settings.world
+        )
     from qd.data.library import open_recordings
 
     return open_recordings(

@@ -10,6 +10,7 @@ from qd.config.checks import folder_name, one_of
 from qd.config.trainer import RunTrainerConfig
 from qd.data.augmentation import needed_samples
 from qd.data.world.world import BUILTIN, SAMPLE_RATE, SPLITS
+from qd.data.worlds import EDITIONS
 from qd.models.embedders.audio_vit import AudioViTConfig
 from qd.objectives.triplet import FALLBACKS, NEGATIVES
 from qd.schema.checker import Settings
@@ -40,6 +41,7 @@ class EmbedderDataConfig(Settings):
     batch_pairs: int = setting(
         64, "Recordings per optimiser step, over all ranks; each gives two clips.", unit="recordings", ge=2
     )
+    world: int = setting(1, "Edition of the built-in world.", ge=1, le=len(EDITIONS))
     train_split: str = setting("embedder", "Training split of the built-in world.")
     validation_split: str = setting("validation", "Validation split of the built-in world.")
     validation_pairs: int = setting(256, "Number of held-out recordings of a validation.", ge=2)

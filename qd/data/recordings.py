@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from qd.data.world import world
+from qd.data.world.world import SPLITS
+from qd.data.worlds import edition
 
 
 class PairBatch(NamedTuple):
@@ -71,13 +72,14 @@ class BuiltinRecordings:
 
     size = None
 
-    def __init__(self, split: str, seed: int, seconds: float) -> None:
-        if split not in world.SPLITS:
-            raise ValueError(f"split={split!r}: expected one of {', '.join(world.SPLITS)}")
+    def __init__(self, split: str, seed: int, seconds: float, world: int = 1) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
         self.split, self.seed, self.seconds = split, seed, seconds
+        self.world = edition(world)
 
     def pair(self, index: int) -> np.ndarray:
-        clips = world.chunks(self.split, self._number(index), 2, self.seconds)
+        clips = self.world.chunks(self.split, self._number(index), 2, self.seconds)
         return np.stack([clip.audio for clip in clips])
 
     def identity(self, index: int) -> int:
@@ -85,7 +87,7 @@ class BuiltinRecordings:
 
     def genre(self, index: int) -> str:
         # The piece does not depend on the windows, and a short window is cheap to render.
-        return world.chunks(self.split, self._number(index), 1, seconds=0.05)[0].piece.genre
+        return self.world.chunks(self.split, self._number(index), 1, seconds=0.05)[0].piece.genre
 
     def _number(self, index: int) -> int:
         return (self.seed << 32) + index
