@@ -20,7 +20,6 @@ from qd.config.checks import bounded, folder_problems, one_of, positive, present
 from qd.config.loading import ConfigError
 from qd.config.protocols import PROTOCOLS, Protocol, build_protocol
 from qd.data.manifest import list_recordings, reference_paths
-from qd.data.prompt_files import PromptFile
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
@@ -67,7 +66,7 @@ class Generations:
         return [
             *one_of("protocol", self.protocol, PROTOCOLS),
             *bounded("guidance", self.guidance, 0),
-            *(unreadable("prompts", PromptFile.parse(self.prompts)) if self.prompts else []),
+            *(unreadable("prompts", self.prompts) if self.prompts else []),
             *(positive("seconds", self.clip_seconds) if self.clip_seconds is not None else []),
         ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qd.data.audio_files import ENDINGS
-from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
+from qd.data.tables import TABLE_KINDS, TABLES, Row, read_table, refuse_bad_rows
 from qd.data.world.world import BUILTIN
 from qd.metrics.formatting import first_items
 
@@ -44,10 +44,10 @@ def list_recordings(source: str | Path, *others: str) -> list[Entry]:
     path = Path(source)
     if path.is_dir():
         return list_folder(path)
-    if path.suffix.lower() in TABLE_ENDINGS and path.is_file():
+    if path.suffix.lower() in TABLE_KINDS and path.exists():
         return read_manifest(path)
     found = "a file of another kind" if path.exists() else "nothing"
-    expected = ["a folder", f"a manifest ({' or '.join(TABLE_ENDINGS)})", *others]
+    expected = ["a folder", f"a manifest ({TABLES})", *others]
     raise ValueError(
         f"recordings {str(source)!r}: expected {', '.join(expected[:-1])} or {expected[-1]}; found {found}"
     )

@@ -134,8 +134,11 @@ def test_prompts_are_checked_before_anything_is_embedded(tiny_model, tmp_path, m
     ("arguments", "problem"),
     [
         (["--audio=builtin"], "audio is 'builtin', which is a reference; expected a folder of generations"),
-        (["--audio=nowhere"], "recordings 'nowhere': expected a folder or a manifest (.csv or .jsonl); found nothing"),
-        (["--audio=.", "--reference=gone"], "(.csv or .jsonl) or 'builtin'; found nothing"),
+        (
+            ["--audio=nowhere"],
+            "recordings 'nowhere': expected a folder or a manifest (.csv, .tsv or .jsonl); found nothing",
+        ),
+        (["--audio=.", "--reference=gone"], "(.csv, .tsv or .jsonl) or 'builtin'; found nothing"),
         (["--model=base", "--prompts=gone.txt", "--seconds=0"], "2 problems"),
     ],
 )

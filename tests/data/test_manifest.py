@@ -30,9 +30,9 @@ def test_a_folder_without_audio_lists_the_expected_endings(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no audio file; expected .*; found 2 .m4a, 1 \(none\)"):
         list_recordings(tmp_path)
     for missing in (tmp_path / "nowhere", tmp_path / "a.m4a"):
-        with pytest.raises(ValueError, match=r"expected a folder or a manifest \(.csv or .jsonl\); found"):
+        with pytest.raises(ValueError, match=r"expected a folder or a manifest \(.csv, .tsv or .jsonl\); found"):
             list_recordings(missing)
-        with pytest.raises(ValueError, match=r"a folder, a manifest \(.csv or .jsonl\) or 'builtin'; found"):
+        with pytest.raises(ValueError, match=r"a folder, a manifest \(.csv, .tsv or .jsonl\) or 'builtin'; found"):
             list_recordings(missing, "'builtin'")
 
 
