@@ -170,6 +170,7 @@ def _problems(
 def _load_model(model: str, settings: Generations, device: torch.device) -> MusicGen:
     """Loads the model onto the device, after checks of prompt lengths and memory."""
     music, protocol, lists = MusicGen.load(model), settings.build(), named_list(settings.prompts, None)
+    music.name = model
     negative = text_too_long(settings.negative_prompt or "", music.tokenizer)
     problems = unreadable_lists(lists, music.tokenizer)
     problems += [f"negative_prompt has {negative}"] if negative else []
