@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from qd.models.checkpoints.foreign import foreign_format
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import HUB_NAME, WEIGHTS
 
@@ -84,6 +85,8 @@ def check_source(source: str, model_type: str | None = None) -> str:
         if HUB_NAME.fullmatch(source) and not folder.parent.is_dir():
             return source
         raise ValueError(f"folder {source!r} does not exist; expected a folder or a hub name `owner/name`")
+    if foreign := foreign_format(folder, pickled=True):
+        raise ValueError(f"folder {source!r} {foreign}")
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
