@@ -47,9 +47,9 @@ def foreign_format(folder: Path, pickled: bool = False) -> str | None:
         )
     if not pickled and (files := _files(folder, PICKLED)):
         return (
-            f"holds pickled weights ({files[0].name}), which are not read, because such a file can run code; save it as "
-            "safetensors where you trust it: from_pretrained(<folder>).save_pretrained(<new folder>), or download the "
-            "model's .safetensors files"
+            f"holds pickled weights ({files[0].name}), which are not read, because such a file can run code; save it "
+            "as safetensors where you trust it: from_pretrained(<folder>).save_pretrained(<new folder>), or "
+            "download the model's .safetensors files"
         )
     return None
 
