@@ -23,7 +23,7 @@ from qd.data.manifest import list_recordings, reference_paths
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
-from qd.evaluation.embed_files import embed_files
+from qd.evaluation.embed_files import embed_files, require_whole
 from qd.evaluation.fad_reference import embed_batches, embed_recordings, embed_windows
 from qd.evaluation.measure import Sampling, generate
 from qd.metrics.frechet import MIN_SAMPLES, FrechetAudioDistance
@@ -126,6 +126,9 @@ def fad(
     # A missing model or recording is an error before anything is embedded.
     source = _load_model(model, settings, where) if model else [entry.path for entry in list_recordings(audio)]
     recordings = reference_paths(str(reference))
+    if not model:
+        require_whole(source, "generations")
+    require_whole(recordings or [], "recordings of the reference")
     fad_embedder = load_fad_embedder(embedder).to(where)
     known = embed_recordings(fad_embedder, recordings, n_reference, where)
     if model:

@@ -177,7 +177,7 @@ def _good(
     bad_files.record(labels, bad)
     if bad and rank_zero_only.rank == 0 and not bad_files.quiet:
         line = f"{len(bad)} of {len(labels)} recordings are skipped: {bad_files.summary()}"
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return numbers[[error is None for error in problems]]
 
 

@@ -172,10 +172,12 @@ def json_lines(lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
     """
     for number, line in enumerate(lines, start=1):
         try:
-            value = json.loads(line, object_pairs_hook=_object) if line.strip() else None
+            value = json.loads(line.rstrip(), object_pairs_hook=_object) if line.strip() else None
             json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at column {error.colno}"
             raise FormatError(
                 f"is not a JSONL file: line {number}: {reason}; expected one JSON value per line, not a document over "
                 "several lines"
