@@ -111,13 +111,14 @@ def csv_rows(lines: Iterator[str], delimiter: str = ",") -> tuple[list[str], lis
             doubled, or rows have more or fewer cells than the header; the message names the lines.
     """
     records = _records(lines, delimiter)
-    header = [name.strip() for name in next(records, (1, []))[1]]
+    begin, names = next(((line, cells) for line, cells in records if "".join(cells).strip()), (1, []))
+    header = [name.strip() for name in names]
     if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
-        raise FormatError(f"names the column {twice[0]!r} twice in its header (line 1); rename or remove one")
-    other = next((mark for mark in ";\t," if len(header) == 1 and mark in header[0]), None)
+        raise FormatError(f"names the column {twice[0]!r} twice in its header (line {begin}); rename or remove one")
+    other = next((mark for mark in ";\t," if mark != delimiter and len(header) == 1 and mark in header[0]), None)
     if other:
         raise FormatError(
-            f"separates its columns by {other!r} in line 1; expected {delimiter!r}: "
+            f"separates its columns by {other!r} in line {begin}; expected {delimiter!r}: "
             + ("save it with commas, or name it .tsv" if other == "\t" else "save it with that delimiter")
         )
     rows, bad = [], []

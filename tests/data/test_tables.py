@@ -73,6 +73,11 @@ def test_another_encoding_is_named(refused, encoding, message):
     refused("caption,path,audio\na,b,c\ncafé,b,c\n".encode(encoding), message)
 
 
+def test_blank_lines_and_a_comma_in_the_only_header_are_no_faults(tmp_path):
+    (tmp_path / "a.csv").write_text('\n\n"caption, English"\n\nx\n')
+    assert PromptFile.parse(f"{tmp_path / 'a.csv'}:caption, English").read().texts == ["x"]
+
+
 def test_a_spreadsheet_under_another_name_is_named(refused):
     refused(b"PK\x03\x04" + bytes(100), "a ZIP archive or a spreadsheet")
 
