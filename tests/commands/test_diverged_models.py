@@ -66,9 +66,13 @@ def test_a_model_with_scores_that_are_not_finite_is_not_sampled(command, argumen
 
 def test_the_likely_cause_is_named(tiny_model: Path):
     music = MusicGen.load(tiny_model)
-    sampled = Sampled(torch.zeros(2, music.lm.codebooks, 4, dtype=torch.long), torch.zeros(0), torch.tensor([1.0, 0.0]))
+    codes = torch.zeros(2, music.lm.codebooks, 4, dtype=torch.long)
+    sampled = Sampled(codes, torch.zeros(codes.shape), torch.tensor([1.0, 0.0]))
     assert decode_finite(music, sampled).isfinite().all()
-    broken = Sampled(sampled.codes, sampled.log_probs, torch.tensor([1.0, torch.inf]))
+    broken = Sampled(codes, sampled.log_probs, torch.tensor([1.0, torch.inf]))
+    drawn = sampled.log_probs.index_fill(0, torch.tensor(1), torch.nan)
+    with pytest.raises(NonFiniteScoresError, match="1 of 2 sequences"):
+        decode_finite(music, Sampled(codes, drawn, sampled.entropy))
     with pytest.raises(NonFiniteScoresError, match="1 of 2 sequences.* all weights are finite"):
         decode_finite(music, broken)
     music.lm.half()

@@ -17,9 +17,10 @@ def decode_finite(music: MusicGen, sampled: Sampled, channels: bool = False) -> 
     """Decodes codes to audio, ``(batch, samples)``, or ``(batch, channels, samples)`` if ``channels``.
 
     Raises:
-        NonFiniteScoresError: The entropy of a sequence, or its audio, is not finite.
+        NonFiniteScoresError: The entropy, a log-probability or the audio of a sequence is not finite.
     """
-    finite = sampled.entropy.isfinite()
+    # The GPU kernel sums the entropy over the tokens of positive probability, so NaN shows only in the log-probabilities.
+    finite = sampled.entropy.isfinite() & sampled.log_probs.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         broken = f"{int((~finite).sum())} of {len(finite)} sequences"
         raise NonFiniteScoresError(_message(music, f"its scores are not finite (NaN or infinite) in {broken}"))
