@@ -71,7 +71,7 @@ def list_folder(folder: Path) -> list[Entry]:
         ending = path.suffix.lower() or "without ending"
         if path.suffix.lower() not in ENDINGS:
             others[ending] += 1
-        elif path.exists() and not path.is_file():
+        elif not path.is_file() and path.exists():
             others[f"{ending} that is a device or a pipe"] += 1
         else:
             entries.append(Entry(path.relative_to(folder).as_posix(), path, None))

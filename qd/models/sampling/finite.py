@@ -19,7 +19,7 @@ def decode_finite(music: MusicGen, sampled: Sampled, channels: bool = False) -> 
     Raises:
         NonFiniteScoresError: The entropy, a log-probability or the audio of a sequence is not finite.
     """
-    # The GPU kernel sums the entropy over the tokens of positive probability, so NaN shows only in the log-probabilities.
+    # The GPU kernel sums the entropy over tokens of positive probability, so NaN shows only in the log-probabilities.
     finite = sampled.entropy.isfinite() & sampled.log_probs.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         broken = f"{int((~finite).sum())} of {len(finite)} sequences"
