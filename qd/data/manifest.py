@@ -146,7 +146,8 @@ def read_manifest(path: Path) -> list[Entry]:
         if "path" not in row:
             bad.append((line, "the path is missing"))
         elif not entry.path.is_file():
-            bad.append((line, f"the file {str(entry.path)!r} does not exist"))
+            what = "is a folder, a device or a pipe" if entry.path.exists() else "does not exist"
+            bad.append((line, f"the file {str(entry.path)!r} {what}"))
         elif first != line:
             bad.append((line, f"the file {row['path']!r} is already in line {first}"))
         elif same != line:

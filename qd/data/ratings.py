@@ -153,7 +153,7 @@ class _Reader:
 
 
 def _problem(path: Path) -> str | None:
-    if not path.is_file():
+    if not path.exists():
         return "does not exist"
     try:
         check_whole(path)

@@ -115,6 +115,7 @@ def test_a_name_that_is_not_utf8_is_listed(tmp_path: Path):
         ("m.jsonl", "\n", "no row; .*per line"),
         ("m.csv", "path,name\na.wav,\n,b\n", "has 1 row that cannot be used; .*:\n  • line 3: the path is missing$"),
         ("m.csv", "path\na.wav\nno.wav\nnot.wav\n", r"line 3: .*no.wav' does not exist\n  • line 4: .*not.wav'"),
+        ("m.csv", "path\n.\n", "line 2: .* is a folder, a device or a pipe"),
         ("m.csv", "path\n" + "x.wav\n" * 22, "has 22 rows(.|\n)* and 2 more"),
         ("m.csv", "path\na.wav\nb.wav\n./a.wav\n", "line 4: .*'./a.wav' is already in line 2"),
         ("m.csv", "path,name\na.wav,x\nb.wav,x\n", "line 3: .*'x' is already in line 2"),

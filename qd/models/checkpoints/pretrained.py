@@ -180,7 +180,8 @@ def hub_config(source: str, commit: str, offline: bool = False) -> dict[str, Any
         file = hf_hub_download(source, "config.json", revision=commit, local_files_only=offline)
     except RemoteEntryNotFoundError as error:
         raise ValueError(
-            f"model {source!r} has no config.json; expected a model of the transformers library"
+            f"model {source!r} has no config.json; expected a model of the transformers library, not a LoRA adapter "
+            "or a checkpoint of audiocraft"
         ) from error
     except (OSError, HTTPError) as error:
         raise ValueError(_unavailable(source, str(error).strip().splitlines()[0])) from error
