@@ -71,8 +71,9 @@ def _add_train_preference(parser: CommandParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help=".csv or .jsonl with the columns audio_a, audio_b and preferred (a, b or tie) or difference (positive: a "
-        "is better), or audio and rating (1 to 5); also rater and prompt, if known. Paths are relative to the file",
+        help=".csv, .tsv or .jsonl with the columns audio_a, audio_b and preferred (a, b or tie) or difference "
+        "(positive: a is better), or audio and rating (1 to 5); also rater and prompt, if known. Paths are relative to "
+        "the file",
     )
     parser.option(
         "--embedder",

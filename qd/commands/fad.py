@@ -20,11 +20,10 @@ from qd.config.checks import bounded, folder_problems, one_of, positive, present
 from qd.config.loading import ConfigError
 from qd.config.protocols import PROTOCOLS, Protocol, build_protocol
 from qd.data.manifest import list_recordings, reference_paths
-from qd.data.prompt_files import PromptFile
 from qd.data.prompt_lengths import named_list, prompt_report, unreadable_lists
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.data.world.world import BUILTIN
-from qd.evaluation.embed_files import embed_files
+from qd.evaluation.embed_files import embed_files, require_whole
 from qd.evaluation.fad_reference import embed_batches, embed_recordings, embed_windows
 from qd.evaluation.measure import Sampling, generate
 from qd.metrics.frechet import MIN_SAMPLES, FrechetAudioDistance
@@ -68,7 +67,7 @@ class Generations:
         return [
             *one_of("protocol", self.protocol, PROTOCOLS),
             *bounded("guidance", self.guidance, 0),
-            *(unreadable("prompts", PromptFile.parse(self.prompts)) if self.prompts else []),
+            *(unreadable("prompts", self.prompts) if self.prompts else []),
             *(positive("seconds", self.clip_seconds) if self.clip_seconds is not None else []),
         ]
 
@@ -128,6 +127,9 @@ def fad(
     # A missing model or recording is an error before anything is embedded.
     source = _load_model(model, settings, where) if model else [entry.path for entry in list_recordings(audio)]
     recordings = reference_paths(str(reference))
+    if not model:
+        require_whole(source, "generations")
+    require_whole(recordings or [], "recordings of the reference")
     fad_embedder = load_fad_embedder(embedder).to(where)
     known = embed_recordings(fad_embedder, recordings, n_reference, where)
     if model:
@@ -172,6 +174,7 @@ def _problems(
 def _load_model(model: str, settings: Generations, device: torch.device) -> MusicGen:
     """Loads the model onto the device, after checks of prompt lengths and memory."""
     music, protocol, lists = MusicGen.load(model), settings.build(), named_list(settings.prompts, None)
+    music.name = model
     negative = text_too_long(settings.negative_prompt or "", music.tokenizer)
     problems = unreadable_lists(lists, music.tokenizer)
     problems += [f"negative_prompt has {negative}"] if negative else []

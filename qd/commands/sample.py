@@ -14,6 +14,7 @@ from qd.config.policy import TEMPERATURE
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.delay import delayed_steps
 from qd.models.musicgen import MusicGen
+from qd.models.sampling.finite import decode_finite
 from qd.models.sampling.sampler import Sampler, counter_uniforms, sampling_problems
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
@@ -61,7 +62,7 @@ def sample(
 
     Raises:
         ConfigError: Settings are out of range; the message lists all.
-        ValueError: The model cannot be loaded, or the device cannot hold the clips.
+        ValueError: The model cannot be loaded, its scores are not finite, or the device cannot hold the clips.
     """
     folder = Path(out) if out else Path("runs") / "samples" / f"{datetime.now():%Y%m%d-%H%M%S}"
     problems = [*_problems(n, prompt, seconds, seed, device), *sampling_problems(temperature, guidance, top_k, top_p)]
@@ -70,6 +71,7 @@ def sample(
         raise ConfigError(problems)
     where = resolve_device(device)
     music = MusicGen.load(model, getattr(torch, dtype), revision, offline)
+    music.name = model
     lower = [*([f"n={n // 2}"] if n > 1 else []), "a shorter seconds"]
     lower += ["dtype=bfloat16"] if dtype == "float32" else []
     check_sampling_memory(music, where, rows=n, seconds=seconds, guided=guidance != 1.0, lower=lower)
@@ -87,7 +89,7 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
-    return _write(folder, music.decode_channels(sampled.codes), music.sample_rate, prompt)
+    return _write(folder, decode_finite(music, sampled, channels=True), music.sample_rate, prompt)
 
 
 def _problems(n: int, prompt: str, seconds: float, seed: int, device: str) -> list[str]:

@@ -85,6 +85,7 @@ def scorer_ranges(
     protocol = build_protocol("quick", n_prompts=n, seconds=seconds, prompts_file=prompts)
     where, rows = resolve_device(device), min(Evaluator.eval_batch_size, protocol.rows(ranks=1))
     music, size = MusicGen.load(model), {"rows": rows, "seconds": seconds, "guided": guidance != 1.0}
+    music.name = model
     check_sampling_memory(music, where, **size, lower=["a shorter seconds"])
     music.to(where)
     lists = named_list(prompts, n)

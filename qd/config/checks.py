@@ -56,10 +56,10 @@ def present_devices(path: str, count: int, device_path: str, device: str) -> lis
     return [] if count <= present else [f"{path} is {count}; this machine has {present} of {device_path}={device!r}"]
 
 
-def unreadable(path: str, file: PromptFile) -> list[str]:
-    """A file of prompts that can be read."""
+def unreadable(path: str, file: PromptFile | str) -> list[str]:
+    """A file of prompts that can be read; a text is parsed by ``PromptFile.parse``."""
     try:
-        file.read()
+        (PromptFile.parse(file) if isinstance(file, str) else file).read()
     except ValueError as error:
         return [f"{path}: {error}"]
     return []

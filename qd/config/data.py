@@ -43,7 +43,7 @@ class DataConfig(Settings):
 
 def _source_problems(path: str, source: PromptSource) -> Iterator[str]:
     """Problems of the file of a source, and of settings that its kind does not use."""
-    usable = {"path": FILE_KINDS, "column": ("csv", "jsonl")}
+    usable = {"path": FILE_KINDS, "column": ("csv", "tsv", "jsonl")}
     unused = [name for name, kinds in usable.items() if getattr(source, name) and source.kind not in kinds]
     for name in unused:
         yield f"{path}.{name} is set, but a source of kind {source.kind!r} has none; change one"

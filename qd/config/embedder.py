@@ -27,7 +27,7 @@ class EmbedderDataConfig(Settings):
 
     source: str = setting(
         BUILTIN,
-        "Recordings: builtin, a folder, a manifest (.csv or .jsonl), or datasets:<hub name or folder>[:<split>].",
+        "Recordings: builtin, a folder, a manifest (.csv, .tsv or .jsonl), or datasets:<hub name or folder>[:<split>].",
         nonempty=True,
     )
     streaming: bool = setting(False, "Whether a datasets: source is read in order, without storing it.")

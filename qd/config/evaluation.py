@@ -42,8 +42,8 @@ class ScoringConfig(Settings):
     )
     prompts: str | None = setting(
         None,
-        "Prompts: a .txt file of one prompt a line, .csv[:column], .jsonl[:key], musiccaps:FILE, song-describer:FILE, "
-        "or generic (a shipped list); null: the protocol's own.",
+        "Prompts: a .txt file of one prompt a line, .csv or .tsv[:column], .jsonl[:key], musiccaps:FILE, "
+        "song-describer:FILE, or generic (a shipped list); null: the protocol's own.",
     )
     n_prompts: int | None = setting(None, "Number of prompts; null: the protocol's own, or all of the file.", ge=2)
     n_samples: int | None = setting(None, "Number of samples of each prompt; null: the protocol's own.", ge=2)
@@ -77,10 +77,9 @@ class ScoringConfig(Settings):
     def _prompt_problems(self, path: str) -> list[str]:
         if self.prompts is None:
             return []
-        file = PromptFile.parse(self.prompts)
-        if problems := unreadable(path, file):
+        if problems := unreadable(path, self.prompts):
             return problems
-        count, needed = len(file.read().texts), self.n_prompts or 2
+        count, needed = len(PromptFile.parse(self.prompts).read().texts), self.n_prompts or 2
         few = f"{path}: {self.prompts!r} holds {count} prompts, and {needed} are needed; add lines"
         return [few] if count < needed else []
 

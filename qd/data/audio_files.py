@@ -1,20 +1,24 @@
 """Reads pairs of clips from audio files: decodes only the needed part, mixes it to mono and resamples it.
 
-libsndfile reads WAV, FLAC, OGG (Vorbis and Opus) and MP3, but version 1.2.2 does not always seek exactly. In Vorbis
+libsndfile reads WAV, AIFF, FLAC, OGG (Vorbis, Opus) and MP3, but version 1.2.2 does not always seek exactly. In Vorbis
 files only the first seek after opening is exact (libsndfile issue 885), so each clip reopens its file. After a seek in
 an MP3 file up to 0.35 s are garbage, because a frame can use bits of earlier frames, so decoding begins earlier. With
 both measures, a clip equals the same samples of the whole decoded file.
 
-Two limitations remain. The length of an MP3 file without a Xing or Info header is only an estimate from the rate of its
-first frame; if the estimate is too long, the file looks truncated. And mpg123 itself prints warnings about damaged MP3
-files to stderr.
+The length of an MP3 file without a Xing or Info header is only an estimate from the rate of its first frame. If the
+estimate is too long, the end is searched; that such a file was cut cannot be known.
+
+Two limitations remain. If that estimate is too short, the rest of the file is not used. And mpg123 itself prints
+warnings about damaged MP3 files to stderr.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,24 +28,26 @@ import numpy as np
 import soundfile
 import soxr
 
-ENDINGS = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
+ENDINGS = (".aif", ".aifc", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 SILENCE = 1e-3
 """Peak relative to full scale (−60 dB); a clip that stays below is silent."""
 DRAWS = 5
 """Number of position draws before a recording counts as silent, because a recording may contain a pause."""
 MARGIN_SECONDS = 0.02
 """Extra audio on both sides of a resampled clip, so that the filter does not see the cut."""
+HIGHEST_PEAK = 16.0
+"""Highest plausible sample of a floating-point file, 24 dB above full scale; 16-bit integers reach 32,768."""
 MP3_LEAD_SECONDS = 0.5
 TAIL_SECONDS = 0.5
 UNKNOWN_SIZE = 0x7FFF_0000
-"""WAV headers with a larger size come from writers that did not know the length yet."""
+"""WAV and AIFF headers with a larger size come from writers that did not know the length yet."""
 
 
 class BadAudioError(ValueError):
     """A recording that cannot be used.
 
     Args:
-        cause: ``unreadable``, ``too short``, ``truncated``, ``corrupt`` or ``silent``.
+        cause: ``unreadable``, ``too short``, ``truncated``, ``corrupt``, ``wrong scale`` or ``silent``.
         detail: Explanation for the user.
     """
 
@@ -72,7 +78,7 @@ def check(source: Path | bytes, shape: ClipShape) -> None:
     """
     with _opened(source) as file:
         _check_end(file, source)
-        _slack(file, shape)
+        _slack(file, _length(file, source), shape)
 
 
 def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Generator) -> np.ndarray:
@@ -87,7 +93,7 @@ def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Gener
         BadAudioError: The file cannot be used.
     """
     with _opened(source) as file:
-        slack, length = _slack(file, shape), shape.frames(file.samplerate)
+        slack, length = _slack(file, _length(file, source), shape), shape.frames(file.samplerate)
     for _ in range(DRAWS):
         starts = np.sort(generator.integers(0, slack, 2, endpoint=True)) + (0, length)
         pair = np.stack([_read_clip(source, int(start), shape) for start in generator.permutation(starts)])
@@ -96,13 +102,14 @@ def read_pair(source: Path | bytes, shape: ClipShape, generator: np.random.Gener
     raise BadAudioError("silent", f"below {20 * math.log10(SILENCE):.0f} dB of full scale at {DRAWS} random positions")
 
 
-def check_opens(source: Path | bytes) -> None:
-    """Checks only a file's header.
+def check_whole(source: Path | bytes) -> None:
+    """Checks a file's header and end, without decoding the rest.
 
     Raises:
-        BadAudioError: The file cannot be opened, or contains no samples.
+        BadAudioError: The file cannot be opened, contains no samples, or is shorter than its header states.
     """
     with _opened(source) as file:
+        _check_end(file, source)
         if file.frames == 0:
             raise BadAudioError("too short", "it contains no samples")
 
@@ -113,33 +120,38 @@ def read_all(source: Path | bytes) -> tuple[np.ndarray, int]:
     Raises:
         BadAudioError: The file cannot be used.
     """
-    check_opens(source)
+    check_whole(source)
     with _opened(source) as file:
-        return _read_mono(file, 0, file.frames, 0), file.samplerate
+        length = _length(file, source)
+    with _opened(source) as file:
+        return _read_mono(file, 0, length, 0), file.samplerate
 
 
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
     try:
-        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+            raise BadAudioError("unreadable", "it is a folder, a device or a pipe")  # opening a pipe may never end
+        # As bytes, because a name need not be UTF-8.
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
     except (OSError, soundfile.SoundFileError) as error:
         raise BadAudioError("unreadable", getattr(error, "error_string", None) or str(error)) from error
     with file:
         yield file
 
 
-def _slack(file: soundfile.SoundFile, shape: ClipShape) -> int:
+def _slack(file: soundfile.SoundFile, length: int, shape: ClipShape) -> int:
     """Returns the number of frames left over after two clips."""
-    slack = file.frames - 2 * shape.frames(file.samplerate)
+    slack = length - 2 * shape.frames(file.samplerate)
     if slack < 0:
         need = 2 * shape.samples / shape.sample_rate
-        raise BadAudioError("too short", f"{file.frames / file.samplerate:.2f} s long; two clips need {need:.2f} s")
+        raise BadAudioError("too short", f"{length / file.samplerate:.2f} s long; two clips need {need:.2f} s")
     return slack
 
 
 def _check_end(file: soundfile.SoundFile, source: Path | bytes) -> None:
-    """Refuses a truncated file: libsndfile corrects the length of WAV and OGG, but trusts FLAC and MP3 headers."""
-    if sizes := re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
+    """Refuses a truncated file: libsndfile corrects the length of WAV, AIFF and OGG, but trusts FLAC and MP3."""
+    if sizes := re.search(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE):
         promised, present = map(int, sizes.groups())
         if present < promised < UNKNOWN_SIZE:
             raise BadAudioError("truncated", f"only {present:,} of {promised:,} bytes are present")
@@ -147,6 +159,8 @@ def _check_end(file: soundfile.SoundFile, source: Path | bytes) -> None:
         raise BadAudioError(
             "truncated", f"the stream ends after {file.frames / file.samplerate:.2f} s without its last page"
         )
+    if not _states_length(file, source):
+        return
     tail = min(file.frames, math.ceil(TAIL_SECONDS * file.samplerate))
     try:
         file.seek(file.frames - tail)
@@ -161,14 +175,45 @@ def _check_end(file: soundfile.SoundFile, source: Path | bytes) -> None:
 
 def _has_last_page(source: Path | bytes) -> bool:
     """Whether the final page of an OGG file (at most 65,307 bytes) is marked as the last one."""
-    if isinstance(source, bytes):
-        end = source[-(1 << 17) :]
-    else:
-        with open(source, "rb") as file:
-            file.seek(max(0, file.seek(0, io.SEEK_END) - (1 << 17)))
-            end = file.read()
+    end = _bytes(source, -(1 << 17), 1 << 17)
     page = end.rfind(b"OggS")
     return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
+
+
+def _states_length(file: soundfile.SoundFile, source: Path | bytes) -> bool:
+    """Whether a header states the length: in an MP3 file, a Xing or Info header in the first frame."""
+    if file.format != "MP3":
+        return True
+    tag = _bytes(source, 0, 10)
+    start = 10 + sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
+    begin = _bytes(source, start if tag.startswith(b"ID3") else 0, 1 << 12)
+    frame = re.search(rb"\xff[\xe0-\xff].{0,48}", begin, re.DOTALL)
+    return frame is not None and (b"Xing" in frame[0] or b"Info" in frame[0])
+
+
+def _length(file: soundfile.SoundFile, source: Path | bytes) -> int:
+    """Returns the number of frames. If it is only estimated, the end is searched with longer and longer tails."""
+    if _states_length(file, source):
+        return file.frames
+    tail = math.ceil(TAIL_SECONDS * file.samplerate)
+    while True:
+        tail = min(tail, file.frames)
+        try:
+            start = file.seek(file.frames - tail)
+            present = len(file.read(tail, dtype="float32"))
+        except soundfile.SoundFileError as error:
+            raise BadAudioError("corrupt", f"its end: {getattr(error, 'error_string', error)}") from error
+        if present or tail == file.frames:
+            return start + present
+        tail *= 2
+
+
+def _bytes(source: Path | bytes, start: int, count: int) -> bytes:
+    """Returns up to ``count`` bytes from ``start`` on; a negative start counts from the end."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(start if start >= 0 else max(0, size + start))
+        return file.read(count)
 
 
 def _read_clip(source: Path | bytes, start: int, shape: ClipShape) -> np.ndarray:
@@ -199,4 +244,8 @@ def _read_mono(file: soundfile.SoundFile, start: int, frames: int, more: int) ->
         raise BadAudioError("truncated", f"{where}: {len(audio):,} of {frames:,} frames can be decoded")
     if not np.isfinite(audio).all():
         raise BadAudioError("corrupt", f"{where}: some samples are not finite")
+    if file.subtype in ("FLOAT", "DOUBLE") and (peak := np.abs(audio).max(initial=0.0)) > HIGHEST_PEAK:
+        raise BadAudioError(
+            "wrong scale", f"{where}: a sample of {peak:,.0f}; expected floating-point samples from −1 to 1"
+        )
     return audio.mean(axis=1)

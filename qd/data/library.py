@@ -38,6 +38,7 @@ def open_recordings(
     skipped: Path | None = None,
     pairs: int | None = None,
     streaming: bool = False,
+    quiet: bool = False,
 ) -> Recordings | SequentialRecordings:
     """Opens the recordings of a folder, a manifest or a dataset.
 
@@ -55,6 +56,7 @@ def open_recordings(
         skipped: JSONL file that lists the bad recordings; None writes no file.
         pairs: Most recordings for ``validation`` and ``all``; further ones are not checked.
         streaming: Read a dataset in order without storing it; ``train`` then returns a ``SequentialRecordings``.
+        quiet: Do not report the skipped recordings, because they were reported before.
 
     Raises:
         ValueError: The split or source is unknown, a share is out of range, no recording is usable, a side has fewer
@@ -78,7 +80,7 @@ def open_recordings(
         )
     collection = _collection(source)
     numbers = split_numbers(collection.names, validation_share, split, source)
-    bad_files = SkippedFiles(skipped, max_bad_share, len(numbers))
+    bad_files = SkippedFiles(skipped, max_bad_share, len(numbers), quiet)
     if split == "train":
         numbers = _whole_files(collection, numbers, shape, bad_files)
         return TrainingLibrary(collection, _enough(numbers, source, bad_files), shape, seed, bad_files)
@@ -173,8 +175,9 @@ def _good(
     labels = [collection.labels[number] for number in numbers]
     bad = {label: error for label, error in zip(labels, problems, strict=True) if error}
     bad_files.record(labels, bad)
-    if bad and rank_zero_only.rank == 0:
-        console.print(f"{len(bad)} of {len(labels)} recordings are skipped: {bad_files.summary()}", highlight=False)
+    if bad and rank_zero_only.rank == 0 and not bad_files.quiet:
+        line = f"{len(bad)} of {len(labels)} recordings are skipped: {bad_files.summary()}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return numbers[[error is None for error in problems]]
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
-from qd.data.tables import FormatError, csv_rows, json_lines, reading
+from qd.data.tables import DELIMITERS, TABLE_KINDS, TABLES, FormatError, csv_rows, json_lines, reading
 from qd.metrics.formatting import first_items
 
 GENERIC = Path(__file__).with_name("generic_prompts.txt")
@@ -23,8 +23,8 @@ HEADERS = {
     "song-describer": ("caption_id", "track_id", "caption", "is_valid_subset"),
 }
 """Columns that identify the published CSV files. Only the validated captions of Song Describer are used."""
-FILE_KINDS = ("text", "csv", "jsonl", *HEADERS)
-ENDINGS = {".csv": "csv", ".jsonl": "jsonl"}
+FILE_KINDS = ("text", "csv", "tsv", "jsonl", *HEADERS)
+TEXT_ENDINGS = (".txt", "")
 LINES_IN_MESSAGE = 5
 
 _Rows = Iterator[tuple[int, str | None]]
@@ -70,7 +70,8 @@ class PromptFile(NamedTuple):
     Attributes:
         kind: ``generic`` (the shipped list) or one of :data:`FILE_KINDS`; ``builtin`` is the grammar, not a list.
         path: Path of the file, UTF-8.
-        column: Column of a CSV file, or key of the objects of a JSONL file; None uses the first of :data:`COLUMNS`.
+        column: Column of a CSV or TSV file, or key of the objects of a JSONL file; None uses the first of
+            :data:`COLUMNS`.
     """
 
     kind: str
@@ -82,15 +83,24 @@ class PromptFile(NamedTuple):
         """Parses ``generic``, ``builtin``, ``a.txt``, ``a.csv[:column]``, ``a.jsonl[:key]`` or ``<kind>:<file>``.
 
         Without a kind, the file's ending decides.
+
+        Raises:
+            ValueError: The ending is unknown.
         """
         if text in ("generic", "builtin"):
             return cls(text)
         head, colon, rest = text.partition(":")
         kind, path = (head, rest) if colon and head in FILE_KINDS else (None, text)
         file, colon, column = path.rpartition(":")
-        if colon and kind in (None, *ENDINGS.values()) and Path(file).suffix.lower() in ENDINGS:
-            return cls(kind or ENDINGS[Path(file).suffix.lower()], file, column)
-        return cls(kind or ENDINGS.get(Path(path).suffix.lower(), "text"), path)
+        if colon and kind in (None, *TABLE_KINDS.values()) and Path(file).suffix.lower() in TABLE_KINDS:
+            return cls(kind or TABLE_KINDS[Path(file).suffix.lower()], file, column)
+        ending = Path(path).suffix.lower()
+        if kind is None and ending not in (*TABLE_KINDS, *TEXT_ENDINGS):
+            raise ValueError(
+                f"prompt file {path!r} has the ending {ending!r}; expected .txt (one prompt per line), {TABLES}; to "
+                f"read it as text, write text:{path}"
+            )
+        return cls(kind or TABLE_KINDS.get(ending, "text"), path)
 
     def read(self) -> Prompts:
         """Reads the prompts in the file's order.
@@ -102,15 +112,23 @@ class PromptFile(NamedTuple):
             raise ValueError("the built-in grammar is not a list of prompts; expected a file or 'generic'")
         path = GENERIC if self.kind == "generic" else Path(str(self.path))
         name = "the generic prompts" if self.kind == "generic" else f"prompt file {str(path)!r}"
-        with reading(path, name) as file:
-            return _without_repeats(name, self._rows(file))
+        with reading(path, name) as lines:
+            return _without_repeats(name, self._rows(lines))
 
-    def _rows(self, file: TextIO) -> _Rows:
+    def _rows(self, lines: Iterator[str]) -> _Rows:
         if self.kind == "jsonl":
-            return _json_values(file, self.column)
-        if self.kind in ("csv", *HEADERS):
-            return _csv_cells(file, self.kind, self.column)
-        return enumerate(file, start=1)
+            return _json_values(lines, self.column)
+        return enumerate(lines, start=1) if self.kind in ("text", "generic") else self._cells(lines)
+
+    def _cells(self, lines: Iterator[str]) -> _Rows:
+        header, rows = csv_rows(lines, DELIMITERS.get(self.kind, ","))
+        missing = [name for name in HEADERS.get(self.kind, ()) if name not in header]
+        if missing:
+            raise FormatError(f"is not a {self.kind} file: it has no column {', '.join(map(repr, missing))}")
+        chosen = _chosen(header, self.column)
+        for line, cells in rows:
+            excluded = self.kind == "song-describer" and cells["is_valid_subset"].strip().lower() != "true"
+            yield line, None if excluded else cells[chosen]
 
 
 def listed_lines(numbers: Sequence[int]) -> str:
@@ -139,26 +157,17 @@ def _without_repeats(name: str, rows: _Rows) -> Prompts:
     return Prompts(name, texts, lines, empty, repeated, left_out)
 
 
-def _csv_cells(file: TextIO, kind: str, column: str | None) -> _Rows:
-    header, rows = csv_rows(file)
-    missing = [name for name in HEADERS.get(kind, ()) if name not in header]
-    if missing:
-        raise FormatError(f"is not a {kind} file: it has no column {', '.join(map(repr, missing))}")
-    chosen = _chosen(header, column)
-    for line, cells in rows:
-        excluded = kind == "song-describer" and cells.get("is_valid_subset", "").strip().lower() != "true"
-        yield line, None if excluded else cells.get(chosen, "")
-
-
-def _json_values(file: TextIO, key: str | None) -> _Rows:
+def _json_values(lines: Iterator[str], key: str | None) -> _Rows:
     """Yields the prompt of each line: a JSON string, or the value of a JSON object."""
-    for number, value in json_lines(file):
+    for number, value in json_lines(lines):
         try:
             value = value[_chosen(list(value), key)] if isinstance(value, dict) else value
         except FormatError as error:
             raise FormatError(f"{error} (line {number})") from error
         if not isinstance(value, str | None):
-            raise FormatError(f"contains {value!r} in line {number}; expected a string, or an object with a string")
+            raise FormatError(
+                f"contains {str(value)[:80]} in line {number}; expected a string, or an object with a string"
+            )
         yield number, value or ""
 
 

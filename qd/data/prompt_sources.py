@@ -17,12 +17,13 @@ class PromptSource:
     kind: str = setting(
         "builtin",
         "Source: builtin (the grammar), generic (the shipped list), or the format of the file: text (one prompt a "
-        "line), csv, jsonl, musiccaps or song-describer.",
+        "line), csv, tsv, jsonl, musiccaps or song-describer.",
         choices=SOURCE_KINDS,
     )
     path: str | None = setting(None, "UTF-8 file of the prompts.")
     column: str | None = setting(
-        None, "Column of a CSV file, or key of a JSONL file; null: the first of prompt, caption and text that exists."
+        None,
+        "Column of a CSV or TSV file, or key of a JSONL file; null: the first of prompt, caption and text that exists.",
     )
     weight: float = setting(1.0, "Share of the mixture, relative to the other sources.", gt=0)
     size: int | None = setting(None, "Number of prompts to use, the first ones, which then repeat; null: all.", ge=1)

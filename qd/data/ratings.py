@@ -19,7 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from qd.data.audio_files import BadAudioError, check_opens
+from qd.data.audio_files import BadAudioError, check_whole
 from qd.data.tables import Row, read_table, refuse_bad_rows
 
 LOWEST, HIGHEST = 1.0, 5.0
@@ -153,10 +153,10 @@ class _Reader:
 
 
 def _problem(path: Path) -> str | None:
-    if not path.is_file():
+    if not path.exists():
         return "does not exist"
     try:
-        check_opens(path)
+        check_whole(path)
     except BadAudioError as error:
         return f"is not readable audio ({error})"
     return None

@@ -27,10 +27,11 @@ class SkippedFiles:
         path: JSONL file, one object per line: ``path``, ``cause``, ``detail``; None writes no file.
         max_share: Highest share of bad recordings among those checked; above, the run stops.
         total: Number of recordings in the library; None if unknown.
+        quiet: Whether the caller does not report them.
     """
 
-    def __init__(self, path: Path | None, max_share: float, total: int | None = None) -> None:
-        self.path, self.max_share, self.total = path, max_share, total
+    def __init__(self, path: Path | None, max_share: float, total: int | None = None, quiet: bool = False) -> None:
+        self.path, self.max_share, self.total, self.quiet = path, max_share, total, quiet
         self._checked: set[str] = set()
         self._bad: dict[str, BadAudioError] = {}
 

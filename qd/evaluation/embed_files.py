@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from qd.data.audio_files import BadAudioError, read_all
+from qd.data.audio_files import BadAudioError, check_whole, read_all
 from qd.metrics.formatting import bullet_list
 
 FILES_IN_MESSAGE = 20
@@ -41,7 +41,26 @@ def embed_files(
         embeddings.append(embed(torch.from_numpy(audio)[None].to(device), rate).float().cpu())
         if not embeddings[-1].isfinite().all():
             problems.append(f"{path}: its embedding is not finite")
-    if problems:
-        heading = f"{len(problems)} of {len(paths)} {what} cannot be used; repair or remove them:"
-        raise ValueError(bullet_list(heading, problems, FILES_IN_MESSAGE))
+    _refuse(problems, len(paths), what)
     return embeddings
+
+
+def require_whole(paths: Sequence[Path], what: str) -> None:
+    """Checks headers and ends of audio files, without decoding them, before the long work begins.
+
+    Raises:
+        ValueError: Files cannot be read or are cut; the message lists them.
+    """
+    problems = []
+    for path in paths:
+        try:
+            check_whole(path)
+        except BadAudioError as error:
+            problems.append(f"{path}: {error}")
+    _refuse(problems, len(paths), what)
+
+
+def _refuse(problems: Sequence[str], count: int, what: str) -> None:
+    if problems:
+        heading = f"{len(problems)} of {count} {what} cannot be used; repair or remove them:"
+        raise ValueError(bullet_list(heading, problems, FILES_IN_MESSAGE))

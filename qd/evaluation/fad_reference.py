@@ -22,7 +22,7 @@ from qd.data.manifest import reference_paths
 from qd.data.world import world
 from qd.data.world.degradation import CLEAN
 from qd.data.world.world import BUILTIN
-from qd.evaluation.embed_files import embed_files
+from qd.evaluation.embed_files import embed_files, require_whole
 from qd.evaluation.measurement import Fad
 from qd.evaluation.points import content_key
 from qd.metrics.frechet import MIN_SAMPLES, extrapolate, frechet_distance, gaussian
@@ -93,6 +93,7 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
     """
     model = load_fad_embedder(embedder).to(device)
     paths = reference_paths(name)
+    require_whole(paths or [], "recordings of the reference")
     made_by = [_digest(path) for path in paths] if paths else [BUILTIN, SPLIT, pieces, SECONDS]
     key = content_key({"recordings": made_by, "embedder": fingerprint(model)})
     file = cache / f"{key}.npy"

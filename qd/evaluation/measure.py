@@ -22,6 +22,7 @@ from qd.models.delay import delayed_steps
 from qd.models.embedders.loading import Embedder
 from qd.models.language_model import LanguageModel
 from qd.models.musicgen import MusicGen
+from qd.models.sampling.finite import decode_finite
 from qd.models.sampling.sampler import Sampler, counter_uniforms
 from qd.runs.collective import gather_rows, rank, ranks
 from qd.runs.step_record import StepRecord
@@ -183,6 +184,9 @@ def generate(
     """Returns audio ``(rows, samples)`` and mean entropy per token ``(rows,)``.
 
     Row i is sample i mod N of prompt i // N.
+
+    Raises:
+        ValueError: The scores of the model are not finite.
     """
     places = [row // n_samples for row in rows]
     frames = music.frames(sampling.seconds)
@@ -196,7 +200,7 @@ def generate(
         guidance_scale=sampling.guidance_scale,
         negative=None if sampling.negative is None else music.condition([sampling.negative]),
     )
-    return music.decode(sampled.codes), sampled.entropy
+    return decode_finite(music, sampled), sampled.entropy
 
 
 def score_clips(

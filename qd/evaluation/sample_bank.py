@@ -16,6 +16,7 @@ from qd.evaluation.evaluator import Evaluator, frozen_fingerprint, measurement_k
 from qd.evaluation.measure import Sampling, score_clips
 from qd.metrics.headroom import ScoredSamples
 from qd.models.delay import delayed_steps
+from qd.models.sampling.finite import decode_finite
 from qd.models.sampling.sampler import Sampler, counter_uniforms
 from qd.runs.atomic import atomic_write
 
@@ -97,7 +98,7 @@ class SampleBank:
             guidance_scale=sampling.guidance_scale,
             negative=None if sampling.negative is None else music.condition([sampling.negative]),
         )
-        audio = music.decode(sampled.codes)
+        audio = decode_finite(music, sampled)
         return score_clips(self.evaluator.evaluation_models, audio, music.sample_rate, [prompt] * number)
 
     def _file(self, prompt: str, sampling: Sampling) -> Path:

@@ -51,7 +51,7 @@ class MusicGen(nn.Module):
         library: The library's composite model that contains the parts; ``save`` writes it if it is given.
 
     Attributes:
-        revision: Commit of a model from the hub at loading time; None for a folder.
+        name, revision: Name for messages; commit of a model from the hub at loading time, None for a folder.
 
     Raises:
         ValueError: the codec and the language model have different codebooks.
@@ -74,6 +74,7 @@ class MusicGen(nn.Module):
         self.text_encoder = text_encoder.requires_grad_(False)
         self.codec = codec.requires_grad_(False)
         self.tokenizer = tokenizer
+        self.name = ""
         self.revision: str | None = None
         # In a tuple, because the parts are already registered above; a plain attribute would register them twice.
         self._library = (library,)

@@ -26,6 +26,7 @@ def load_policy(config: ModelConfig, seed: int = 0) -> MusicGen:
         ValueError: If the model cannot be loaded, or does not support the requested adapters.
     """
     music = MusicGen.load(config.name, revision=config.revision, offline=config.offline)
+    music.name = config.name
     music.text_encoder.to(getattr(torch, config.dtype))
     if config.lora:
         lora = config.lora

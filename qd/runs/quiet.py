@@ -19,3 +19,5 @@ def quieten_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # The run folder of a new run already holds its config.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")

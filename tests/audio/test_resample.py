@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import librosa
 import numpy as np
 import pytest
@@ -21,6 +23,17 @@ def test_a_tone_below_both_nyquist_frequencies_is_preserved(source: int, target:
     assert out.shape == (1, -(-samples * target // source))
     inner = slice(200, -200)  # without the edges, where the clip begins and ends abruptly
     expected = tone(1000, target, out.shape[1])
+    torch.testing.assert_close(out[:, inner], expected[:, inner], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("source", "target"), [(44_101, 16_000), (16_001, 44_100), (11_127, 16_000)])
+def test_rates_without_a_common_divisor_need_little_memory_and_time(source: int, target: int) -> None:
+    samples, start = source // 4, time.perf_counter()
+    both = torch.cat([tone(1000, source, samples), tone(500, source, samples)])
+    out = resample(both, source, target)
+    assert time.perf_counter() - start < 2 and out.shape == (2, -(-samples * target // source))
+    expected = torch.cat([tone(1000, target, out.shape[1]), tone(500, target, out.shape[1])])
+    inner = slice(200, -200)
     torch.testing.assert_close(out[:, inner], expected[:, inner], atol=2e-3, rtol=0)
 
 

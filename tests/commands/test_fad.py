@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from qd.metrics.frechet import frechet_distance, gaussian
 from qd.metrics.kernel import kernel_audio_distance
 from qd.models.embedders.loading import load_embedder, load_fad_embedder
 from qd.models.embedders.vggish import VGGish
-from tests.data.sounds import RATE, sound, write
+from tests.data.sounds import RATE, cut, sound, write
 
 SECONDS = 0.32
 
@@ -59,6 +60,37 @@ def test_fad_of_two_folders(folders, tiny_embedder, tmp_path, capsys):
     assert f"FAD {values['fad']:.4f} of n = 12 embeddings" in printed and f"FAD∞ {values['fad_inf']:.4f}" in printed
     assert f"KAD {values['kad']:.4f}" in printed
     assert "few embeddings" in printed
+
+
+def test_bad_recordings_are_listed_before_anything_is_embedded(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("qd.commands.fad.load_fad_embedder", None)
+    (bad := tmp_path / "bad").mkdir()
+    cut(write(bad / "cut.flac", sound(0, 3.0)), 0.5)
+    (bad / "gone.wav").symlink_to("nowhere.wav")
+    write(bad / "good.wav", sound(1, SECONDS))
+    for arguments in (["--audio", str(bad)], ["--audio", str(folders["clean"]), "--reference", str(bad)]):
+        assert main(["fad", *arguments, "--device=cpu", "--out", str(tmp_path / "a.json")]) == 2
+        error = capsys.readouterr().err
+        assert "2 of 3" in error and f"{bad / 'cut.flac'}: truncated: " in error
+        assert f"{bad / 'gone.wav'}: unreadable: " in error and "good.wav" not in error
+    with pytest.raises(ValueError, match=r"(?s)2 of 3 recordings of the reference.*cut.flac: truncated"):
+        load_reference(str(bad), "builtin", 0, torch.device("cpu"), tmp_path)
+
+
+def test_other_names_rates_and_formats_are_measured(folders, tiny_embedder, tmp_path):
+    for number in range(12):
+        tone = sound(number, SECONDS, 44_101)
+        name = os.fsdecode(b"\xff.wav") if number == 0 else f"{number}.aiff" if number % 2 else f"{number}.wav"
+        path = tmp_path / "odd" / f"{number}{Path(name).suffix}"
+        write(path, tone, 44_101).rename(path.with_name(name))
+    (tmp_path / "link").symlink_to(tmp_path / "odd")
+    settings = {"reference": folders["clean"], "embedder": str(tiny_embedder), "out": tmp_path / "a.json"}
+    values = result(fad(tmp_path / "link", **settings))
+    # The same glides as the reference's, but for their rate.
+    assert (
+        values["n"] == 12
+        and values["fad"] < 0.1 * result(fad(folders["noisy"], **settings | {"out": tmp_path / "b.json"}))["fad"]
+    )
 
 
 def test_fad_of_a_folder_to_itself(folders, tiny_embedder, tmp_path):
@@ -139,8 +171,11 @@ def test_prompts_are_checked_before_anything_is_embedded(tiny_model, tmp_path, m
     ("arguments", "problem"),
     [
         (["--audio=builtin"], "audio is 'builtin', which is a reference; expected a folder of generations"),
-        (["--audio=nowhere"], "recordings 'nowhere': expected a folder or a manifest (.csv or .jsonl); found nothing"),
-        (["--audio=.", "--reference=gone"], "(.csv or .jsonl) or 'builtin'; found nothing"),
+        (
+            ["--audio=nowhere"],
+            "recordings 'nowhere': expected a folder or a manifest (.csv, .tsv or .jsonl); found nothing",
+        ),
+        (["--audio=.", "--reference=gone"], "(.csv, .tsv or .jsonl) or 'builtin'; found nothing"),
         (["--model=base", "--prompts=gone.txt", "--seconds=0"], "2 problems"),
     ],
 )

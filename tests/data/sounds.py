@@ -8,7 +8,14 @@ import numpy as np
 import soundfile
 
 RATE = 16_000
-SUBTYPES = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III", ".opus": "OPUS"}
+SUBTYPES = {
+    ".wav": "PCM_24",
+    ".aiff": "PCM_24",
+    ".flac": "PCM_24",
+    ".ogg": "VORBIS",
+    ".mp3": "MPEG_LAYER_III",
+    ".opus": "OPUS",
+}
 
 
 def sound(number: int, seconds: float, rate: int = RATE) -> np.ndarray:
@@ -30,6 +37,22 @@ def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
         for start in range(0, len(samples), 4096):  # libsndfile's Vorbis encoder overflows its stack on long blocks
             file.write(samples[start : start + 4096])
     return path
+
+
+def headerless_mp3(path: Path, seconds: float = 6.0) -> tuple[Path, int]:
+    """Writes an MP3 file whose length is only an estimate, which is too long; returns it and its number of samples.
+
+    Without the first frames, which hold the header and the loud start, the next one has less bytes than the mean.
+    """
+    audio = np.random.default_rng(0).standard_normal(round(44_100 * seconds))
+    audio[: 44_100 // 2] *= 1e-3
+    write(path, 0.1 * audio, 44_100)
+    data, sizes = path.read_bytes(), []
+    rates = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
+    while (start := sum(sizes)) + 4 < len(data):
+        sizes.append(144_000 * rates[data[start + 2] >> 4] // 44_100 + (data[start + 2] >> 1 & 1))
+    path.write_bytes(data[sum(sizes[:3]) :])
+    return path, 1152 * (len(sizes) - 3)
 
 
 def cut(path: Path, share: float) -> Path:

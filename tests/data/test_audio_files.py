@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import scipy.signal
 import soundfile
 
-from qd.data.audio_files import BadAudioError, ClipShape, check, read_pair
-from tests.data.sounds import RATE, cut, sound, write
+from qd.data.audio_files import BadAudioError, ClipShape, check, check_whole, read_all, read_pair
+from tests.data.sounds import RATE, cut, headerless_mp3, sound, write
 
 SHAPE = ClipShape(RATE // 2, RATE)
 
@@ -23,7 +24,7 @@ def locate(whole: np.ndarray, clip: np.ndarray) -> tuple[int, float]:
     return start, float(np.abs(whole[start : start + len(clip)] - clip).max())
 
 
-@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3", ".opus"])
+@pytest.mark.parametrize("ending", [".wav", ".aiff", ".flac", ".ogg", ".mp3", ".opus"])
 def test_clips_are_parts_of_the_file_that_do_not_overlap(ending: str, tmp_path: Path):
     path = write(tmp_path / f"a{ending}", sound(3, 3.0))
     check(path, SHAPE)
@@ -65,11 +66,49 @@ def test_channels_are_averaged(channels: int, tmp_path: Path):
     np.testing.assert_allclose(joined, audio.mean(axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg", ".mp3", ".opus"])
+@pytest.mark.parametrize("ending", [".wav", ".aiff", ".flac", ".ogg", ".mp3", ".opus"])
 def test_a_cut_file_is_truncated(ending: str, tmp_path: Path):
     path = cut(write(tmp_path / f"a{ending}", sound(0, 6.0)), 0.6)
-    with pytest.raises(BadAudioError, match="truncated: "):
-        check(path, SHAPE)
+    for read in (lambda: check(path, SHAPE), lambda: check_whole(path), lambda: read_all(path)):
+        with pytest.raises(BadAudioError, match="truncated: "):
+            read()
+
+
+def test_an_mp3_file_whose_length_is_an_estimate_is_whole(tmp_path: Path):
+    path, samples = headerless_mp3(tmp_path / "a.mp3")
+    with soundfile.SoundFile(path) as file:
+        assert file.frames > samples + 44_100  # the estimate is too long
+    shape = ClipShape(44_100, 44_100)
+    for source in (path, path.read_bytes()):
+        check(source, shape)
+        audio, rate = read_all(source)
+        assert rate == 44_100 and abs(len(audio) - samples) <= 1152
+        for seed in range(8):
+            for clip in read_pair(source, shape, np.random.default_rng(seed)):
+                assert locate(audio, clip)[1] < 1e-6
+
+
+def test_a_name_that_is_not_utf8_is_read(tmp_path: Path):
+    path = write(tmp_path / "a.wav", sound(0, 2.0)).rename(tmp_path / os.fsdecode(b"bad\xff.wav"))
+    check(path, SHAPE)
+    assert read_pair(path, SHAPE, np.random.default_rng(0)).shape == (2, SHAPE.samples)
+    assert len(read_all(path)[0]) == 2 * RATE
+
+
+def test_floats_scaled_like_integers_are_refused(tmp_path: Path):
+    loud = tmp_path / "loud.wav"
+    soundfile.write(loud, 4.0 * sound(0, 2.0), RATE, subtype="FLOAT")  # 6 dB above full scale: a hot mix
+    assert np.abs(read_all(loud)[0]).max() > 1.9
+    soundfile.write(loud, 32_768 * sound(0, 2.0), RATE, subtype="FLOAT")
+    for read in (lambda: read_all(loud), lambda: read_pair(loud, SHAPE, np.random.default_rng(0))):
+        with pytest.raises(BadAudioError, match=r"wrong scale: .* a sample of 16,\d+; expected .* from −1 to 1"):
+            read()
+
+
+def test_a_pipe_is_unreadable_at_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(BadAudioError, match="unreadable: .*pipe"):
+        check(tmp_path / "a.wav", SHAPE)
 
 
 @pytest.mark.parametrize("ending", [".flac", ".mp3"])

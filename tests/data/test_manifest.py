@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -24,15 +26,17 @@ def test_folder_lists_all_audio_below_it(tmp_path: Path):
 
 
 def test_a_folder_without_audio_lists_the_expected_endings(tmp_path: Path):
-    with pytest.raises(ValueError, match="is empty; expected .flac, .mp3, .oga, .ogg, .opus, .wav in it"):
+    with pytest.raises(
+        ValueError, match="is empty; expected .aif, .aifc, .aiff, .flac, .mp3, .oga, .ogg, .opus, .wav in it"
+    ):
         list_recordings(tmp_path)
     touch(tmp_path, "a.m4a", "b/c.m4a", "LICENSE")
-    with pytest.raises(ValueError, match=r"no audio file; expected .*; found 2 .m4a, 1 \(none\)"):
+    with pytest.raises(ValueError, match=r"no audio file; expected .*; 3 files left out: 2 .m4a, 1 without ending"):
         list_recordings(tmp_path)
     for missing in (tmp_path / "nowhere", tmp_path / "a.m4a"):
-        with pytest.raises(ValueError, match=r"expected a folder or a manifest \(.csv or .jsonl\); found"):
+        with pytest.raises(ValueError, match=r"expected a folder or a manifest \(.csv, .tsv or .jsonl\); found"):
             list_recordings(missing)
-        with pytest.raises(ValueError, match=r"a folder, a manifest \(.csv or .jsonl\) or 'builtin'; found"):
+        with pytest.raises(ValueError, match=r"a folder, a manifest \(.csv, .tsv or .jsonl\) or 'builtin'; found"):
             list_recordings(missing, "'builtin'")
 
 
@@ -55,6 +59,54 @@ def test_csv_and_jsonl_give_the_same_entries(tmp_path: Path):
     assert list_recordings(str(tmp_path / "m.csv")) == expected
 
 
+def test_what_is_left_out_is_reported_once(tmp_path: Path, capsys):
+    touch(tmp_path, "a.wav", "b.AIF", "c/d.aiff", *(f"{n}.m4a" for n in range(20)), "cover.jpg", "notes", ".hidden")
+    os.mkfifo(tmp_path / "pipe.wav")
+    for _ in range(2):
+        assert [entry.name for entry in list_recordings(tmp_path)] == ["a.wav", "b.AIF", "c/d.aiff"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"folder '{tmp_path}': 3 recordings; 23 files left out: 20 .m4a, ")
+    assert all(part in line for part in ("1 .jpg", "1 without ending", "1 .wav that is a device or a pipe"))
+
+
+def test_nothing_is_reported_of_a_folder_without_other_files(tmp_path: Path, capsys):
+    touch(tmp_path, "a.wav")
+    list_recordings(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_linked_folders_are_listed_once_and_loops_are_cut(tmp_path: Path):
+    music, album = tmp_path / "music", tmp_path / "album"
+    touch(album, "x.wav", "disc/y.wav")
+    touch(music, "own/z.wav")
+    for link, target in {"a": album, "again": album, "own/disc": album / "disc", "own/up": music, "b": "own"}.items():
+        (music / link).symlink_to(target)
+    (album / "back").symlink_to(music)
+    (music / "self").symlink_to("self")
+    assert [entry.name for entry in list_recordings(music)] == ["a/disc/y.wav", "a/x.wav", "own/z.wav"]
+
+
+def test_an_unreadable_folder_is_reported(tmp_path: Path, capsys, monkeypatch):
+    touch(tmp_path, "a.wav", "private/b.wav")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [entry.name for entry in list_recordings(tmp_path)] == ["a.wav"]
+    line = capsys.readouterr().err
+    assert f"1 recording; 1 folder that cannot be read: '{tmp_path / 'private'}' (Permission denied)" in line
+
+
+def test_a_name_that_is_not_utf8_is_listed(tmp_path: Path):
+    name = os.fsdecode(b"bad\xff.wav")
+    touch(tmp_path, "a.wav", name)
+    assert {entry.name for entry in list_recordings(tmp_path)} == {"a.wav", name}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -63,6 +115,7 @@ def test_csv_and_jsonl_give_the_same_entries(tmp_path: Path):
         ("m.jsonl", "\n", "no row; .*per line"),
         ("m.csv", "path,name\na.wav,\n,b\n", "has 1 row that cannot be used; .*:\n  • line 3: the path is missing$"),
         ("m.csv", "path\na.wav\nno.wav\nnot.wav\n", r"line 3: .*no.wav' does not exist\n  • line 4: .*not.wav'"),
+        ("m.csv", "path\n.\n", "line 2: .* is a folder, a device or a pipe"),
         ("m.csv", "path\n" + "x.wav\n" * 22, "has 22 rows(.|\n)* and 2 more"),
         ("m.csv", "path\na.wav\nb.wav\n./a.wav\n", "line 4: .*'./a.wav' is already in line 2"),
         ("m.csv", "path,name\na.wav,x\nb.wav,x\n", "line 3: .*'x' is already in line 2"),

@@ -35,7 +35,7 @@ def test_lines_are_stripped_and_blank_ones_skipped(write):
 
 
 def test_a_column_is_read_with_its_quoting(write):
-    path = write('\ufeffid,text\n1," slow, ""sad"" piano "\n\n2,\n3,"two\nlines"\n4\n5,end\n', "a.csv")
+    path = write('\ufeffid,text\n1," slow, ""sad"" piano "\n\n2,\n3,"two\nlines"\n4,\n5,end\n', "a.csv")
     prompts = read(path, "csv", "text")
     assert prompts.texts == ['slow, "sad" piano', "two\nlines", "end"]
     assert (prompts.lines, prompts.empty) == ([2, 5, 8], [4, 7])
@@ -115,7 +115,7 @@ def test_a_file_that_is_not_text_is_refused(write, tmp_path):
     for path in (write(b"\xff\xfe\x00"), str(tmp_path / "none.txt"), str(tmp_path)):
         with pytest.raises(ValueError, match=r"prompt file .* cannot be read"):
             read(path)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="more than 131,072 characters in line 2"):
         read(write(f'text\n"{"x" * 200_000}"\n'), "csv")
 
 
@@ -128,6 +128,9 @@ def test_a_file_that_is_not_text_is_refused(write, tmp_path):
         ("b/a.CSV:the text", ("csv", "b/a.CSV", "the text")),
         ("a.jsonl", ("jsonl", "a.jsonl", None)),
         ("a.jsonl:key", ("jsonl", "a.jsonl", "key")),
+        ("a.tsv:words", ("tsv", "a.tsv", "words")),
+        ("a.json", ("jsonl", "a.json", None)),
+        ("text:a.md", ("text", "a.md", None)),
         ("musiccaps:a.csv", ("musiccaps", "a.csv", None)),
         ("song-describer:a.csv", ("song-describer", "a.csv", None)),
         ("csv:table", ("csv", "table", None)),
@@ -140,6 +143,21 @@ def test_a_file_that_is_not_text_is_refused(write, tmp_path):
 )
 def test_an_argument_is_parsed_into_format_file_and_column(text, expected):
     assert PromptFile.parse(text) == expected
+
+
+@pytest.mark.parametrize("name", ["a.md", "b/prompts.xlsx", "a.txt.gz", "a.md:caption"])
+def test_an_unknown_ending_is_refused_with_what_would_be_read(name):
+    with pytest.raises(ValueError, match=rf"{name}.* ending .*\.txt .*\.csv, \.tsv or \.jsonl; .*text:{name}"):
+        PromptFile.parse(name)
+
+
+def test_a_tsv_file_is_read_by_tab_and_a_json_document_is_refused(write):
+    assert PromptFile.parse(write("id\tcaption\n1\tSlow, calm jazz\n", "t.tsv")).read().texts == ["Slow, calm jazz"]
+    assert PromptFile.parse(write('{"caption": "Jazz"}\n', "lines.json")).read().texts == ["Jazz"]
+    with pytest.raises(ValueError, match="p.json' is not a JSONL file: line 1: .* one JSON value per line"):
+        PromptFile.parse(write('[\n  {"caption": "Jazz"}\n]\n', "p.json")).read()
+    with pytest.raises(ValueError, match=r"p.json' contains \[.* in line 1; expected a string"):
+        PromptFile.parse(write('[{"caption": "Jazz"}]', "p.json")).read()
 
 
 def test_the_generic_prompts_are_short_and_distinct():

@@ -139,7 +139,7 @@ class LibraryHeldOut:
         if self.n < n:
             self.notes.append(f"{n} recordings were requested; the held-out share has {self.n}.")
         try:
-            self.longer = self._open(seconds=LONGER * seconds, split="validation", pairs=n)
+            self.longer = self._open(seconds=LONGER * seconds, split="validation", pairs=n, quiet=True)
         except ValueError:
             self.longer = None
             self.notes.append(_no_tempo(seconds))

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from qd.models.checkpoints.foreign import foreign_format
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import HUB_NAME, WEIGHTS
 
@@ -84,6 +85,8 @@ def check_source(source: str, model_type: str | None = None) -> str:
         if HUB_NAME.fullmatch(source) and not folder.parent.is_dir():
             return source
         raise ValueError(f"folder {source!r} does not exist; expected a folder or a hub name `owner/name`")
+    if foreign := foreign_format(folder, pickled=True):
+        raise ValueError(f"folder {source!r} {foreign}")
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
@@ -177,7 +180,8 @@ def hub_config(source: str, commit: str, offline: bool = False) -> dict[str, Any
         file = hf_hub_download(source, "config.json", revision=commit, local_files_only=offline)
     except RemoteEntryNotFoundError as error:
         raise ValueError(
-            f"model {source!r} has no config.json; expected a model of the transformers library"
+            f"model {source!r} has no config.json; expected a model of the transformers library, not a LoRA adapter "
+            "or a checkpoint of audiocraft"
         ) from error
     except (OSError, HTTPError) as error:
         raise ValueError(_unavailable(source, str(error).strip().splitlines()[0])) from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from qd.models.checkpoints.foreign import MELODY, foreign_format
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.weight_delta import DELTA_FILE, restore_checkpoint
 
@@ -53,6 +54,8 @@ def resolve_model(name: str | Path) -> str:
     if str(name) in FINETUNED:
         return str(_checked(_restored(str(name)), "remove that folder; it is then created again"))
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ValueError(f"model '{name}' is a file; name its folder: '{folder.parent}'")
     if str(name) and folder.is_dir():
         return str(_checked([folder, *step_folders(folder)][-1], "name a checkpoint, or a run with a finished step"))
     if hub := _PINNED.fullmatch(str(name)):
@@ -137,6 +140,8 @@ def checkpoint_problems(folder: Path) -> list[str]:
 def kind_problems(config: Mapping[str, Any]) -> list[str]:
     """Returns the problem with the model type in a ``config.json``; empty if it is MusicGen."""
     kind = config.get("model_type", "musicgen")
+    if kind == "musicgen_melody":
+        return [f"it is {MELODY}"]
     return [] if kind == "musicgen" else [f"config.json has model_type '{kind}', expected 'musicgen'"]
 
 
@@ -159,6 +164,8 @@ def _restored(name: str) -> Path:
 
 
 def _checked(folder: Path, fix: str) -> Path:
+    if foreign := foreign_format(folder):
+        raise ValueError(f"model folder '{folder}' {foreign}")
     _raise_if(checkpoint_problems(folder), folder, fix)
     return folder
 

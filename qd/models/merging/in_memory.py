@@ -74,6 +74,7 @@ class WeightSwapper:
             self._music, self._allocated = music.to(device), sources[0]
         self._loaded = None  # until all weights are written
         self._write(sources)
+        self._music.name = spec.text
         self._loaded, self._fingerprint = spec, fingerprint(self._music.lm)
         return self._music
 

@@ -8,8 +8,10 @@ import pytest
 import soundfile
 import torch
 
+from qd.data.library import held_out_score
 from qd.data.world import world
 from qd.evaluation.embedder.heldout import LONGER, open_heldout
+from tests.data.sounds import cut
 
 SECONDS = 0.32
 
@@ -95,6 +97,18 @@ def test_notes_say_what_a_small_library_lacks(library):
     assert len(heldout) == 7 and heldout.batch(range(1)).longer is None
     assert any("256 recordings were requested; the held-out share has 7" in note for note in heldout.notes)
     assert any("Tempo is left out" in note for note in heldout.notes)
+
+
+def test_a_bad_recording_is_reported_once(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.standard_normal(16_000 * 3), 16_000)
+    held_out = [number for number in range(24) if held_out_score(f"{number}.wav") < 0.5]
+    cut(tmp_path / f"{held_out[0]}.wav", 0.9)
+    heldout = open_heldout(str(tmp_path), 24, 16_000, 1.0, 0.5)
+    assert len(heldout) == len(held_out) - 1 and heldout.longer is not None
+    heldout.training_clips()
+    assert capsys.readouterr().err.count("recordings are skipped: 1 truncated") == 1
 
 
 def test_real_files_are_read(tmp_path):
