@@ -18,7 +18,7 @@ import numpy as np
 from qd.data.world.captions import with_quality
 from qd.data.world.degradation import CLEAN, DEGRADATIONS, degrade
 from qd.data.world.world import SPLITS, DrumChange
-from qd.data.world2.captions import Request, draw_request, draw_stratum, write
+from qd.data.world2.captions import STRATUM_RATES, Request, draw_request, draw_stratum, write
 from qd.data.world2.composer import MINIMUM_SECONDS, compose
 from qd.data.world2.drumming import with_drums, without_drums
 from qd.data.world2.piece import PARTS, Piece
@@ -40,6 +40,9 @@ __all__ = [
 
 DEGRADED_RATE = 0.3
 CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # players in bad recordings are more often careless
+DETAILED_SPLIT, DETAILED_RATES = "adherence", (0.2, 0.3, 0.5)
+"""Split with more specific captions, so that its scorer learns every word, and the rates of its strata."""
+
 CARELESS_SPLIT = "preference"
 """Split whose players are careless in half of all pieces, so that its scorer has enough errors to learn from."""
 
@@ -62,6 +65,7 @@ class Clip:
         piece: The music as composed.
         degradation: ``"clean"`` or one of ``qd.data.world.degradation.DEGRADATIONS``.
         severity: Severity of the degradation in [0, 1]; 0 when clean.
+        stratum: How much the description asks for: ``"open"``, ``"medium"`` or ``"specific"``.
     """
 
     audio: np.ndarray
@@ -71,6 +75,7 @@ class Clip:
     piece: Piece
     degradation: str
     severity: float
+    stratum: str
 
 
 @dataclass(frozen=True)
@@ -87,23 +92,18 @@ class _Recording:
     piece: Piece
     degradation: str
     severity: float
+    stratum_rates: tuple[float, ...]
 
 
-def clip(split: str, index: int, seconds: float = 4.0, stratum: str | None = None) -> Clip:
+def clip(split: str, index: int, seconds: float = 4.0) -> Clip:
     """Returns clip ``index`` of ``split``: one window of a piece that no other index shares.
-
-    Args:
-        split: One of ``SPLITS``.
-        index: Number of the clip, 0 or more.
-        seconds: Length of the window.
-        stratum: Stratum of the caption; None draws one.
 
     Raises:
         ValueError: The split is unknown, the index is negative, or ``seconds`` is more than 16, the shortest piece.
     """
     rng = _generator(split, index)
     recording = _record(rng, split)
-    return _window(recording, rng.uniform(0.0, _latest_start(seconds)), seconds, rng, stratum)
+    return _window(recording, rng.uniform(0.0, _latest_start(seconds)), seconds, rng)
 
 
 def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Clip]:
@@ -213,15 +213,14 @@ def _record(rng: np.random.Generator, split: str) -> _Recording:
     carelessness = CARELESSNESS["degraded" if degraded or split == CARELESS_SPLIT else "clean"]
     piece = compose(rng, carelessness)
     kind = DEGRADATIONS[int(rng.integers(len(DEGRADATIONS)))] if degraded else CLEAN
-    return _Recording(piece, kind, float(rng.uniform(0.2, 1.0)) if degraded else 0.0)
+    severity = float(rng.uniform(0.2, 1.0)) if degraded else 0.0
+    return _Recording(piece, kind, severity, DETAILED_RATES if split == DETAILED_SPLIT else STRATUM_RATES)
 
 
-def _window(
-    recording: _Recording, start: float, seconds: float, rng: np.random.Generator, stratum: str | None = None
-) -> Clip:
-    piece = recording.piece
+def _window(recording: _Recording, start: float, seconds: float, rng: np.random.Generator) -> Clip:
+    piece, stratum = recording.piece, draw_stratum(rng, recording.stratum_rates)
     audio = degrade(render(piece, start, seconds), recording.degradation, recording.severity, rng)
-    request = draw_request(piece, _audible(piece, start, seconds), stratum or draw_stratum(rng), rng)
+    request = draw_request(piece, _audible(piece, start, seconds), stratum, rng)
     description = write(request, rng)
     caption = with_quality(description, recording.degradation, rng)
-    return Clip(audio, caption, description, request, piece, recording.degradation, recording.severity)
+    return Clip(audio, caption, description, request, piece, recording.degradation, recording.severity, stratum)
