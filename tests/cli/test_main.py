@@ -39,6 +39,7 @@ def test_changes_that_make_a_resumed_run_another_one_are_reported_together(calls
 
 def test_other_ranks_accept_an_existing_run_folder(calls, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
     arguments = ["train-embedder", "--name", "mine", f"trainer.runs={tmp_path}"]
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert cli.main(arguments) == 2
@@ -82,6 +83,7 @@ def test_a_bad_config_is_reported_once_a_machine_and_any_other_error_by_each_ran
 
 def test_problems_of_config_machine_and_folder_are_reported_together(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
     places = ["--name", "mine", f"trainer.runs={tmp_path}", "--device", "cuda:99"]
     assert cli.main(["train", "--beta", "-1", *places]) == 2
     error = capsys.readouterr().err
