@@ -21,6 +21,7 @@ from qd.report.reproduction.document import write_document
 from qd.report.reproduction.estimate import estimate
 from qd.report.reproduction.plan import ReproductionConfig
 from qd.report.reproduction.reproduce import STAGES, reproduce
+from qd.runs.process_rank import other_process
 from qd.runs.signals import stop_cause, stop_signals, stop_status
 from qd.runs.streams import keep_streams
 
@@ -49,6 +50,8 @@ def main() -> int:
 def _run(options: argparse.Namespace) -> int:
     """Runs the stages; returns the exit status."""
     try:
+        if problem := other_process():
+            raise ValueError(problem)
         if options.jobs < 1:
             raise ValueError(f"jobs is {options.jobs}; expected 1 or more")
         plan = load_config(ReproductionConfig, "reproduction", options.config)

@@ -19,8 +19,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
-from qd.runs.checkpoints import AtomicCheckpoints, DamagedCheckpointError, check_checkpoint, newest_checkpoint
+from qd.runs.checkpoints import DamagedCheckpointError, check_checkpoint, newest_checkpoint
 from qd.runs.devices import fast_precision, resolve_device, trainer_device
+from qd.runs.ranks import trainer_places
 
 Example = dict[str, np.ndarray]
 
@@ -171,12 +172,12 @@ def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, half=True)
     facts = {key: value for key, value in card.items() if key not in ("title", "description")}
-    (folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     lines = [f"# {card['title']}", "", card["description"], "", "| | |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts.items() if key != "metrics"]
     lines += ["", "| measured | value |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts["metrics"].items()]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -187,8 +188,7 @@ def _trainer(folder: Path, max_steps: int, device: torch.device, precision: str,
         max_steps=max_steps,
         limit_train_batches=max_steps,  # an endless loader has no length; this sets the end of the progress bar
         logger=TensorBoardLogger(folder, name="", version=""),
-        default_root_dir=folder,
-        plugins=[AtomicCheckpoints()],
+        **trainer_places(folder),
         enable_model_summary=False,
         use_distributed_sampler=False,
         **options,

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from qd.cli import measuring, models, training
 from qd.cli.options import Command
-from qd.runs.process_rank import first_of_machine, first_process, rank_number
+from qd.runs.process_rank import first_of_machine, first_process, other_process, rank_number
 from qd.runs.signals import stop_cause, stop_signals, stop_status
 from qd.runs.streams import keep_streams
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     command, words = _command(list(sys.argv[1:] if arguments is None else arguments))
     options = command.parse(words)
-    if not command.shared and not first_process():
-        print(f"qd {command.name}: only the first process does the work; rank {rank_number()} exits", file=sys.stderr)
-        return 0
+    if not command.shared and (problem := other_process()):
+        print(f"qd {command.name}: {problem}", file=sys.stderr)
+        return BAD_INPUT
     try:
         _quieten()
         command(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,13 +25,12 @@ from qd.data.prompt_lengths import prompt_report
 from qd.evaluation.points import FILE
 from qd.models.checkpoints.resolver import SHIPPED, hub_name, resolve_model
 from qd.modules.budget.estimate import estimate
-from qd.runs.checkpoints import AtomicCheckpoints
 from qd.runs.devices import resolve_device
-from qd.runs.folders import CHECKPOINT, new_folder
+from qd.runs.folders import CHECKPOINT, RUN_FOLDER, new_folder
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
-from qd.runs.ranks import trainer_devices
+from qd.runs.ranks import trainer_devices, trainer_places, training_group
 
 
 def train(
@@ -55,12 +55,18 @@ def train(
         NonFiniteError: The loss, a reward or a gradient was not finite.
         KeyboardInterrupt: A signal stopped the run; the message says what was saved and how to continue.
     """
+    if not dry_run:
+        with training_group(config.trainer.device, config.trainer.ranks):
+            return _train(preflight(config, resume, recover=recover))
     run = preflight(config, resume, dry_run, recover)
-    if dry_run:
-        if first_process():
-            print(_needs(run))
-        return None
+    if first_process():
+        print(_needs(run))
+    return None
+
+
+def _train(run: CheckedRun) -> Path:
     folder = run.folder or new_folder(run.config.trainer.runs, run.config.name, f"beta{run.config.beta:g}")
+    os.environ[RUN_FOLDER] = str(folder)
     config = pin_revisions(run.config, folder, run.module.music.revision)
     with exclusive_lock(folder), exclusive_lock(folder / FILE):
         if first_process():
@@ -105,8 +111,7 @@ def _trainer(run: CheckedRun, config: TrainConfig, folder: Path, interrupt: Grac
         gradient_clip_val=config.optimizer.gradient_clip or None,
         logger=build_loggers(settings.loggers, settings.logger_options, folder, resumed_at),
         callbacks=[*starting, *_callbacks(run, config, folder), *saving],
-        default_root_dir=folder,
-        plugins=[AtomicCheckpoints()],
+        **trainer_places(folder),
         enable_progress_bar=False,
         enable_model_summary=False,
     )

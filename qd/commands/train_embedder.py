@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,18 +26,17 @@ from qd.models.embedders.audio_vit import AudioViT
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.report.cards.embedder import write_card
 from qd.runs.checkpoints import (
-    AtomicCheckpoints,
     DamagedCheckpointError,
     check_checkpoint,
     checkpoint_step,
     newest_checkpoint,
 )
 from qd.runs.devices import fast_precision, resolve_device
-from qd.runs.folders import CHECKPOINT, CONFIG, name_conflict, new_folder
+from qd.runs.folders import CHECKPOINT, CONFIG, RUN_FOLDER, name_conflict, new_folder
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
-from qd.runs.ranks import trainer_devices
+from qd.runs.ranks import trainer_devices, trainer_places, training_group
 
 BEST = "best.ckpt"
 """Checkpoint of the step with the best held-out recall@1; like ``last.ckpt``, it has the whole state."""
@@ -65,6 +65,11 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
         CollapseError: All embeddings became equal.
         KeyboardInterrupt: A signal stopped the run; the message says what was saved and how to continue.
     """
+    with training_group(config.trainer.device, config.trainer.devices):
+        return _train(config, resume, recover)
+
+
+def _train(config: EmbedderTrainConfig, resume: str | Path | None, recover: bool) -> Path:
     new = first_process() and not resume
     if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
@@ -72,6 +77,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
     module = _module(config)
     checkpoint = _checkpoint(Path(resume), module, recover) if resume else None
     folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
+    os.environ[RUN_FOLDER] = str(folder)
     with exclusive_lock(folder):
         config = replace(config, name=folder.name)
         if first_process():
@@ -221,8 +227,7 @@ def _trainer(
         gradient_clip_val=config.optimizer.gradient_clip,
         logger=build_loggers(settings.loggers, settings.logger_options, folder, resumed_at),
         callbacks=[*callbacks, EmbedderProgress(settings.log_every), best, last],
-        default_root_dir=folder,
-        plugins=[AtomicCheckpoints()],
+        **trainer_places(folder),
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -13,7 +13,7 @@ from qd.runs.process_rank import first_process
 CONFIG = "config.yaml"
 CHECKPOINT = "last.ckpt"
 RUN_FOLDER = "QD_RUN_FOLDER"
-"""Environment variable with the run folder, for the processes of the other ranks."""
+"""Environment variable with the run folder, which the first process sets for the processes that Lightning starts."""
 
 
 def run_name(label: str, now: datetime | None = None) -> str:
@@ -94,9 +94,7 @@ def new_folder(runs: str | Path, name: str | None, label: str) -> Path:
         ValueError: The run exists already, or this process cannot know its name.
     """
     if first_process():
-        folder = create_run(runs, name, label)
-        os.environ[RUN_FOLDER] = str(folder)
-        return folder
+        return create_run(runs, name, label)
     if name or RUN_FOLDER in os.environ:
         return Path(runs) / name if name else Path(os.environ[RUN_FOLDER])
     raise ValueError("name is null, and torchrun or srun started the processes of this run: set a NAME")

@@ -112,16 +112,16 @@ def test_a_collapsed_embedder_is_one_message(calls, monkeypatch):
 
 
 @pytest.mark.parametrize("started_by", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
-def test_only_the_first_process_does_work_that_is_not_shared(calls, monkeypatch, capsys, started_by):
+def test_another_process_refuses_work_that_is_not_shared(calls, monkeypatch, capsys, started_by):
     work = {
         "fad": ["--audio=x"], "scorer-ranges": [], "sample": ["--prompt=x"], "merge": ["--a=x", "--b=y"],
         "embedder-report": [], "train-preference": ["--data=x"], "base": [],
     }  # fmt: skip
     monkeypatch.setenv(started_by, "1")
     for command, arguments in work.items():
-        assert cli.main([command, *arguments]) == 0
+        assert cli.main([command, *arguments]) == 2  # not 0 without a file
         message = capsys.readouterr().err
-        assert message.startswith(f"qd {command}: ") and "rank 1" in message
+        assert message.startswith(f"qd {command}: ") and f"unset {started_by}" in message
     assert calls == []
     assert cli.main(["train", "--name=x"]) == 0 and calls.pop()[0] == "train"
     for number in ("0", ""):  # empty is not set
