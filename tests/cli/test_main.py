@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -139,3 +140,24 @@ def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", interrupted)
     assert cli.main(["sample", "--prompt", "x"]) == 130
     assert capsys.readouterr().err == "qd sample: stopped by Ctrl-C; saved step 3\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_another_signal_is_handled_like_ctrl_c(calls, monkeypatch, capsys, name):
+    def stopped(**kwargs):
+        signal.raise_signal(signal.Signals[name])
+
+    before = signal.getsignal(signal.Signals[name])
+    monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", stopped)
+    assert cli.main(["sample", "--prompt", "x"]) == 128 + signal.Signals[name]
+    assert capsys.readouterr().err == f"qd sample: stopped by {name}\n"
+    assert signal.getsignal(signal.Signals[name]) == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored(calls, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", lambda **_: signal.raise_signal(signal.SIGHUP))
+        assert cli.main(["sample", "--prompt", "x"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
