@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from qd.callbacks.step_callback import StepCallback
 from qd.runs.folders import CHECKPOINT
 from qd.runs.signals import signal_name, stop_signal, stop_signals
+from qd.runs.streams import print_from_handler
 
 
 class LastCheckpoint(StepCallback, Checkpoint):
@@ -98,11 +99,8 @@ class GracefulInterrupt(StepCallback):
         self.requested = True
         again = "Press it again" if number == signal.SIGINT else "Press Ctrl-C"
         if self._first:
-            with suppress(RuntimeError):  # the signal interrupted another print
-                print(
-                    f"\n{signal_name(number)}: finishing this step, then saving. {again} to stop without saving.",
-                    flush=True,
-                )
+            name = signal_name(number)
+            print_from_handler(f"\n{name}: finishing this step, then saving. {again} to stop without saving.")
 
 
 def fit_until_stopped(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 
@@ -45,6 +46,15 @@ def keep_streams() -> None:
             setattr(
                 sys, name, io.TextIOWrapper(buffer, stream.encoding, errors="backslashreplace", line_buffering=True)
             )
+
+
+def print_from_handler(text: str) -> None:
+    """Prints a line from a signal handler, which may have interrupted another print."""
+    try:
+        print(text, flush=True)
+    except RuntimeError:  # Python's buffer cannot be entered twice
+        with suppress(OSError):
+            os.write(sys.stdout.fileno(), f"{text}\n".encode(sys.stdout.encoding, "backslashreplace"))
 
 
 def _is_file(stream: TextIO) -> bool:
