@@ -55,7 +55,7 @@ class Launch:
     @property
     def leave(self) -> str:
         """How to get rid of the variables."""
-        return f"if they are left over from another command: unset {' '.join(self.variables)}"
+        return f"if these variables are left over from another command: unset {' '.join(self.variables)}"
 
 
 def read_launch() -> Launch:
