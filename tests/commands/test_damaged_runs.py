@@ -58,6 +58,18 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_good_step_folder_replaces_
     assert 0 < moved < 0.01  # one step of AdamW with the learning rate 0.001, from the weights of step 1
 
 
+@pytest.mark.parametrize("baseline", ["value_head", "none"])
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=4.0)], ids=["all weights", "adapters"])
+def test_a_good_checkpoint_of_each_kind_of_run_is_not_called_damaged(
+    run_config: TrainConfig, baseline: str, lora: LoraConfig | None
+) -> None:
+    objective = replace(run_config.objective, baseline=baseline)
+    config = short(run_config, objective=objective, model=replace(run_config.model, lora=lora), beta=0.0)
+    run = train(config)
+    train(longer(config), resume=run)
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
 def test_without_a_good_step_folder_the_way_out_is_to_start_again(run_config: TrainConfig) -> None:
     config = short(run_config)
     run = train(config)
