@@ -21,6 +21,9 @@ from qd.report.reproduction.document import write_document
 from qd.report.reproduction.estimate import estimate
 from qd.report.reproduction.plan import ReproductionConfig
 from qd.report.reproduction.reproduce import STAGES, reproduce
+from qd.runs.process_rank import other_process
+from qd.runs.signals import stop_cause, stop_signals, stop_status
+from qd.runs.streams import keep_streams
 
 
 def main() -> int:
@@ -39,7 +42,16 @@ def main() -> int:
         "--dry-run", action="store_true", help="print the remaining work, its time and disk space, and exit"
     )
     options = parser.parse_args()
+    keep_streams()
+    with stop_signals():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Runs the stages; returns the exit status."""
     try:
+        if problem := other_process():
+            raise ValueError(problem)
         if options.jobs < 1:
             raise ValueError(f"jobs is {options.jobs}; expected 1 or more")
         plan = load_config(ReproductionConfig, "reproduction", options.config)
@@ -57,8 +69,11 @@ def main() -> int:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("reproduce: stopped; progress is saved, run the same command again to resume", file=sys.stderr)
-        return 130
+        print(
+            f"reproduce: stopped by {stop_cause()}; progress is saved, run the same command again to resume",
+            file=sys.stderr,
+        )
+        return stop_status()
     return 0
 
 

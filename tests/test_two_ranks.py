@@ -1,4 +1,4 @@
-"""Whole runs of two processes on the CPU: same results as one process with the same batch; Ctrl-C stops both."""
+"""Whole runs of two processes on the CPU: same results as one process with the same batch; signals stop both."""
 
 from __future__ import annotations
 
@@ -150,8 +150,13 @@ def test_a_run_resumes_with_another_strategy(run_config: TrainConfig, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_ctrl_c_stops_both_ranks_and_the_run_resumes(run_config: TrainConfig, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "number", "send"), [("ddp", signal.SIGTERM, os.kill), ("fsdp", signal.SIGINT, os.killpg)]
+)
+def test_a_signal_stops_both_ranks_and_the_run_resumes(
+    run_config: TrainConfig, tmp_path: Path, way: str, number: int, send: Callable[[int, int], None]
+) -> None:
+    """A terminal signals all processes of the group, `kill` only the first one."""
     # Long enough to be stopped before it is over: its steps take milliseconds.
     long = replace(run_config, evaluation=replace(run_config.evaluation, every=LONG))
     whole = finished(changed(long, tmp_path / "whole", max_steps=LONG, **WAYS[way]))
@@ -160,10 +165,10 @@ def test_ctrl_c_stops_both_ranks_and_the_run_resumes(run_config: TrainConfig, tm
     for line in process.stdout:
         if line.startswith("step 1/"):
             break
-    os.killpg(process.pid, signal.SIGINT)
+    send(process.pid, number)
     _, errors = ended(process)
     run = tmp_path / "stopped" / "x"
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
     assert errors.count("make train RESUME=") == 1
     assert checkpoint(run)["global_step"] < LONG
     resumed = launch([sys.executable, str(WORKER), "train", "--resume", str(run)])

@@ -1,6 +1,7 @@
 """Runs the command line in its own process, with fake scorers, so that a test can kill it.
 
 With ``--hold`` the run waits before it saves its last step, so that it cannot end before a test kills it.
+With ``--hold-checkpoint`` it prints "held" and waits before its first checkpoint, with ``--hold-step`` in its step 1.
 With ``--see`` each rank writes its codes, and its baseline after each step, to ``seen-<rank>.pt`` next to the run.
 With ``--nan=1`` the loss of rank 1 is NaN at step 2; with ``--error=1`` that rank fails there.
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 import qd.evaluation.evaluator
+from qd.callbacks.last_checkpoint import LastCheckpoint
 from qd.callbacks.progress import StepProgress
 from qd.cli.main import main
 from qd.data.prompts import PromptBatch
@@ -33,6 +35,19 @@ def hold(progress: StepProgress, trainer: pl.Trainer, module: pl.LightningModule
     ended(progress, trainer, module)
     if trainer.global_step == trainer.max_steps:
         time.sleep(600)
+
+
+def hold_early(what: str) -> None:
+    """Makes the run print "held" and wait before it writes a checkpoint, or before it ends a step."""
+
+    def wait(*arguments: object) -> None:
+        print("held", flush=True)
+        time.sleep(600)
+
+    if what == "checkpoint":
+        LastCheckpoint.save = wait
+    else:
+        StepProgress.on_step_end = wait
 
 
 def break_rank(what: str, rank: str) -> None:
@@ -75,6 +90,10 @@ if __name__ == "__main__":
     if "--hold" in sys.argv:
         sys.argv.remove("--hold")
         ended, StepProgress.on_step_end = StepProgress.on_step_end, hold
+    for what in ("checkpoint", "step"):
+        if f"--hold-{what}" in sys.argv:
+            sys.argv.remove(f"--hold-{what}")
+            hold_early(what)
     if "--see" in sys.argv:
         see()
     for option in [text for text in sys.argv if text.startswith(("--nan=", "--error="))]:

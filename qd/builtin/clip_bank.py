@@ -92,7 +92,7 @@ def build_bank(
         chunks = -(-clips // _CHUNK)
         loader = DataLoader(stream, batch_size=None, sampler=range(chunks), num_workers=workers)
         _write(path, track(loader, f"rendering {split}", total=chunks), (clips, _samples(seconds)), codec)
-    return ClipBank(np.load(path, mmap_mode="r"), json.loads(path.with_suffix(".json").read_text()))
+    return ClipBank(np.load(path, mmap_mode="r"), json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
 
 
 def _chunk(number: int, split: str, clips: int, seconds: float, label: Label, world: int) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _write(path: Path, chunks: Any, shape: tuple[int, int], codec: FrameCodec) -
             labels += chunk["labels"]
             pcm[first : len(labels)] = (audio.clamp(-1, 1) * FULL_SCALE).round().numpy().astype(np.int16)
         pcm.flush()
-        path.with_suffix(".json").write_text(json.dumps(labels))
+        path.with_suffix(".json").write_text(json.dumps(labels), encoding="utf-8")
 
 
 def _samples(seconds: float) -> int:

@@ -95,6 +95,7 @@ def run(config: CodecStageConfig, folder: Path) -> Path:
         config.checkpoint_every,
         config.precision,
         config.device,
+        checkpoint_minutes=config.checkpoint_minutes,
     )
     codec = module.codec.cpu().eval()
     card = {

@@ -127,6 +127,7 @@ def run(config: LanguageModelStageConfig, folder: Path, tokens_folder: Path, cod
         config.precision,
         config.device,
         config.gradient_clip,
+        checkpoint_minutes=config.checkpoint_minutes,
     )
     trained: CaptionedLanguageModel = module.average.module.cpu()
     card = _card(config, trained, len(clips), seconds, batches)

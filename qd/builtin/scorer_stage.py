@@ -84,6 +84,7 @@ def run_scorer_stage(
         config.checkpoint_every,
         config.precision,
         config.device,
+        checkpoint_minutes=config.checkpoint_minutes,
     )
     scorer = module.scorer.cpu().eval()
     scale = calibrate(scorer, bank("calibration", config.calibration_clips))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
+from qd.runs.checkpoints import DamagedCheckpointError, check_checkpoint, newest_checkpoint
 from qd.runs.devices import fast_precision, resolve_device, trainer_device
-from qd.runs.folders import CHECKPOINT, checkpoint_step
+from qd.runs.ranks import trainer_places
 
 Example = dict[str, np.ndarray]
 
@@ -103,6 +105,7 @@ def fit_stage(
     device: str = "auto",
     gradient_clip: float = 1.0,
     log_every: int = 10,
+    checkpoint_minutes: float = math.inf,
 ) -> float:
     """Trains to ``max_steps`` and returns the training seconds; resumes from ``folder/last.ckpt`` if it exists.
 
@@ -119,11 +122,13 @@ def fit_stage(
         device: Device name, see :func:`qd.runs.devices.resolve_device`.
         gradient_clip: Largest norm of the gradient.
         log_every: Steps between two logged values.
+        checkpoint_minutes: Longest time between two writes of last.ckpt.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, after the current step was finished and saved.
+        ValueError: last.ckpt is damaged.
+        KeyboardInterrupt: A signal stopped the stage, after the current step was finished and saved.
     """
-    clock, interrupt, last = TrainingClock(), GracefulInterrupt(), folder / CHECKPOINT
+    clock, interrupt = TrainingClock(), GracefulInterrupt()
     folder.mkdir(parents=True, exist_ok=True)
     trainer = _trainer(
         folder,
@@ -131,15 +136,28 @@ def fit_stage(
         resolve_device(device),
         precision,
         gradient_clip_val=gradient_clip,
-        callbacks=[clock, interrupt, LastCheckpoint(folder, checkpoint_every), TQDMProgressBar(refresh_rate=log_every)],
+        callbacks=[
+            clock,
+            interrupt,
+            LastCheckpoint(folder, checkpoint_every, checkpoint_minutes),
+            TQDMProgressBar(refresh_rate=log_every),
+        ],
         log_every_n_steps=log_every,
     )
-    first_step = checkpoint_step(last) if last.is_file() else 0
+    last = newest_checkpoint(folder)
+    first_step = _checked_step(last, module) if last else 0
     data = _Stream(make_loader(first_step))
-    fit_until_stopped(trainer, module, data, last if first_step else None, interrupt, RESUME_COMMAND)
+    fit_until_stopped(trainer, module, data, last, interrupt, RESUME_COMMAND)
     if interrupt.requested:  # during the last step: without this, the stage would continue
         raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to resume: {RESUME_COMMAND}")
     return clock.seconds
+
+
+def _checked_step(checkpoint: Path, module: nn.Module) -> int:
+    try:
+        return check_checkpoint(checkpoint, module)
+    except DamagedCheckpointError as error:
+        raise ValueError(f"{error}; remove it, and the stage starts again from step 0: {RESUME_COMMAND}") from error
 
 
 def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
@@ -154,12 +172,12 @@ def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, half=True)
     facts = {key: value for key, value in card.items() if key not in ("title", "description")}
-    (folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     lines = [f"# {card['title']}", "", card["description"], "", "| | |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts.items() if key != "metrics"]
     lines += ["", "| measured | value |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts["metrics"].items()]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -170,6 +188,7 @@ def _trainer(folder: Path, max_steps: int, device: torch.device, precision: str,
         max_steps=max_steps,
         limit_train_batches=max_steps,  # an endless loader has no length; this sets the end of the progress bar
         logger=TensorBoardLogger(folder, name="", version=""),
+        **trainer_places(folder),
         enable_model_summary=False,
         use_distributed_sampler=False,
         **options,

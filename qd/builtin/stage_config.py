@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qd.builtin.calibration import CALIBRATION_CLIPS
 from qd.builtin.tokenizer import MAX_VOCABULARY, MIN_VOCABULARY
 from qd.config.checks import present_device
-from qd.config.trainer import DEVICE_HELP, PRECISIONS
+from qd.config.trainer import CHECKPOINT_MINUTES_HELP, DEVICE_HELP, PRECISIONS
 from qd.data.world.composer import MINIMUM_SECONDS
 from qd.data.worlds import EDITIONS
 from qd.schema.checker import Settings
@@ -34,6 +34,7 @@ class StageConfig(Settings):
     learning_rate: float = setting(1e-3, "Peak learning rate.", gt=0)
     warmup_steps: int = setting(50, "Length of the linear warm-up, less than max_steps.", unit="steps", ge=0)
     checkpoint_every: int = setting(250, "Interval between writes of last.ckpt.", unit="steps", ge=1)
+    checkpoint_minutes: float = setting(5.0, CHECKPOINT_MINUTES_HELP, unit="min", gt=0)
     precision: str = setting(
         "auto", "Number format; auto: bf16-mixed where the device is fast at it.", choices=PRECISIONS
     )

@@ -127,7 +127,7 @@ def read_tokens(folder: Path, split: str) -> tuple[Tensor, list[str]]:
         ValueError: ``folder`` lacks shards of ``split``.
     """
     config = folder / _CONFIG
-    settings = json.loads(config.read_text()) if config.exists() else {}
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
     expected = settings.get({TRAINING: "clips", VALIDATION: "validation_clips"}[split], 1)
     paths = sorted(folder.glob(f"{split}-*.safetensors"))
     shards = [load_file(path)["codes"] for path in paths]
@@ -149,7 +149,7 @@ def require_codec(folder: Path, codec_folder: Path) -> None:
         ValueError: The tokens come from another codec; the message explains how to encode again.
     """
     path, expected = folder / _CONFIG, _codec_hash(codec_folder)
-    actual = json.loads(path.read_text())["codec"] if path.exists() else expected
+    actual = json.loads(path.read_text(encoding="utf-8"))["codec"] if path.exists() else expected
     if actual != expected:
         raise ValueError(
             f"the tokens in {folder} come from the codec {actual[:12]}, not from {expected[:12]} in {codec_folder}: "
@@ -197,11 +197,11 @@ def _check_settings(folder: Path, config: TokensStageConfig, codec_folder: Path)
     settings = {name: value for name, value in asdict(config).items() if name != "workers"}
     settings["codec"] = _codec_hash(codec_folder)
     path = folder / _CONFIG
-    existing = json.loads(path.read_text()) if path.exists() else settings
+    existing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     if existing != settings:
         names = ", ".join(sorted(name for name in settings if existing.get(name) != settings[name]))
         raise ValueError(f"{folder} has shards with another {names}: remove the folder to encode again")
-    path.write_text(json.dumps(settings, indent=2) + "\n")
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _codec_hash(codec_folder: Path) -> str:

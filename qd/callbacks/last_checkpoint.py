@@ -1,24 +1,25 @@
-"""The checkpoint that a run resumes from, and a Ctrl-C that never saves an incomplete step."""
+"""The checkpoint that a run resumes from, and a stop that never saves an incomplete step."""
 
 from __future__ import annotations
 
-import os
+import math
 import signal
-from contextlib import nullcontext
+import time
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from qd.callbacks.step_callback import StepCallback
-from qd.runs.atomic import atomic_write
 from qd.runs.folders import CHECKPOINT
+from qd.runs.signals import signal_name, stop_signal, stop_signals
+from qd.runs.streams import print_from_handler
 
 
 class LastCheckpoint(StepCallback, Checkpoint):
-    """Writes ``last.ckpt`` every ``every`` optimiser steps, at the end, and when the run is stopped.
+    """Writes ``last.ckpt`` at the start, every ``every`` optimiser steps, after ``minutes``, at the end, and at a stop.
 
     Lightning calls a ``Checkpoint`` after all other callbacks. So a measurement at this step is on disk before the
     checkpoint that includes the step. A run that is killed at any moment leaves either the old file or the new one.
@@ -26,61 +27,80 @@ class LastCheckpoint(StepCallback, Checkpoint):
     Args:
         folder: Folder of the run.
         every: Optimiser steps between two checkpoints.
+        minutes: Longest time between two checkpoints; a step is finished first.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, minutes: float = math.inf) -> None:
         self.path = Path(folder) / CHECKPOINT
-        self.every = every
+        self.every, self.minutes = every, minutes
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._saved_at = time.monotonic()
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path) != self.path:
+            self.save(trainer)
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.should_stop or trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            # All ranks take part, and the first one writes.
-            with atomic_write(self.path) if trainer.is_global_zero else nullcontext(self.path) as file:
-                trainer.save_checkpoint(file)
+        step = trainer.global_step
+        if trainer.should_stop or step % self.every == 0 or step == trainer.max_steps or self.late(trainer):
+            self.save(trainer)
+
+    def late(self, trainer: pl.Trainer) -> bool:
+        """Whether ``minutes`` have passed since the last checkpoint, by the clock of any rank."""
+        late = time.monotonic() - self._saved_at >= 60 * self.minutes
+        return trainer.strategy.reduce_boolean_decision(late, all=False)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Writes the checkpoint; all ranks take part, and the first one writes."""
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
 
 
 class GracefulInterrupt(StepCallback):
-    """First Ctrl-C: finishes the optimiser step, saves and stops. Second Ctrl-C: stops at once, without saving.
+    """Lets a stop signal end the run after the optimiser step; see :mod:`qd.runs.signals`.
 
-    Lightning by default raises ``KeyboardInterrupt`` anywhere, even between the tensors of an optimiser step; the
-    weights would then be a mixture of two steps.
+    The first signal finishes the step, saves and stops; before the first step it stops at once, as nothing is lost. A
+    later Ctrl-C stops at once, without saving. Lightning by default raises ``KeyboardInterrupt`` anywhere, even between
+    the tensors of an optimiser step; the weights would then be a mixture of two steps.
 
     Attributes:
-        requested: Whether Ctrl-C stopped the run.
+        requested: Whether a signal asked the run to stop after its step.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: Any = None
+        self._training = self._first = False
+        self._signals = ExitStack()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._main_pid = os.getpid() if trainer.is_global_zero else None
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        self._first = trainer.is_global_zero
+        self._signals.enter_context(stop_signals(self._on_stop))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        self._training = True
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Ctrl-C reaches the ranks at different times. They stop together, at the first step after which one of them has
-        # it. A signal during this exchange counts at the next step.
+        # A signal reaches the ranks at different times. They stop together, at the first step after which one of them
+        # has it. A signal during this exchange counts at the next step.
         agreed = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
         self.requested = self.requested or agreed
         trainer.should_stop = trainer.should_stop or agreed
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._restore()
+        self._signals.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()  # after an exception Lightning calls no teardown
+        self._signals.close()  # after an exception Lightning calls no teardown
 
-    def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+    def _on_stop(self, number: int) -> None:
+        if self.requested or not self._training:
             raise KeyboardInterrupt
         self.requested = True
-        if os.getpid() == self._main_pid:  # forked data loader workers inherit this handler
-            print("\nCtrl-C: finishing this step, then saving. Press it again to stop without saving.", flush=True)
+        again = "Press it again" if number == signal.SIGINT else "Press Ctrl-C"
+        if self._first:
+            name = signal_name(number)
+            print_from_handler(f"\n{name}: finishing this step, then saving. {again} to stop without saving.")
 
 
 def fit_until_stopped(
@@ -98,16 +118,18 @@ def fit_until_stopped(
         module: The module to train.
         data: The training data.
         checkpoint: ``last.ckpt`` of a run to resume.
-        interrupt: Callback that handles Ctrl-C.
+        interrupt: Callback that handles stop signals.
         command: Command that resumes the run, for the message.
 
     Raises:
-        KeyboardInterrupt: If Ctrl-C stopped the run. The message says what is saved and how to resume.
+        KeyboardInterrupt: If a signal stopped the run. The message says what is saved and how to resume.
     """
+    # Lightning's own handlers would end a run at SIGTERM without saving, and requeue a SLURM job at SIGUSR1.
+    trainer._signal_connector.register_signal_handlers = lambda: None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stopped:  # raised by Lightning at the second Ctrl-C
-        if not interrupt.requested:
+    except SystemExit as stopped:  # Lightning turns KeyboardInterrupt into it
+        if stop_signal() is None:
             raise
         raise KeyboardInterrupt(_how_to_resume(trainer, command)) from stopped
     except Exception:
@@ -127,7 +149,7 @@ def _end_other_ranks(trainer: pl.Trainer) -> None:
 
 
 def _how_to_resume(trainer: pl.Trainer, command: str) -> str:
-    """Returns how to resume a run whose last steps could not be saved."""
+    """Returns how to resume a run that was stopped at once."""
     if any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks):
         return f"nothing was saved since {CHECKPOINT}; to resume from it: {command}"
-    return f"nothing was saved, because the run stopped before its first {CHECKPOINT}; start it again"
+    return f"the run stopped before its first step; to start it: {command}"

@@ -81,7 +81,7 @@ class ParetoLog(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
-            self.points.drop_after(trainer.global_step)
+            self.points.drop_after(trainer.global_step or -1)  # step 0 is recorded again
         if trainer.global_step == 0:
             self._start(trainer, pl_module)
         trainer.strategy.barrier()

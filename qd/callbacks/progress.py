@@ -33,7 +33,7 @@ class StepProgress(StepCallback):
         super().on_train_start(trainer, pl_module)
         self._since = None
         console = Console()
-        if trainer.is_global_zero and console.is_terminal:
+        if trainer.is_global_zero and console.is_interactive:  # TERM=dumb cannot show a bar
             columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)

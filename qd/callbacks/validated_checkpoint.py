@@ -19,22 +19,21 @@ class ValidatedCheckpoint(LastCheckpoint):
     Args:
         folder: Folder of the run.
         every: Optimiser steps between two checkpoints.
+        minutes: Longest time between two checkpoints.
         validate_every: Optimiser steps between two validations.
     """
 
-    def __init__(self, folder: Path, every: int, validate_every: int) -> None:
-        super().__init__(folder, every=1)
-        self.save_every, self.validate_every = every, validate_every
+    def __init__(self, folder: Path, every: int, minutes: float, validate_every: int) -> None:
+        super().__init__(folder, every, minutes)
+        self.validate_every = validate_every
 
     def on_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        step = trainer.global_step
-        if step % self.validate_every == 0:
+        if trainer.global_step % self.validate_every == 0:
             return
         if trainer.should_stop:
             trainer.limit_val_batches = 0
-        if trainer.should_stop or step % self.save_every == 0 or step == trainer.max_steps:
-            super().on_step_end(trainer, pl_module)
+        super().on_step_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            super().on_step_end(trainer, pl_module)
+            self.save(trainer)

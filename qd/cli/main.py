@@ -9,9 +9,10 @@ from difflib import get_close_matches
 
 from qd.cli import measuring, models, training
 from qd.cli.options import Command
-from qd.runs.process_rank import first_of_machine, first_process, rank_number
+from qd.runs.process_rank import first_of_machine, first_process, other_process, rank_number
+from qd.runs.signals import stop_cause, stop_signals, stop_status
+from qd.runs.streams import keep_streams
 
-INTERRUPTED = 130  # exit status of a program that Ctrl-C stopped
 BAD_INPUT = 2
 RENAMED = {"keep": "ship"}
 """Former names of commands."""
@@ -19,12 +20,18 @@ COMMANDS = {command.name: command for module in (training, models, measuring) fo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for bad input (one message), 130 after Ctrl-C."""
+    """Runs one command; returns the exit status: 0, 2 for bad input (one message), 128 + number after a stop signal."""
+    keep_streams()
+    with stop_signals():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     command, words = _command(list(sys.argv[1:] if arguments is None else arguments))
     options = command.parse(words)
-    if not command.shared and not first_process():
-        print(f"qd {command.name}: only the first process does the work; rank {rank_number()} exits", file=sys.stderr)
-        return 0
+    if not command.shared and (problem := other_process()):
+        print(f"qd {command.name}: {problem}", file=sys.stderr)
+        return BAD_INPUT
     try:
         _quieten()
         command(options)
@@ -32,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(command.name, error)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        print(f"qd {command.name}: stopped by Ctrl-C{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
-        return INTERRUPTED
+        print(
+            f"qd {command.name}: stopped by {stop_cause()}{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr
+        )
+        return stop_status()
     return 0
 
 

@@ -194,6 +194,7 @@ def add_run_options(parser: CommandParser, kind: str) -> None:
     """Adds the options of a command that trains."""
     add_config(parser, kind)
     parser.option("--resume", metavar="RUN", help="run to resume from its last checkpoint, by folder or name")
+    parser.flag("--recover", help="with --resume: if last.ckpt is damaged, go on from the newest weights that are not")
     parser.setting("--name", "name")
     parser.setting("--seed", "seed")
     parser.setting("--device", "trainer.device")

@@ -30,7 +30,8 @@ def _train(options: Options) -> None:
         options.settings["data.prompts"] = [{key: value for key, value in source.items() if value is not None}]
     config, run = _run_config(options, TrainConfig, "train")
     try:
-        train(config, resume=run, dry_run=options.values.get("dry_run", False))
+        recover = options.values.get("recover", False)
+        train(config, resume=run, dry_run=options.values.get("dry_run", False), recover=recover)
     except NonFiniteError as error:  # on all ranks at once
         if first_process():
             sys.exit(f"qd train: {error}")
@@ -53,7 +54,7 @@ def _train_embedder(options: Options) -> None:
 
     config, run = _run_config(options, EmbedderTrainConfig, "embedder")
     try:
-        folder = train_embedder(config, resume=run)
+        folder = train_embedder(config, resume=run, recover=options.values.get("recover", False))
     except (FloatingPointError, CollapseError) as error:
         if first_process():
             sys.exit(f"qd train-embedder: {error}")

@@ -110,7 +110,7 @@ def build(stages: Sequence[str] | None = None, config: str | None = None, instal
         ConfigError: Names every problem of the config.
         ValueError: A stage is unknown, needs an earlier stage that is not complete, or its folder holds work from
             other inputs.
-        KeyboardInterrupt: Ctrl-C; the message says how to resume.
+        KeyboardInterrupt: A signal stopped the build; the message says how to resume.
     """
     if unknown := [stage for stage in stages or () if stage not in STAGES]:
         raise ValueError(f"unknown stage {', '.join(unknown)}: expected some of {', '.join(STAGES)}")
@@ -177,7 +177,8 @@ def _embedder(config: BaseConfig, folder: Path) -> None:
     if folder.exists() and not resumable:
         shutil.rmtree(folder)  # stopped before its first checkpoint
     run_config = load_config(EmbedderTrainConfig, "embedder", stage.config, overrides)
-    train_embedder(_seeded(run_config, config.seed), resume=folder if resumable else None)
+    # A damaged last.ckpt is replaced by best.ckpt, which has the whole state too.
+    train_embedder(_seeded(run_config, config.seed), resume=folder if resumable else None, recover=True)
 
 
 def _gate(config: BaseConfig, folder: Path) -> None:

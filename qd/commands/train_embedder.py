@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from qd.callbacks.embedder_log import EmbedderLog
 from qd.callbacks.last_checkpoint import GracefulInterrupt, fit_until_stopped
 from qd.callbacks.progress import EmbedderProgress
 from qd.callbacks.validated_checkpoint import ValidatedCheckpoint
+from qd.commands.resume_point import set_aside
 from qd.config.embedder import EmbedderTrainConfig
 from qd.config.loading import ConfigError
 from qd.config.resume import save_config
@@ -22,51 +25,71 @@ from qd.models.codecs.codec import load_codec
 from qd.models.embedders.audio_vit import AudioViT
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.report.cards.embedder import write_card
+from qd.runs.checkpoints import (
+    DamagedCheckpointError,
+    check_checkpoint,
+    checkpoint_step,
+    newest_checkpoint,
+)
 from qd.runs.devices import fast_precision, resolve_device
-from qd.runs.folders import checkpoint_step, name_conflict, new_folder, newest_checkpoint
+from qd.runs.folders import CHECKPOINT, CONFIG, RUN_FOLDER, name_conflict, new_folder
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
-from qd.runs.ranks import trainer_devices
+from qd.runs.ranks import trainer_devices, trainer_places, training_group
 
+BEST = "best.ckpt"
+"""Checkpoint of the step with the best held-out recall@1; like ``last.ckpt``, it has the whole state."""
 ASSET = "embedder"
 """Folder of the finished embedder, in the run folder."""
 SKIPPED = "skipped.jsonl"
 """File with the list of unusable recordings, in the run folder."""
 
 
-def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None) -> Path:
+def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None, recover: bool = False) -> Path:
     """Trains an embedder, or resumes its training, and writes the step with the best held-out recall@1.
 
     Args:
         config: Config of the run.
-        resume: Folder of the run to resume from its ``last.ckpt``; ``config`` is then the config of that run.
+        resume: Folder of the run to resume from its ``last.ckpt``, or from step 0 if it has none; ``config`` is then
+            the config of that run.
+        recover: Whether to resume from ``best.ckpt`` if ``last.ckpt`` is damaged.
 
     Returns:
         ``<runs>/<name>/embedder``: config.json, model.safetensors, metrics.json and README.md (the card).
 
     Raises:
         ConfigError: The config has problems, or the run exists; the message lists all.
-        ValueError: There is no checkpoint, the recordings cannot be used, or another process writes the run.
+        ValueError: The checkpoint is damaged, the recordings cannot be used, or another process writes the run.
         FloatingPointError: The loss was not finite.
         CollapseError: All embeddings became equal.
-        KeyboardInterrupt: Ctrl-C; the message says what was saved and how to continue.
+        KeyboardInterrupt: A signal stopped the run; the message says what was saved and how to continue.
     """
+    with training_group(config.trainer.device, config.trainer.devices):
+        return _train(config, resume, recover)
+
+
+def _train(config: EmbedderTrainConfig, resume: str | Path | None, recover: bool) -> Path:
     new = first_process() and not resume
     if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
         raise ConfigError(problems)
     device = resolve_device(config.trainer.device)
-    checkpoint = newest_checkpoint(Path(resume)) if resume else None
     module = _module(config)
+    checkpoint = _checkpoint(Path(resume), module, recover) if resume else None
     folder = Path(resume) if resume else new_folder(config.trainer.runs, config.name, "embedder")
+    os.environ[RUN_FOLDER] = str(folder)
     with exclusive_lock(folder):
         config = replace(config, name=folder.name)
-        data = _open_data(config, folder)
         if first_process():
             save_config(config, folder)
-            print(f"run folder: {folder}", flush=True)
+            if checkpoint and checkpoint.name == BEST:
+                set_aside(folder / CHECKPOINT)
+        data = _open_data(config, folder)
+        resumed_at = (checkpoint_step(checkpoint) if checkpoint else 0) if resume else None
+        if first_process():
+            resumed = "" if resumed_at is None else f", from step {resumed_at} to {config.trainer.max_steps}"
+            print(f"run folder: {folder}{resumed}", flush=True)
         interrupt, timer = GracefulInterrupt(), Timer()
-        resumed_at = checkpoint_step(checkpoint) if checkpoint else None
         trainer = _trainer(config, device, folder, [interrupt, timer, EmbedderLog(data.validation)], resumed_at)
         fit_until_stopped(trainer, module, data, checkpoint, interrupt, f"make train-embedder RESUME={folder}")
         seconds = timer.time_elapsed("train")  # the best checkpoint below overwrites the timer
@@ -83,13 +106,38 @@ def _write_best(
     seconds: float,
 ) -> None:
     """Validates the best checkpoint once more, and writes it as an embedder with its card."""
-    best = folder / "best.ckpt"
+    best = folder / BEST
     trainer.limit_val_batches = 1.0  # Ctrl-C in the last step has switched validation off
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     if first_process():
         module.model.save_pretrained(folder / ASSET, half=True)
         parameters = sum(weight.numel() for weight in module.model.parameters())
         write_card(folder / ASSET, config, data.held_out, parameters, checkpoint_step(best), seconds, metrics)
+
+
+def _checkpoint(run: Path, module: EmbedderModule, recover: bool) -> Path | None:
+    """Returns the checkpoint to resume from; None for step 0, if the run was killed before it wrote one.
+
+    Raises:
+        ValueError: The checkpoint is damaged; the message says how to go on.
+    """
+    last, best = newest_checkpoint(run), run / BEST
+    if last is None and not best.exists():
+        return None
+    try:
+        check_checkpoint(run / CHECKPOINT, module)
+        return last
+    except DamagedCheckpointError as damage:
+        try:
+            step = check_checkpoint(best, module)
+        except DamagedCheckpointError:
+            anew = f"remove {last} to start the run again from step 0" if last else "start a new run"
+            raise ValueError(f"{damage}, and {BEST} cannot replace it; {anew}") from damage
+        if not recover:
+            raise ValueError(
+                f"{damage}; to go on from {BEST}, which has step {step}: add --recover (RECOVER=1 in make)"
+            ) from damage
+        return best
 
 
 def _module(config: EmbedderTrainConfig) -> EmbedderModule:
@@ -104,7 +152,7 @@ def _module(config: EmbedderTrainConfig) -> EmbedderModule:
 
 
 def _open_data(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModule:
-    """Opens the recordings; on an error, removes the run folder unless it has the list of unusable recordings."""
+    """Opens the recordings; on an error, removes the new run folder if it only has its config."""
     try:
         data = RecordingsDataModule(
             train=_recordings(config, folder, "train"),
@@ -116,8 +164,8 @@ def _open_data(config: EmbedderTrainConfig, folder: Path) -> RecordingsDataModul
         _check_ranks(config, data.held_out)
         return data
     except ValueError:
-        if first_process() and not any(folder.iterdir()):
-            folder.rmdir()
+        if first_process() and [path.name for path in folder.iterdir()] == [CONFIG]:
+            shutil.rmtree(folder)
         raise
 
 
@@ -168,7 +216,7 @@ def _trainer(
     settings = config.trainer
     validate_every = max(1, settings.max_steps // settings.validations)
     best = ModelCheckpoint(folder, "best", "validation/recall@1", mode="max", enable_version_counter=False)
-    last = ValidatedCheckpoint(folder, settings.checkpoint_every, validate_every)
+    last = ValidatedCheckpoint(folder, settings.checkpoint_every, settings.checkpoint_minutes, validate_every)
     return pl.Trainer(
         **trainer_devices(device, settings.devices),
         precision=fast_precision(device) if settings.precision == "auto" else settings.precision,
@@ -181,6 +229,7 @@ def _trainer(
         gradient_clip_val=config.optimizer.gradient_clip,
         logger=build_loggers(settings.loggers, settings.logger_options, folder, resumed_at),
         callbacks=[*callbacks, EmbedderProgress(settings.log_every), best, last],
+        **trainer_places(folder),
         enable_progress_bar=False,
         enable_model_summary=False,
     )

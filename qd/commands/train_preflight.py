@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from qd.commands.resume_point import ResumePoint, resume_point
 from qd.config.loading import ConfigError
 from qd.config.train import TrainConfig
 from qd.data.prompt_files import PromptFile, Prompts
@@ -26,7 +27,7 @@ from qd.modules.policy import load_policy
 from qd.objectives.baselines import build_baseline
 from qd.runs.devices import fast_precision, resolve_device
 from qd.runs.disk import check_disk
-from qd.runs.folders import checkpoint_step, name_conflict, newest_checkpoint
+from qd.runs.folders import name_conflict
 from qd.runs.process_rank import first_process
 from qd.runs.ranks import check_nodes, local_device
 
@@ -42,8 +43,7 @@ class CheckedRun:
         data: Prompts.
         evaluator: Evaluator of the points; None for a dry run.
         folder: Folder of the run to resume; None for a new run.
-        checkpoint: Checkpoint to resume from; None for a new run.
-        done: Number of optimiser steps done.
+        start: What the run starts from.
     """
 
     config: TrainConfig
@@ -52,11 +52,12 @@ class CheckedRun:
     data: PromptDataModule
     evaluator: Evaluator | None = None
     folder: Path | None = None
-    checkpoint: Path | None = None
-    done: int = 0
+    start: ResumePoint = ResumePoint()
 
 
-def preflight(config: TrainConfig, resume: str | Path | None = None, dry_run: bool = False) -> CheckedRun:
+def preflight(
+    config: TrainConfig, resume: str | Path | None = None, dry_run: bool = False, recover: bool = False
+) -> CheckedRun:
     """Makes all checks that can stop a run, and loads the models that they need.
 
     Settings and run name come first, then resuming, prompt lengths and memory; a dry run skips the rest: scorers,
@@ -66,6 +67,7 @@ def preflight(config: TrainConfig, resume: str | Path | None = None, dry_run: bo
         config: Config of the run.
         resume: Folder of the run to resume.
         dry_run: Whether the run only reports what it needs.
+        recover: Whether to resume from the newest good step folder if ``last.ckpt`` is damaged.
 
     Raises:
         ConfigError: The config has problems, the run exists, or prompts are too long.
@@ -76,17 +78,16 @@ def preflight(config: TrainConfig, resume: str | Path | None = None, dry_run: bo
     device = local_device(resolve_device(config.trainer.device), config.trainer.ranks)
     config = resolve_precision(config, device)  # now, so that a resumed run has the same precision
     folder = Path(resume) if resume else None
-    checkpoint = newest_checkpoint(folder) if folder else None
-    done = _steps_done(config, folder, checkpoint)
     module, data = build_module(config)
+    start = _start(config, folder, module, recover)
     _raise_if(length_problems(config, module.music.tokenizer))
     check_memory(module, config, device)
-    run = CheckedRun(config, device, module, data, folder=folder, checkpoint=checkpoint, done=done)
+    run = CheckedRun(config, device, module, data, folder=folder, start=start)
     if dry_run:
         return run
     evaluator = _evaluator(module, config, device)
-    if checkpoint:
-        check_points(folder, done, evaluator)
+    if folder and start.step:
+        check_points(folder, start.step, evaluator)
     check_disk(config.trainer.runs, disk_bytes(module, config), folder)
     check_nodes(config.trainer.num_nodes)
     return replace(run, evaluator=evaluator)
@@ -104,12 +105,14 @@ def resolve_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     return replace(config, trainer=replace(config.trainer, precision=fast_precision(device)))
 
 
-def _steps_done(config: TrainConfig, folder: Path | None, checkpoint: Path | None) -> int:
-    """Optimiser steps of the checkpoint. Raises ``ValueError`` if the config has fewer steps."""
-    done, steps = checkpoint_step(checkpoint) if checkpoint else 0, config.trainer.max_steps
-    if done > steps:
-        raise ValueError(f"trainer.max_steps is {steps}, and run '{folder}' has {done} steps; expected {done} or more")
-    return done
+def _start(config: TrainConfig, folder: Path | None, module: DiversityDistillation, recover: bool) -> ResumePoint:
+    """What the run starts from. Raises ``ValueError`` if the config has fewer steps."""
+    start = resume_point(folder, module, recover) if folder else ResumePoint()
+    if start.step > (steps := config.trainer.max_steps):
+        raise ValueError(
+            f"trainer.max_steps is {steps}, and run '{folder}' has {start.step} steps; expected {start.step} or more"
+        )
+    return start
 
 
 def build_module(config: TrainConfig) -> tuple[DiversityDistillation, PromptDataModule]:

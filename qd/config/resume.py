@@ -14,6 +14,7 @@ from qd.runs.folders import CONFIG
 
 _LOGGED = (
     "trainer.device", "trainer.loggers", "trainer.logger_options", "trainer.log_every", "trainer.checkpoint_every",
+    "trainer.checkpoint_minutes",
 )  # fmt: skip
 _MEASURED = ("evaluation.siblings", "evaluation.eval_batch_size")
 _RANKS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")

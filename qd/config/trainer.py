@@ -15,6 +15,7 @@ from qd.schema.setting import setting
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 """Lightning's names; auto is bf16-mixed where the device is fast at it, otherwise 32-true."""
 STRATEGIES = ("ddp", "fsdp")
+CHECKPOINT_MINUTES_HELP = "Longest time between writes of last.ckpt, also where checkpoint_every steps take longer."
 DEVICE_HELP = "Device: auto, cpu, mps, cuda or cuda:<index>."
 
 
@@ -36,6 +37,7 @@ class RunTrainerConfig(Settings):
     )
     log_every: int = setting(10, "Interval between logged values.", unit="steps", ge=1)
     checkpoint_every: int = setting(100, "Interval between writes of last.ckpt.", unit="steps", ge=1)
+    checkpoint_minutes: float = setting(5.0, CHECKPOINT_MINUTES_HELP, unit="min", gt=0)
     runs: str = setting("runs", "Folder of the run folders.")
 
     def rules(self, prefix: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qd.models.language_model import LanguageModel
@@ -105,3 +106,20 @@ class AdaptedLanguageModel(LanguageModel):
     def save_adapter(self, folder: str | Path) -> None:
         """Writes ``adapter_config.json`` and ``adapter_model.safetensors``; peft can load them onto the decoder."""
         self.decoder.save_pretrained(folder)
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Loads the adapters that :meth:`save_adapter` has written for a model of the same layers and rank.
+
+        Raises:
+            ValueError: The file has other adapters.
+            OSError, SafetensorError: The file cannot be read.
+        """
+        file = Path(folder) / "adapter_model.safetensors"
+        saved = {
+            name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): weight
+            for name, weight in load_file(file).items()
+        }
+        own = {name for name in self.decoder.state_dict() if "lora_" in name}
+        if saved.keys() != own:
+            raise ValueError(f"{str(file)!r} has not the adapters of this model")
+        self.decoder.load_state_dict(saved, strict=False)

@@ -1,4 +1,4 @@
-"""Run folders: their names, their creation and their newest checkpoint."""
+"""Run folders: their names and their creation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
-
+from qd.runs.atomic import TEMPORARY
 from qd.runs.process_rank import first_process
 
 CONFIG = "config.yaml"
 CHECKPOINT = "last.ckpt"
 RUN_FOLDER = "QD_RUN_FOLDER"
-"""Environment variable with the run folder, for the processes of the other ranks."""
+"""Environment variable with the run folder, which the first process sets for the processes that Lightning starts."""
 
 
 def run_name(label: str, now: datetime | None = None) -> str:
@@ -23,9 +22,12 @@ def run_name(label: str, now: datetime | None = None) -> str:
 
 
 def name_conflict(runs: str | Path, name: str | None) -> list[str]:
-    """Returns one sentence if a run with this name exists."""
+    """Returns one sentence if a run with this name exists.
+
+    A folder without a file is no run: its process was killed before it saved the config.
+    """
     folder = Path(runs) / (name or "")
-    if not name or not folder.exists():
+    if not name or not os.path.lexists(folder) or _unused(folder):
         return []
     return [f"run folder {str(folder)!r} exists already; choose another NAME, or resume that run: RESUME={folder}"]
 
@@ -48,11 +50,18 @@ def create_run(runs: str | Path, name: str | None, label: str) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
+            if name and _unused(folder):
+                return folder
             continue
         except OSError as error:
             raise ValueError(f"run folder {str(folder)!r} cannot be made: {error}") from error
         return folder
     raise ValueError(*name_conflict(runs, candidates[-1]))
+
+
+def _unused(folder: Path) -> bool:
+    """Whether a path is a folder without a file, apart from what a killed process was writing."""
+    return folder.is_dir() and all(path.suffix == TEMPORARY for path in folder.iterdir())
 
 
 def find_run(run: str | Path, runs: str | Path = "runs") -> Path:
@@ -75,25 +84,6 @@ def find_run(run: str | Path, runs: str | Path = "runs") -> Path:
     return folder
 
 
-def newest_checkpoint(run: Path) -> Path:
-    """Returns the file that a run resumes from.
-
-    Raises:
-        ValueError: The run has not written one yet.
-    """
-    checkpoint = run / CHECKPOINT
-    if not checkpoint.is_file():
-        raise ValueError(
-            f"run {str(run)!r} has no {CHECKPOINT} yet, so it cannot be resumed; start it under another name"
-        )
-    return checkpoint
-
-
-def checkpoint_step(file: Path) -> int:
-    """Returns the optimiser steps of a checkpoint, without reading its tensors."""
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-
-
 def new_folder(runs: str | Path, name: str | None, label: str) -> Path:
     """Returns the folder of a new run; the first process makes it.
 
@@ -104,9 +94,7 @@ def new_folder(runs: str | Path, name: str | None, label: str) -> Path:
         ValueError: The run exists already, or this process cannot know its name.
     """
     if first_process():
-        folder = create_run(runs, name, label)
-        os.environ[RUN_FOLDER] = str(folder)
-        return folder
+        return create_run(runs, name, label)
     if name or RUN_FOLDER in os.environ:
         return Path(runs) / name if name else Path(os.environ[RUN_FOLDER])
     raise ValueError("name is null, and torchrun or srun started the processes of this run: set a NAME")

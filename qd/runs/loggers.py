@@ -46,7 +46,8 @@ def _settings(name: str, folder: Path, resumed_at: int | None) -> dict[str, Any]
     """Default keyword arguments of a logger."""
     if name == "tensorboard":
         # Steps that a killed run logged after its checkpoint are hidden, because the resumed run repeats them.
-        purge = {} if resumed_at is None else {"purge_step": resumed_at + 1}
+        # Step 0 is measured again.
+        purge = {} if resumed_at is None else {"purge_step": resumed_at + 1 if resumed_at else 0}
         return {"save_dir": folder, "name": "", "version": "", "default_hp_metric": False, **purge}
     if name == "csv":
         # A new version for each start: Lightning would delete the earlier rows. Every row is written immediately.

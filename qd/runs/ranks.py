@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from qd.runs.devices import trainer_device
+from qd.runs.checkpoints import AtomicCheckpoints
+from qd.runs.devices import resolve_device, trainer_device
+from qd.runs.meeting import Launch, check_ranks, meet, read_launch
 from qd.runs.sharded_strategy import FullySharded
 
 
@@ -32,37 +35,57 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
     For commands without training; in training, Lightning does this.
     """
-    group = _started_together()
-    if group["world_size"] == 1:
+    launch = read_launch()
+    if launch.ranks == 1:
         yield device
         return
-    own = local_device(device, group["world_size"])
+    with _joined(launch, device) as own:
+        yield own
+
+
+@contextmanager
+def training_group(device: str, ranks: int) -> Iterator[None]:
+    """Joins the processes of a training run, if torchrun or srun started them; Lightning joins those it starts itself.
+
+    Args:
+        device: Name of the device.
+        ranks: Number of processes of the run.
+
+    Raises:
+        ValueError: The environment asks for another number of processes, or they did not come in time.
+    """
+    launch = read_launch()
+    check_ranks(launch, ranks)
+    with _joined(launch, resolve_device(device)) if launch.external and ranks > 1 else nullcontext():
+        yield
+
+
+@contextmanager
+def _joined(launch: Launch, device: torch.device) -> Iterator[torch.device]:
+    own = local_device(device, launch.ranks)
+    store = meet(launch)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", **group)
+    backend = "nccl" if own.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.ranks)
     try:
         yield own
     finally:
         dist.destroy_process_group()
 
 
-def _started_together() -> dict[str, Any]:
-    """Returns the arguments of the process group: number of processes, rank and address.
+def trainer_places(folder: Path) -> dict[str, Any]:
+    """Returns the arguments of every Lightning Trainer that say where it writes and who starts its processes.
 
-    For srun, the tasks of the step count, not those of the job: a command in a batch script without srun is one
-    process, however many the job has.
+    Args:
+        folder: Folder of the run.
     """
-    if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
-        return {
-            "world_size": int(os.environ.get("WORLD_SIZE", 1))
-        }  # torch reads the rest from the environment of torchrun
-    first = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
-    port = 15_000 + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % 10_000
-    return {
-        "world_size": int(os.environ["SLURM_STEP_NUM_TASKS"]),
-        "rank": int(os.environ["SLURM_PROCID"]),
-        "init_method": f"tcp://{os.environ.get('MASTER_ADDR', first)}:{os.environ.get('MASTER_PORT', port)}",
-    }
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # The variables of a job without srun are not enough: Lightning would wait for tasks that nobody starts.
+        tasks = read_launch().ranks
+        plugins.append(SLURMEnvironment(auto_requeue=False) if tasks > 1 else LightningEnvironment())
+    return {"default_root_dir": folder, "plugins": plugins}
 
 
 def trainer_devices(device: torch.device, devices: int, nodes: int = 1, sharded: bool = False) -> dict[str, Any]:

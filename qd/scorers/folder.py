@@ -41,7 +41,7 @@ def save_scorer(folder: str | Path, name: str, config: Any, tensors: Mapping[str
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"model_type": name, **{key: value for key, value in asdict(config).items() if value is not None}}
-    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     dtype = torch.float16 if half else torch.float32
     save_file({key: t.detach().to("cpu", dtype).contiguous() for key, t in tensors.items()}, folder / WEIGHTS)
     return folder

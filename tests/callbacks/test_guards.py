@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import lightning.pytorch as pl
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
 from qd.callbacks import guards
 from qd.callbacks.guards import CollapseWarning, NonFiniteError, NonFiniteGuard
-from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
+from qd.callbacks.last_checkpoint import LastCheckpoint
 from qd.modules.rollout import RolloutStats
-
-NAN = float("nan")
-
-
-class Prompts(IterableDataset):
-    def __iter__(self) -> Iterator[list[str]]:
-        while True:
-            yield ["calm piano", "fast drums"]
-
-
-class Policy(pl.LightningModule):
-    """Records two prompts with two samples in each step. One value is not finite at ``bad_step``."""
-
-    def __init__(self, spoil: str | None = None, bad_step: int = 3) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(3))
-        self.spoil, self.bad_step = spoil, bad_step
-        self.metrics = {"entropy": 1.0, "reward": 0.3}
-
-    def training_step(self, batch: list[str], batch_idx: int) -> Tensor:
-        bad = self.spoil if self.global_step == self.bad_step else None
-        rewards, kl = torch.full((2, 2), 0.3), torch.full((2, 2), 9.0)
-        if bad in ("reward", "KL"):
-            {"reward": rewards, "KL": kl}[bad][1, 0] = NAN
-        self.latest = RolloutStats(batch, kl, rewards)
-        loss = self.weight.square().sum()
-        if bad == "gradient":
-            return loss + (self.weight[0] - self.weight[0].detach()).abs().sqrt()
-        return loss * float("inf") if bad == "loss" else loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class Data(pl.LightningDataModule):
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(Prompts(), batch_size=None)
-
-
-def build_trainer(*callbacks: pl.Callback, steps: int = 6) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu", max_steps=steps, callbacks=list(callbacks), logger=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-
-
-def fit(module: Policy, *callbacks: pl.Callback, steps: int = 6) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(many workers|checkpoint).*")
-        build_trainer(*callbacks, steps=steps).fit(module, datamodule=Data())
+from tests.callbacks.toy_run import Policy, fit
 
 
 @pytest.mark.parametrize(
@@ -144,31 +90,6 @@ def test_the_advice_for_bfloat16_names_another_precision(tmp_path: Path, precisi
     assert ("trainer.precision=32-true" in str(caught.value)) == (precision == "bf16-mixed")
 
 
-class Impatient(GracefulInterrupt):
-    """Receives Ctrl-C twice before the step has ended."""
-
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        if trainer.global_step == 3:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.parametrize(
-    ("every", "facts"),
-    [(2, "since last.ckpt.*resume it"), (4, "first last.ckpt")],
-)
-def test_a_second_ctrl_c_names_the_checkpoint_only_if_there_is_one(tmp_path: Path, every: int, facts: str) -> None:
-    interrupt = Impatient()
-    trainer = build_trainer(interrupt, LastCheckpoint(tmp_path, every))
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt, match=facts):
-            fit_until_stopped(trainer, Policy(), Data(), None, interrupt, "resume it")
-    finally:
-        signal.signal(signal.SIGINT, before)  # Lightning ignores SIGINT afterwards
-    assert (tmp_path / "last.ckpt").is_file() == (every == 2)
-
-
 def collapse_warnings(metrics: list[dict[str, float]], patience: int) -> list[tuple[int, str]]:
     """Returns the step and the text of each warning."""
     guard, module, messages = CollapseWarning(patience=patience), SimpleNamespace(), []
@@ -191,19 +112,3 @@ def test_a_collapse_gives_one_warning(name: str) -> None:
 
 def test_a_healthy_policy_gives_no_warning() -> None:
     assert collapse_warnings([{"entropy": 1.0, "reward": 0.3}] * 20, patience=4) == []
-
-
-def test_ctrl_c_while_the_ranks_communicate_counts_at_the_next_step() -> None:
-    interrupt = GracefulInterrupt()
-
-    def decide(decision: bool, all: bool) -> bool:
-        if not interrupt.requested:
-            interrupt._on_signal(signal.SIGINT, None)
-        return decision
-
-    interrupt._main_pid = None
-    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=decide), should_stop=False)
-    interrupt.on_step_end(trainer, None)
-    assert not trainer.should_stop and interrupt.requested
-    interrupt.on_step_end(trainer, None)
-    assert trainer.should_stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,21 @@ def test_without_a_terminal_a_line_is_printed_every_few_steps(capsys: pytest.Cap
     assert [line.split(" · ")[0] for line in lines] == ["step 1/20", "step 5/20", "step 10/20"]
     assert "s/step · KL/token 0.2131 · reward 0.310 · β 1.50 · " in lines[-1]
     assert lines[-1].endswith("left")
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", terminal)
+    module = SimpleNamespace(metrics={"kl_per_token": 0.2131, "reward": 0.31, "beta": 1.5})
+    trainer = SimpleNamespace(global_step=0, max_steps=20, is_global_zero=True)
+    progress = StepProgress(log_every=5)
+    progress.on_train_start(trainer, module)
+    progress.on_train_batch_start(trainer, module, None, 0)
+    trainer.global_step = 1
+    progress.on_step_end(trainer, module)
+    assert terminal.getvalue().startswith("step 1/20 · ")
 
 
 def test_the_time_left_follows_from_the_step_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -39,6 +40,7 @@ def test_changes_that_make_a_resumed_run_another_one_are_reported_together(calls
 
 def test_other_ranks_accept_an_existing_run_folder(calls, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
     arguments = ["train-embedder", "--name", "mine", f"trainer.runs={tmp_path}"]
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert cli.main(arguments) == 2
@@ -82,6 +84,7 @@ def test_a_bad_config_is_reported_once_a_machine_and_any_other_error_by_each_ran
 
 def test_problems_of_config_machine_and_folder_are_reported_together(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
     places = ["--name", "mine", f"trainer.runs={tmp_path}", "--device", "cuda:99"]
     assert cli.main(["train", "--beta", "-1", *places]) == 2
     error = capsys.readouterr().err
@@ -110,16 +113,16 @@ def test_a_collapsed_embedder_is_one_message(calls, monkeypatch):
 
 
 @pytest.mark.parametrize("started_by", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
-def test_only_the_first_process_does_work_that_is_not_shared(calls, monkeypatch, capsys, started_by):
+def test_another_process_refuses_work_that_is_not_shared(calls, monkeypatch, capsys, started_by):
     work = {
         "fad": ["--audio=x"], "scorer-ranges": [], "sample": ["--prompt=x"], "merge": ["--a=x", "--b=y"],
         "embedder-report": [], "train-preference": ["--data=x"], "base": [],
     }  # fmt: skip
     monkeypatch.setenv(started_by, "1")
     for command, arguments in work.items():
-        assert cli.main([command, *arguments]) == 0
+        assert cli.main([command, *arguments]) == 2  # not 0 without a file
         message = capsys.readouterr().err
-        assert message.startswith(f"qd {command}: ") and "rank 1" in message
+        assert message.startswith(f"qd {command}: ") and f"unset {started_by}" in message
     assert calls == []
     assert cli.main(["train", "--name=x"]) == 0 and calls.pop()[0] == "train"
     for number in ("0", ""):  # empty is not set
@@ -137,3 +140,24 @@ def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", interrupted)
     assert cli.main(["sample", "--prompt", "x"]) == 130
     assert capsys.readouterr().err == "qd sample: stopped by Ctrl-C; saved step 3\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_another_signal_is_handled_like_ctrl_c(calls, monkeypatch, capsys, name):
+    def stopped(**kwargs):
+        signal.raise_signal(signal.Signals[name])
+
+    before = signal.getsignal(signal.Signals[name])
+    monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", stopped)
+    assert cli.main(["sample", "--prompt", "x"]) == 128 + signal.Signals[name]
+    assert capsys.readouterr().err == f"qd sample: stopped by {name}\n"
+    assert signal.getsignal(signal.Signals[name]) == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored(calls, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", lambda **_: signal.raise_signal(signal.SIGHUP))
+        assert cli.main(["sample", "--prompt", "x"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -72,7 +72,7 @@ def test_train_takes_options_and_overrides_in_any_order(calls):
     ]
     assert cli.main(["train", *arguments]) == 0
     ((function, (config,), options),) = calls
-    assert function == "train" and options == {"resume": None, "dry_run": True}
+    assert function == "train" and options == {"resume": None, "dry_run": True, "recover": False}
     assert (config.beta, config.name, config.seed, config.trainer.max_steps) == (0.0, "x y", 4, 3)
     assert config.reward == {"a": "b"}
 

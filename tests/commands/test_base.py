@@ -55,7 +55,7 @@ def calls(monkeypatch, tmp_path):
     monkeypatch.setattr(base.language_model, "run", record("base"))
     monkeypatch.setattr(base.gate, "run", record("gate", asset="", last="gate.json"))
     monkeypatch.setattr(
-        base, "train_embedder", lambda config, resume: record(config.name, asset="embedder")(config, resume)
+        base, "train_embedder", lambda config, resume, recover: record(config.name, asset="embedder")(config, resume)
     )
     monkeypatch.setattr(base, "ASSETS", tmp_path / "assets")
     return calls
@@ -129,16 +129,16 @@ def test_ctrl_c_says_how_to_resume_and_the_status_is_130(calls, overlay, tmp_pat
     assert calls == [] and not (tmp_path / "assets").exists()
 
 
-def test_ctrl_c_in_a_stage_saves_the_step_and_the_next_build_resumes(overlay, tmp_path, monkeypatch, capsys):
+def test_a_signal_in_a_stage_saves_the_step_and_the_next_build_resumes(overlay, tmp_path, monkeypatch, capsys):
     def interrupt(self, batch, batch_index):
         if self.global_step + 1 == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     settings = {"seconds": 0.3, "batch_size": 1, "max_steps": 3, "warmup_steps": 1, "validation_clips": 1}
     command = ["base", "--stage", "codec", "--config", overlay(codec={**settings, "device": "cpu"})]
     with monkeypatch.context() as patch:
         patch.setattr(CodecPretraining, "on_train_batch_start", interrupt)
-        assert cli.main(command) == 130
+        assert cli.main(command) == 128 + signal.SIGTERM
     last = tmp_path / "work/codec/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 2
     assert "to resume: make base STAGE=codec CONFIG=" in capsys.readouterr().err

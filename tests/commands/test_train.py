@@ -106,13 +106,31 @@ def test_a_run_killed_anywhere_ends_bitwise_equal(run_config: TrainConfig, refer
     assert_same_outcome(kill_and_resume(run_config, seed), reference)
 
 
-def test_ctrl_c_saves_says_how_to_continue_and_exits_with_130(run_config: TrainConfig, reference: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoints_ends_bitwise_equal(run_config: TrainConfig, reference: Path) -> None:
+    """Killed without a checkpoint, then with that of step 0."""
+    run, process = Path(run_config.trainer.runs) / "x", start(run_config, "--hold-checkpoint")
+    wait_for(process, "held")
+    process.kill()
+    process.communicate()
+    assert (run / "config.yaml").is_file() and not (run / "last.ckpt").exists()
+    process = launch("--resume", str(run), "--hold-step")
+    wait_for(process, "held")
+    process.kill()
+    process.communicate()
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 0
+    assert_same_outcome(finished(launch("--resume", str(run)), run), reference)
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+def test_a_signal_saves_says_how_to_continue_and_sets_the_status(
+    run_config: TrainConfig, reference: Path, number: int
+) -> None:
     process = start(run_config)
     wait_for(process, "step 3/")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     run = Path(run_config.trainer.runs) / "x"
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
     assert f"make train RESUME={run}" in errors
     saved = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
     assert f"step {saved} is saved" in errors

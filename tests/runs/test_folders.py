@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
-import torch
 
 from qd.runs import folders as runs
 
@@ -15,6 +14,8 @@ def test_a_default_name_has_label_and_start_time():
 def test_a_named_run_is_made_once(tmp_path):
     folder = runs.create_run(tmp_path / "runs", "first", "beta0")
     assert folder.is_dir() and folder.name == "first"
+    (folder / "config.yaml").touch()
+    assert runs.name_conflict(tmp_path / "runs", "first")
     with pytest.raises(ValueError, match=f"exists already.*RESUME={folder}"):
         runs.create_run(tmp_path / "runs", "first", "beta0")
 
@@ -43,13 +44,8 @@ def test_a_run_is_found_by_folder_or_name(tmp_path):
         runs.find_run("x", tmp_path / "nothing")
 
 
-def test_a_missing_checkpoint_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="last.ckpt"):
-        runs.newest_checkpoint(tmp_path)
-    (tmp_path / "last.ckpt").write_bytes(b"")
-    assert runs.newest_checkpoint(tmp_path) == tmp_path / "last.ckpt"
-
-
-def test_the_step_of_a_checkpoint(tmp_path):
-    torch.save({"global_step": 7, "state_dict": {"weight": torch.ones(3)}}, tmp_path / "last.ckpt")
-    assert runs.checkpoint_step(tmp_path / "last.ckpt") == 7
+def test_a_run_that_was_killed_before_it_saved_its_config_does_not_keep_its_name(tmp_path):
+    folder = runs.create_run(tmp_path, "first", "beta0")
+    (folder / ".config.yaml.host-1.tmp").touch()
+    assert runs.name_conflict(tmp_path, "first") == []
+    assert runs.create_run(tmp_path, "first", "beta0") == folder

@@ -134,7 +134,7 @@ class FrameCodec(nn.Module):
         """Writes ``config.json`` and ``model.safetensors`` (floats in float16 if ``half``)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
         state = {
             name: tensor.half() if half and tensor.is_floating_point() else tensor
             for name, tensor in self.state_dict().items()

@@ -180,7 +180,7 @@ class AudioViT(ClipEmbedder):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"model_type": "audio_vit", **asdict(self.config)}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         dtype = torch.float16 if half else torch.float32
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors")

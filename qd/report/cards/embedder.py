@@ -61,7 +61,7 @@ def write_card(
     """
     measured = {"step": best_step, "train_seconds": round(seconds, 1), "validation_pairs": recordings}
     measured |= {key.removeprefix("validation/"): round(float(value), 4) for key, value in metrics.items()}
-    (folder / "metrics.json").write_text(json.dumps(measured, indent=2) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     variants = ("raw", "codec") if config.codec.model else ("raw",)
     rows = [[variant, *(f"{measured[f'{variant}/{name}']:.3f}" for name in _METRICS)] for variant in variants]
     through = (
@@ -82,7 +82,7 @@ def write_card(
         "codec": through if config.codec.model else "",
         "yaml": to_yaml(config),
     }
-    (folder / "README.md").write_text(_CARD.format(**values))
+    (folder / "README.md").write_text(_CARD.format(**values), encoding="utf-8")
 
 
 def _data_sets(config: EmbedderTrainConfig) -> tuple[str, str]:

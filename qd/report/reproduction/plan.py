@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from pickle import UnpicklingError
 
 from qd.config.loading import ConfigError, load_config
 from qd.config.resume import changes
@@ -16,7 +15,8 @@ from qd.config.train import TrainConfig
 from qd.evaluation.points import FILE
 from qd.models.checkpoints.resolver import step_folder
 from qd.report.reproduction.measured import BETAS
-from qd.runs.folders import CHECKPOINT, CONFIG, checkpoint_step
+from qd.runs.checkpoints import DamagedCheckpointError, checkpoint_step
+from qd.runs.folders import CHECKPOINT, CONFIG
 from qd.runs.lock import exclusive_lock
 
 
@@ -118,7 +118,7 @@ class PlannedRun:
             return 0 if self.state is State.DONE else self.steps
         try:
             return max(0, self.steps - checkpoint_step(self.folder / CHECKPOINT))
-        except (EOFError, KeyError, OSError, RuntimeError, UnpicklingError):  # torch raises these for damaged files
+        except DamagedCheckpointError:
             return self.steps
 
     def problems(self) -> list[str]:

@@ -8,13 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 from pathlib import Path
+
+from qd.runs.signals import stop_signals
 
 POLL = 0.5  # seconds
 REPORT_EVERY = 30.0  # seconds
@@ -71,38 +71,10 @@ def run_jobs(jobs: Sequence[Job], parallel: int, progress: Progress) -> list[Job
         The jobs that failed.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, SIGTERM or SIGHUP (a closed terminal), once the children, which get SIGINT,
-            have stopped.
+        KeyboardInterrupt: After a stop signal, once the children, which get SIGINT, have stopped.
     """
-    with _signals_as_ctrl_c():
+    with stop_signals():
         return _run(list(jobs), parallel, progress)
-
-
-@contextmanager
-def _signals_as_ctrl_c() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, instead of ending this process at once.
-
-    A signal that ``nohup`` ignores stays ignored. Further signals have no effect, because a closing terminal sends
-    several; only Ctrl-C speeds up the stop.
-    """
-    if threading.current_thread() is not threading.main_thread():  # other threads may not set handlers
-        yield
-        return
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    former = {number: handler for number, handler in former.items() if handler is not signal.SIG_IGN}
-
-    def interrupt(*_: object) -> None:
-        for number in former:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    try:
-        for number in former:
-            signal.signal(number, interrupt)
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _run(waiting: list[Job], parallel: int, progress: Progress) -> list[Job]:
