@@ -36,9 +36,11 @@ def test_wrong_notes_stay():
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
-def test_a_window_in_the_other_mode_is_that_of_chunks_and_as_loud(edition):
-    world = EDITIONS[edition]
+def test_the_original_of_a_change_of_mode_is_that_of_chunks(edition):
+    world, unchanged = EDITIONS[edition], 0
     for index in range(6):
-        original, changed = world.change_mode("validation", index, 2, 1.0)
-        np.testing.assert_array_equal(original, world.chunks("validation", index, 2, 1.0)[0].audio)
-        assert changed.shape == original.shape and not np.array_equal(changed, original)
+        original, changed = world.change_mode("validation", index)
+        np.testing.assert_array_equal(original, world.chunks("validation", index)[0].audio)
+        assert changed.shape == original.shape
+        unchanged += np.array_equal(changed, original)
+    assert unchanged < 2  # a window can be without thirds, sixths and sevenths
