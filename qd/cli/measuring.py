@@ -105,6 +105,7 @@ def _add_embedder_report(parser: CommandParser) -> None:
     parser.option("--data", help="recordings: builtin, a folder, a manifest or datasets:<name>")
     parser.option("--n", type=int, help="largest number of held-out recordings")
     parser.option("--validation-share", type=float, help="share of a library's recordings that is held out")
+    parser.option("--world", type=int, help="edition of the built-in world, 1 or 2 (default: 1)")
     parser.option("--clap", metavar="FOLDER", help="CLAP model to compare with (default: the cached one, if any)")
     add_device(parser)
     parser.option("--out", metavar="FOLDER", help="folder of the files (default: runs/reports/<embedder>-<time>)")

@@ -15,12 +15,19 @@ import transformers
 from qd.config.checks import folder_problems
 from qd.config.loading import ConfigError
 from qd.data.world.world import BUILTIN
+from qd.data.worlds import EDITIONS
 from qd.evaluation.embedder.baselines import HOW_TO_GET_CLAP, MfccStatistics, find_clap
 from qd.evaluation.embedder.figure import report_figure
 from qd.evaluation.embedder.heldout import LONGEST_BUILTIN, HeldOut, open_heldout
-from qd.evaluation.embedder.invariance import codec_round_trip
+from qd.evaluation.embedder.invariance import EQUALISER_DB, ROOM_DB, codec_round_trip
 from qd.evaluation.embedder.measurement import EmbedderMeasurement, measure
-from qd.evaluation.embedder.tables import calibration_table, invariance_table, relative_table, retrieval_table
+from qd.evaluation.embedder.tables import (
+    calibration_table,
+    invariance_table,
+    recall_table,
+    relative_table,
+    retrieval_table,
+)
 from qd.models.codecs.codec import load_codec
 from qd.models.embedders.clap import CLAP
 from qd.models.embedders.clip_embedder import ClipEmbedder
@@ -57,6 +64,11 @@ Cosines of different embedders are not comparable. On the scale where a differen
 
 {relative}
 
+recall@1 as above, with the altered first clip as the query. Tempo is left out: its clips may overlap with the second
+clips.
+
+{recall}
+
 ## What a diversity means
 Diversity is the mean of 1 − cosine over pairs. Its value over pairs of held-out clips, with its 95 % interval, and the
 range of 90 % of the single pairs:
@@ -69,7 +81,8 @@ range of 90 % of the single pairs:
 
 _METHODS = (
     "Noise is white; tempo and pitch are changed by a phase vocoder, the low-pass is a Butterworth of order 8, the "
-    "codec the built-in one (25 frames of 4 codes of 9 bits a second, at 16 kHz).",
+    f"equaliser has a random gain within ± {EQUALISER_DB:g} dB for each octave, the room is decaying noise, "
+    f"{-ROOM_DB:g} dB below the music, the codec is the built-in one.",
     "MFCC: mean and standard deviation of 20 coefficients and standard deviation of their deltas over time, "
     "standardised over the same number of clips of training recordings, then scaled to unit norm.",
     "All embedders get the same audio, resampled to their own sample rate.",
@@ -85,6 +98,7 @@ def embedder_report(
     device: str = "auto",
     clap: str | Path | None = None,
     validation_share: float = 0.05,
+    world: int = 1,
 ) -> Path:
     """Compares an embedder with MFCC statistics, and with CLAP if present; writes ``report.md`` and ``report.png``.
 
@@ -96,6 +110,7 @@ def embedder_report(
         device: Name for ``qd.runs.devices.resolve_device``.
         clap: Folder of a CLAP model; None looks in the Hugging Face cache.
         validation_share: Share of a library's recordings that is held out; at most that of the embedder's training.
+        world: Edition of the built-in world.
 
     Returns:
         The folder.
@@ -112,6 +127,10 @@ def embedder_report(
             f"validation_share is {validation_share}; expected between 0 and 1, such as 0.05: the rest "
             "standardises the MFCC baseline"
         )
+    if world not in EDITIONS:
+        raise ValueError(
+            f"world is {world}; expected an edition of the built-in world: {', '.join(map(str, EDITIONS))}"
+        )
     name = _name(embedder)
     folder = Path(out) if out else Path("runs") / "reports" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     if problems := folder_problems("out", folder):
@@ -119,7 +138,7 @@ def embedder_report(
     where = resolve_device(device)
     model, clap_model = load_embedder(embedder), find_clap(clap)
     seconds = min(model.clip_seconds, LONGEST_BUILTIN) if data == BUILTIN else model.clip_seconds
-    heldout = open_heldout(data, n, model.sample_rate, seconds, validation_share)
+    heldout = open_heldout(data, n, model.sample_rate, seconds, validation_share, world)
     if len(heldout) < MIN_RECORDINGS:
         raise ValueError(
             f"data={data!r} has {len(heldout)} held-out recordings; expected {MIN_RECORDINGS} or more: add audio "
@@ -168,6 +187,7 @@ def _write(
         "retrieval": retrieval_table(measured),
         "invariance": invariance_table(measured),
         "relative": relative_table(measured),
+        "recall": recall_table(measured),
         "calibration": calibration_table(measured),
         "notes": "\n".join(f"- {note}" for note in _notes(heldout, measured, facts["clap"])),
     }

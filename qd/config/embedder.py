@@ -18,7 +18,8 @@ from qd.schema.setting import setting
 
 BUILTIN_SECONDS = 8.0
 """The longest clip of which two fit into the shortest built-in piece."""
-RANGES = ("snr_db", "gain_db", "tempo", "pitch_semitones", "drums_snr_db")
+RANGES = ("snr_db", "gain_db", "tempo", "pitch_semitones", "drums_snr_db", "room_seconds", "room_db", "low_pass_hz",
+          "high_pass_hz")  # fmt: skip
 
 
 @dataclass
@@ -61,7 +62,8 @@ class EmbedderDataConfig(Settings):
 
 @dataclass
 class AugmentationConfig(Settings):
-    """Ranges of the random changes, drawn once a clip; see ``qd.data.augmentation``."""
+    """Ranges of the random changes, drawn once a clip and made in this order: drums, room, equaliser, noise, low-pass,
+    high-pass, gain; tempo and pitch come first. See ``qd.data.augmentation``."""
 
     snr_db_min: float = setting(10.0, "Lowest signal-to-noise ratio of the added white noise.", unit="dB")
     snr_db_max: float = setting(50.0, "Highest signal-to-noise ratio of the added white noise.", unit="dB")
@@ -74,6 +76,19 @@ class AugmentationConfig(Settings):
     drums_share: float = setting(0.0, "Share of the clips that get an additional drum loop.", ge=0, le=1)
     drums_snr_db_min: float = setting(0.0, "Lowest power of the music relative to the drums.", unit="dB")
     drums_snr_db_max: float = setting(12.0, "Highest power of the music relative to the drums.", unit="dB")
+    room_share: float = setting(0.0, "Share of the clips that sound in a room.", ge=0, le=1)
+    room_seconds_min: float = setting(0.2, "Shortest reverberation time, to −60 dB.", unit="s", gt=0)
+    room_seconds_max: float = setting(1.2, "Longest reverberation time.", unit="s", gt=0)
+    room_db_min: float = setting(-20.0, "Lowest energy of the room relative to the direct sound.", unit="dB")
+    room_db_max: float = setting(0.0, "Highest energy of the room relative to the direct sound.", unit="dB")
+    equaliser_share: float = setting(0.0, "Share of the clips that get a random smooth gain curve.", ge=0, le=1)
+    equaliser_db: float = setting(9.0, "Largest gain or loss of an octave of this curve.", unit="dB", ge=0)
+    low_pass_share: float = setting(0.0, "Share of the clips that lose their high frequencies.", ge=0, le=1)
+    low_pass_hz_min: float = setting(1000.0, "Lowest cut-off frequency of the low-pass.", unit="Hz", gt=0)
+    low_pass_hz_max: float = setting(8000.0, "Highest cut-off frequency of the low-pass.", unit="Hz", gt=0)
+    high_pass_share: float = setting(0.0, "Share of the clips that lose their low frequencies.", ge=0, le=1)
+    high_pass_hz_min: float = setting(30.0, "Lowest cut-off frequency of the high-pass.", unit="Hz", gt=0)
+    high_pass_hz_max: float = setting(300.0, "Highest cut-off frequency of the high-pass.", unit="Hz", gt=0)
 
     def rules(self, prefix: str) -> Iterator[str]:
         for kind in RANGES:
@@ -157,12 +172,24 @@ class EmbedderTrainConfig(Settings):
     def rules(self, prefix: str) -> Iterator[str]:
         optimizer, pairs, devices = self.optimizer, self.data.batch_pairs, self.trainer.devices
         yield from folder_name("name", self.name)
+        yield from self._bandwidth_problems()
         if optimizer.warmup_steps > self.trainer.max_steps:
             yield f"optimizer.warmup_steps is {optimizer.warmup_steps}; expected at most trainer.max_steps"
         if devices > 0 and pairs % devices:
             yield f"data.batch_pairs is {pairs}; expected a multiple of trainer.devices={devices}"
         if self.data.source == BUILTIN:
             yield from self._builtin_problems()
+
+    def _bandwidth_problems(self) -> Iterator[str]:
+        """Whether the cut-off frequencies are frequencies that the audio has."""
+        highest = self.model.sample_rate / 2
+        for kind in ("low_pass", "high_pass"):
+            cutoff, share = getattr(self.augmentation, f"{kind}_hz_max"), getattr(self.augmentation, f"{kind}_share")
+            if share > 0 and cutoff > highest:
+                yield (
+                    f"augmentation.{kind}_hz_max is {cutoff}; expected at most {highest:g} Hz, half of "
+                    f"model.sample_rate={self.model.sample_rate}"
+                )
 
     def _builtin_problems(self) -> Iterator[str]:
         """Whether the built-in recordings have the model's sample rate and are long enough."""

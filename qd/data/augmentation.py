@@ -8,15 +8,19 @@ over the batch and only to a few ratios, and uses the global random state.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from qd.audio.filters import equalise, high_pass, knots, low_pass, reverberate
 from qd.audio.phase_vocoder import change_tempo_and_pitch, pitch_ratio, samples_read, stretch
 from qd.data.drum_loops import draw_drums, drum_loops
 from qd.data.world.timbres import SAMPLE_RATE
 
+SLOPES_DB = (12.0, 48.0)
+"""Range of the slopes of low-pass and high-pass, in dB an octave, drawn uniformly on a logarithmic scale."""
 QUIET = 1e-12
 """Root mean square below which drums count as absent and are not amplified."""
 
@@ -35,6 +39,19 @@ class AugmentationRanges(Protocol):
     drums_share: float
     drums_snr_db_min: float
     drums_snr_db_max: float
+    room_share: float
+    room_seconds_min: float
+    room_seconds_max: float
+    room_db_min: float
+    room_db_max: float
+    equaliser_share: float
+    equaliser_db: float
+    low_pass_share: float
+    low_pass_hz_min: float
+    low_pass_hz_max: float
+    high_pass_share: float
+    high_pass_hz_min: float
+    high_pass_hz_max: float
 
 
 def needed_samples(ranges: AugmentationRanges, samples_out: int) -> int:
@@ -45,19 +62,26 @@ def needed_samples(ranges: AugmentationRanges, samples_out: int) -> int:
 
 
 class Augmentation:
-    """Changes tempo, pitch, drums, noise and gain, in this order, with separate draws for each clip.
+    """Changes tempo, pitch, drums, room, equalisation, noise, bandwidth and gain, with separate draws for each clip.
 
-    Tempo is drawn uniformly on a logarithmic scale, so that twice and half as fast are equally likely; pitch in
-    semitones; drums, noise and gain in decibels. A share ``drums_share`` of the clips of each batch gets drums.
+    The order is that of a recording: the players, the room around them, the colour of the microphone, its noise, the
+    band that the medium keeps, its level. So a low-pass removes the noise too, as in the file of a real recording.
+
+    Tempo, cut-off frequencies and reverberation times are drawn uniformly on a logarithmic scale, so that twice and
+    half as much are equally likely; pitch in semitones; everything else in decibels. The equaliser draws a gain within
+    ``±equaliser_db`` for each octave. A setting ``…_share`` is the share of the clips of each batch that a change gets.
 
     Args:
-        ranges: Ranges of the changes. A tempo of 1 to 1, a pitch of 0 to 0 and a share of 0 change no sample.
+        ranges: Ranges of the changes. A tempo of 1 to 1, a pitch of 0 to 0 and a share of 0 change no sample and draw
+            no number.
         sample_rate: Sample rate of the audio in Hz.
+        world: Edition of the built-in world, whose drums are added.
     """
 
-    def __init__(self, ranges: AugmentationRanges, sample_rate: int = SAMPLE_RATE) -> None:
+    def __init__(self, ranges: AugmentationRanges, sample_rate: int = SAMPLE_RATE, world: int = 1) -> None:
         self.ranges = ranges
         self.sample_rate = sample_rate
+        self.world = world
 
     def needed_samples(self, samples_out: int) -> int:
         """Returns :func:`needed_samples` for these ranges."""
@@ -81,8 +105,12 @@ class Augmentation:
                 "load longer clips (needed_samples), or narrow the ranges"
             )
         audio = self._play(audio[:, :needed], samples_out, generator)
-        audio = self._layer(audio, generator)
+        audio = _some(audio, ranges.drums_share, self._drums, generator)
+        audio = _some(audio, ranges.room_share, self._room, generator)
+        audio = _some(audio, ranges.equaliser_share, self._equaliser, generator)
         audio = add_noise(audio, (ranges.snr_db_min, ranges.snr_db_max), generator)
+        audio = _some(audio, ranges.low_pass_share, self._low_pass, generator)
+        audio = _some(audio, ranges.high_pass_share, self._high_pass, generator)
         return change_gain(audio, (ranges.gain_db_min, ranges.gain_db_max), generator)
 
     def _play(self, audio: Tensor, samples_out: int, generator: torch.Generator) -> Tensor:
@@ -98,17 +126,31 @@ class Augmentation:
         highest = 2 ** (ranges.pitch_semitones_max / 12)
         return change_tempo_and_pitch(audio, tempo, pitch_ratio(semitones), samples_out, highest)
 
-    def _layer(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        """Adds drums to a random share of the clips."""
-        count = round(self.ranges.drums_share * len(audio))
-        if count == 0:
-            return audio
-        loops = drum_loops(self.sample_rate, audio.device)
-        chosen = torch.randperm(len(audio), generator=generator, device=audio.device)[:count]
-        music = audio[chosen]
-        drums = draw_drums(loops, count, audio.shape[1], generator)
+    def _drums(self, music: Tensor, generator: torch.Generator) -> Tensor:
+        drums = draw_drums(drum_loops(self.sample_rate, music.device, self.world), *music.shape, generator)
         snr_db = _uniform(music, (self.ranges.drums_snr_db_min, self.ranges.drums_snr_db_max), generator)[:, 0]
-        return audio.index_copy(0, chosen, layer_drums(music, drums, snr_db))
+        return layer_drums(music, drums, snr_db)
+
+    def _room(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        ranges = self.ranges
+        seconds = _log_uniform(audio, (ranges.room_seconds_min, ranges.room_seconds_max), generator)
+        level_db = _uniform(audio, (ranges.room_db_min, ranges.room_db_max), generator)[:, 0]
+        taps = math.ceil(ranges.room_seconds_max * self.sample_rate)
+        noise = torch.randn(len(audio), taps, generator=generator, device=audio.device)
+        return reverberate(audio, seconds, level_db, noise, self.sample_rate)
+
+    def _equaliser(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        shape = len(audio), knots(self.sample_rate)
+        share = torch.rand(shape, generator=generator, device=audio.device)
+        return equalise(audio, self.ranges.equaliser_db * (2 * share - 1), self.sample_rate)
+
+    def _low_pass(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        hertz = _log_uniform(audio, (self.ranges.low_pass_hz_min, self.ranges.low_pass_hz_max), generator)
+        return low_pass(audio, hertz, _log_uniform(audio, SLOPES_DB, generator), self.sample_rate)
+
+    def _high_pass(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        hertz = _log_uniform(audio, (self.ranges.high_pass_hz_min, self.ranges.high_pass_hz_max), generator)
+        return high_pass(audio, hertz, _log_uniform(audio, SLOPES_DB, generator), self.sample_rate)
 
 
 def layer_drums(audio: Tensor, drums: Tensor, snr_db: Tensor) -> Tensor:
@@ -148,6 +190,20 @@ def change_gain(audio: Tensor, gain_db: tuple[float, float], generator: torch.Ge
     return audio * _amplitude(_uniform(audio, gain_db, generator))
 
 
+def _some(
+    audio: Tensor,
+    share: float,
+    change: Callable[[Tensor, torch.Generator], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    """Changes a random share of the clips; the others keep every bit."""
+    count = round(share * len(audio))
+    if count == 0:
+        return audio
+    chosen = torch.randperm(len(audio), generator=generator, device=audio.device)[:count]
+    return audio.index_copy(0, chosen, change(audio[chosen], generator))
+
+
 def _changes_tempo(ranges: AugmentationRanges) -> bool:
     return (ranges.tempo_min, ranges.tempo_max) != (1, 1)
 
@@ -165,6 +221,12 @@ def _uniform(audio: Tensor, bounds: tuple[float, float], generator: torch.Genera
     """Draws one number per clip, ``(batch, 1)``."""
     low, high = bounds
     return low + (high - low) * torch.rand(audio.shape[0], 1, generator=generator, device=audio.device)
+
+
+def _log_uniform(audio: Tensor, bounds: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Draws one number per clip, ``(batch,)``, uniformly on a logarithmic scale."""
+    low, high = bounds
+    return _uniform(audio, (math.log(low), math.log(high)), generator)[:, 0].exp()
 
 
 def _amplitude(decibels: Tensor) -> Tensor:

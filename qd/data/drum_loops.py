@@ -10,27 +10,37 @@ import torch
 from torch import Tensor
 
 from qd.audio.resample import resample
-from qd.data.world.composer import compose
-from qd.data.world.drumming import with_drums
-from qd.data.world.synthesiser import render
+from qd.data.world import composer, drumming, synthesiser
 from qd.data.world.timbres import SAMPLE_RATE
+from qd.data.world2 import composer as composer2
+from qd.data.world2 import drumming as drumming2
+from qd.data.world2 import synthesiser as synthesiser2
 
 LOOPS = 48
 SECONDS = 12.0
 SEED = 20_817
+PLAYERS = {1: (composer, drumming, synthesiser), 2: (composer2, drumming2, synthesiser2)}
+"""What composes, drums and renders, by edition of the world."""
 
 
 @lru_cache(maxsize=2)
-def drum_loops(sample_rate: int, device: torch.device) -> Tensor:
-    """Returns loops of many genres and tempi, ``(LOOPS, samples)`` float32; always the same, cached, do not modify."""
+def drum_loops(sample_rate: int, device: torch.device, world: int = 1) -> Tensor:
+    """Returns loops of many genres and tempi, ``(LOOPS, samples)`` float32; always the same, cached, do not modify.
+
+    Args:
+        sample_rate: Sample rate of the loops in Hz.
+        device: Device of the loops.
+        world: Edition of the built-in world, whose drums they are.
+    """
     rng = np.random.default_rng(SEED)
-    loops = np.stack([_loop(rng) for _ in range(LOOPS)])
+    loops = np.stack([_loop(rng, world) for _ in range(LOOPS)])
     return resample(torch.from_numpy(loops), SAMPLE_RATE, sample_rate).to(device)
 
 
-def _loop(rng: np.random.Generator) -> np.ndarray:
-    piece = with_drums(compose(rng, carelessness=0.0), rng)
-    return render(replace(piece, notes=()), 0.0, SECONDS)
+def _loop(rng: np.random.Generator, world: int) -> np.ndarray:
+    compose, drum, render = PLAYERS[world]
+    piece = drum.with_drums(compose.compose(rng, carelessness=0.0), rng)
+    return render.render(replace(piece, notes=()), 0.0, SECONDS)
 
 
 def draw_drums(loops: Tensor, clips: int, samples: int, generator: torch.Generator) -> Tensor:

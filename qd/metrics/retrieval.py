@@ -9,19 +9,21 @@ from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 
-def recall_at(similarity: Tensor, k: int) -> Tensor:
+def recall_at(similarity: Tensor, k: int, partners: Tensor | None = None) -> Tensor:
     """Returns recall@k: the share of queries whose partner is among the ``k`` most similar candidates.
 
     A candidate that is as similar as the partner ranks before it, so that equal embeddings have recall 0.
 
     Args:
-        similarity: Similarities, ``(queries, candidates)``, square. The partner of query i is candidate i.
+        similarity: Similarities, ``(queries, candidates)``.
         k: Number of candidates to consider.
+        partners: The partner of each query among the candidates, ``(queries,)``; None: candidate i is that of query i,
+            and there are as many of both.
 
     Returns:
         A scalar in [0, 1].
     """
-    partner = similarity.diagonal()[:, None]
+    partner = similarity.diagonal()[:, None] if partners is None else similarity.gather(1, partners[:, None])
     ahead = (similarity >= partner).sum(dim=1) - 1
     return (ahead < k).float().mean()
 

@@ -74,7 +74,7 @@ class EmbedderModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.config, self.round_trip = model, config, round_trip
-        self.augmentation = Augmentation(config.augmentation, config.model.sample_rate)
+        self.augmentation = Augmentation(config.augmentation, config.model.sample_rate, config.data.world)
         self.retrieval = torch.nn.ModuleDict({"raw": PairRetrieval()})
         if round_trip is not None:
             self.retrieval["codec"] = PairRetrieval()

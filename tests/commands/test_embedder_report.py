@@ -11,7 +11,13 @@ from qd.evaluation.embedder import baselines as embedder_baselines
 from qd.evaluation.embedder.figure import report_figure
 from qd.evaluation.embedder.invariance import ALTERATIONS
 from qd.evaluation.embedder.measurement import DIFFERENT, SAME, EmbedderMeasurement, calibrate
-from qd.evaluation.embedder.tables import calibration_table, invariance_table, relative_table, retrieval_table
+from qd.evaluation.embedder.tables import (
+    calibration_table,
+    invariance_table,
+    recall_table,
+    relative_table,
+    retrieval_table,
+)
 from qd.metrics.bootstrap import Interval
 
 
@@ -24,6 +30,7 @@ def measurement(shift: float) -> EmbedderMeasurement:
         different=cosines[~np.eye(8, dtype=bool)].reshape(8, 7) + shift,
         invariance={name: Interval(0.6 + shift, 0.5 + shift, 0.65 + shift) for name in ("noise", "drums added")},
         altered_clips={"noise": 8, "drums added": 3},
+        altered_recall={"noise": 0.5 + shift},
         calibration=calibrate(cosines + shift, list("aabbccdd")),
     )
 
@@ -50,6 +57,13 @@ def test_relative_cosines_are_zero_for_others_and_one_for_the_clip_itself(measur
     (_, _, noise, *_), result = cells(relative_table(measured)), measured["mine"]
     apart = result.different.mean()
     assert noise[1] == f"{(0.6 - apart) / (1 - apart):.2f}"
+
+
+def test_recall_of_altered_clips_is_next_to_that_of_unchanged_ones(measured):
+    assert cells(recall_table(measured))[2:] == [
+        ["*the unchanged clip*", "0.750", "0.750"],
+        ["noise", "0.500", "0.600"],
+    ]
 
 
 def test_calibration_shows_dissimilarities(measured):
@@ -88,6 +102,7 @@ def test_a_report_has_all_measurements(tiny_embedder, tmp_path, monkeypatch):
     ("change", "problem"),
     [
         ({"n": 9}, "n is 9; expected 10"),
+        ({"world": 3}, "world is 3; expected .*: 1, 2"),
         ({"validation_share": 1.0}, "validation_share is 1.0"),
         ({"embedder": "no/such"}, "'no/such'"),
         ({"clap": "no-such-clap"}, "'no-such-clap' does not exist"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -24,6 +25,19 @@ OFF = {
     "drums_share": 0.0,
     "drums_snr_db_min": 0.0,
     "drums_snr_db_max": 12.0,
+    "room_share": 0.0,
+    "room_seconds_min": 0.2,
+    "room_seconds_max": 1.0,
+    "room_db_min": -10.0,
+    "room_db_max": 0.0,
+    "equaliser_share": 0.0,
+    "equaliser_db": 9.0,
+    "low_pass_share": 0.0,
+    "low_pass_hz_min": 1_000.0,
+    "low_pass_hz_max": 8_000.0,
+    "high_pass_share": 0.0,
+    "high_pass_hz_min": 30.0,
+    "high_pass_hz_max": 300.0,
 }
 ALL = OFF | {
     "snr_db_min": 10.0,
@@ -35,7 +49,12 @@ ALL = OFF | {
     "pitch_semitones_min": -3.0,
     "pitch_semitones_max": 3.0,
     "drums_share": 0.5,
+    "room_share": 0.5,
+    "equaliser_share": 0.5,
+    "low_pass_share": 0.5,
+    "high_pass_share": 0.5,
 }
+FILTERS = ("room", "equaliser", "low_pass", "high_pass")
 
 
 CPU = torch.device("cpu")
@@ -75,10 +94,52 @@ def test_augmentation_is_a_function_of_the_generator() -> None:
 
 
 def test_equal_clips_get_different_changes() -> None:
-    for changes in ({"tempo_max": 1.25}, {"pitch_semitones_max": 3.0}, {"drums_share": 1.0}):
+    for changes in (
+        {"tempo_max": 1.25},
+        {"pitch_semitones_max": 3.0},
+        *({f"{kind}_share": 1.0} for kind in ("drums", *FILTERS)),
+    ):
         change = augment(**changes)
         audio = noise(1, change.needed_samples(6_000)).expand(4, -1)
         assert torch.pdist(change(audio, 6_000, generator())).min() > 0.1
+
+
+def test_without_filters_the_clips_are_those_of_drums_noise_and_gain() -> None:
+    noisy = {"snr_db_min": 10.0, "snr_db_max": 50.0, "gain_db_min": -12.0, "gain_db_max": 6.0, "drums_share": 0.5}
+    change, audio, same = augment(**noisy), noise(4, 60_000), generator()
+    changed = change(audio, 60_000, generator())
+    chosen = torch.randperm(4, generator=same)[:2]
+    drums = draw_drums(drum_loops(16_000, CPU), 2, 60_000, same)
+    louder = layer_drums(audio[chosen], drums, 12 * torch.rand(2, 1, generator=same)[:, 0])
+    expected = audio.index_copy(0, chosen, louder)
+    expected = change_gain(add_noise(expected, (10.0, 50.0), same), (-12.0, 6.0), same)
+    assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_a_filter_changes_its_share_of_the_clips_and_no_bit_of_the_others(kind: str) -> None:
+    audio = noise(8, 16_000)
+    changed = augment(**{f"{kind}_share": 0.25})(audio, 16_000, generator())
+    assert (changed != audio).any(dim=1).sum() == 2
+
+
+def test_a_low_pass_removes_the_noise_too() -> None:
+    ranges = {"snr_db_min": 0.0, "snr_db_max": 0.0, "low_pass_share": 1.0, "low_pass_hz_min": 500.0}
+    changed = augment(**ranges, low_pass_hz_max=500.0)(noise(4, 16_000), 16_000, generator())
+    power = torch.fft.rfft(changed).abs().square()  # bins of 1 Hz
+    assert power[:, 4_000:].sum() < 1e-3 * power.sum()
+
+
+def test_cutoffs_are_drawn_uniformly_in_octaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        augmentation, "low_pass", lambda audio, hertz, slope, rate: drawn.append((hertz, slope)) or audio
+    )
+    augment(low_pass_share=1.0)(torch.zeros(4_000, 1), 1, generator())
+    ((hertz, slope),) = drawn
+    assert 1_000 <= hertz.min() < 1_005 and 7_950 < hertz.max() <= 8_000
+    assert hertz.log2().mean() == pytest.approx(np.log2(1_000) + 1.5, abs=0.05)
+    assert slope.min() >= 12 and slope.max() <= 48
 
 
 def test_silence_stays_silent() -> None:
@@ -145,12 +206,13 @@ def test_a_share_of_the_clips_gets_drums() -> None:
     assert added.square().mean(1).min() > 0.1 * audio.square().mean()  # 0 to 12 dB below the music
 
 
-def test_loops_differ_and_are_never_silent_for_long() -> None:
-    loops = drum_loops(16_000, CPU)
+@pytest.mark.parametrize("world", [1, 2])
+def test_loops_differ_and_are_never_silent_for_long(world: int) -> None:
+    loops = drum_loops(16_000, CPU, world)
     assert loops.shape == (LOOPS, SECONDS * 16_000) and loops.dtype == torch.float32
-    assert loops is drum_loops(16_000, CPU)
+    assert loops is drum_loops(16_000, CPU, world)
     drum_loops.cache_clear()
-    assert torch.equal(loops, drum_loops(16_000, CPU))
+    assert torch.equal(loops, drum_loops(16_000, CPU, world))
     seconds = loops[:, : 10 * 16_000].unflatten(1, (5, -1)).square().mean(2)  # a bar is never longer than 4 s
     assert (seconds.unfold(1, 2, 1).amax(2) > 1e-4).all()
     assert torch.pdist(loops).min() > 1

@@ -17,10 +17,12 @@ import numpy as np
 
 from qd.data.world.captions import with_quality
 from qd.data.world.degradation import CLEAN, DEGRADATIONS, degrade
+from qd.data.world.harmony import in_other_mode
 from qd.data.world.world import SPLITS, DrumChange
 from qd.data.world2.captions import STRATUM_RATES, Request, draw_request, draw_stratum, write
 from qd.data.world2.composer import MINIMUM_SECONDS, compose
 from qd.data.world2.drumming import with_drums, without_drums
+from qd.data.world2.patterns import SCALES
 from qd.data.world2.piece import PARTS, Piece
 from qd.data.world2.synthesiser import render
 from qd.data.world2.voices import SAMPLE_RATE
@@ -31,6 +33,7 @@ __all__ = [
     "Clip",
     "Prompt",
     "change_drums",
+    "change_mode",
     "chunks",
     "clip",
     "perfect_clips",
@@ -128,13 +131,24 @@ def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> Dr
     rng = _generator(split, index)
     recording = _record(rng, split)
     start = _starts(rng, n, seconds)[0]
-    same_rng = deepcopy(rng)  # the degradation of the changed window must draw the same noise
-    original = _window(recording, start, seconds, rng)
-    added = "drums" not in original.piece.audible(start, seconds)
+    added = "drums" not in recording.piece.audible(start, seconds)
     # The source of added drums has its own generator, so that the noise stays the same.
     piece = with_drums(recording.piece, np.random.default_rng(index)) if added else without_drums(recording.piece)
-    changed = _window(replace(recording, piece=piece), start, seconds, same_rng)
-    return DrumChange(original.audio, changed.audio, added)
+    return DrumChange(*_twice(recording, piece, start, seconds, rng), added)
+
+
+def change_mode(split: str, index: int, n: int = 2, seconds: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first window of :func:`chunks` with the same arguments, and the same window in the other mode.
+
+    Nothing but the pitches differs; see :func:`qd.data.world.harmony.in_other_mode`.
+
+    Raises:
+        ValueError: As :func:`chunks`.
+    """
+    rng = _generator(split, index)
+    recording = _record(rng, split)
+    start = _starts(rng, n, seconds)[0]
+    return _twice(recording, in_other_mode(recording.piece, SCALES), start, seconds, rng)
 
 
 def prompt(split: str, index: int) -> Prompt:
@@ -215,6 +229,15 @@ def _record(rng: np.random.Generator, split: str) -> _Recording:
     kind = DEGRADATIONS[int(rng.integers(len(DEGRADATIONS)))] if degraded else CLEAN
     severity = float(rng.uniform(0.2, 1.0)) if degraded else 0.0
     return _Recording(piece, kind, severity, DETAILED_RATES if split == DETAILED_SPLIT else STRATUM_RATES)
+
+
+def _twice(
+    recording: _Recording, piece: Piece, start: float, seconds: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders the window of the recording, and of the same recording of another piece."""
+    same_rng = deepcopy(rng)  # the degradation of the other piece must draw the same noise
+    changed = replace(recording, piece=piece)
+    return _window(recording, start, seconds, rng).audio, _window(changed, start, seconds, same_rng).audio
 
 
 def _window(recording: _Recording, start: float, seconds: float, rng: np.random.Generator) -> Clip:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from qd.data.recordings import BuiltinRecordings, Recordings
-from qd.data.world import world
-from qd.data.world.world import BUILTIN
+from qd.data.world.world import BUILTIN, SAMPLE_RATE
+from qd.data.worlds import edition
 
 LONGER = 1.25
 """Length of recording that a change of tempo needs, in clips."""
@@ -24,6 +24,10 @@ SPLIT, TRAINING_SPLIT = "validation", "embedder"
 _DRUMS = (
     "Drums: the same window of the same piece rendered again, without its drums if it has some, else with a drum "
     "part of its genre (or of another genre with its metre): the two rows have different recordings."
+)
+_MODE = (
+    "Minor for major: the same window with the same rhythm and sounds, every note in the other mode. A cosine near 1 "
+    "means that the embedder does not react to harmony."
 )
 _LIBRARY_DRUMS = (
     f"Drums added are excerpts of built-in drum loops, {DRUMS_DB:g} dB below the music. Drums removed is left out: "
@@ -51,6 +55,8 @@ class ClipBatch(NamedTuple):
     """None if the drums of the recordings are unknown."""
     genres: list[str | None]
     """Genre of each recording, if known."""
+    other_mode: Tensor | None = None
+    """``(recordings, samples)``: the first clips in another mode; None if their notes are unknown."""
 
 
 class HeldOut(Protocol):
@@ -82,32 +88,38 @@ class BuiltinHeldOut:
     Args:
         n: Number of recordings.
         seconds: Length of a clip.
+        world: Edition of the world.
 
     Raises:
         ValueError: Two clips of ``seconds`` do not fit into a piece.
     """
 
-    def __init__(self, n: int, seconds: float) -> None:
-        self.n, self.seconds = n, seconds
-        self.recordings = BuiltinRecordings(SPLIT, 0, seconds)
+    def __init__(self, n: int, seconds: float, world: int = 1) -> None:
+        self.n, self.seconds, self.world = n, seconds, world
+        self.recordings = self._open(SPLIT, seconds)
         self.recordings.pair(0)
-        self.longer = BuiltinRecordings(SPLIT, 0, seconds * LONGER) if LONGER * seconds <= LONGEST_BUILTIN else None
-        self.sample_rate = world.SAMPLE_RATE
-        self.description = f"built-in world, split `{SPLIT}`, {n} recordings"
-        self.notes = [_DRUMS, *([] if self.longer else [_no_tempo(seconds)])]
+        self.longer = self._open(SPLIT, seconds * LONGER) if LONGER * seconds <= LONGEST_BUILTIN else None
+        self.sample_rate = SAMPLE_RATE
+        self.description = f"built-in world, edition {world}, split `{SPLIT}`, {n} recordings"
+        self.notes = [_DRUMS, _MODE, *([] if self.longer else [_no_tempo(seconds)])]
 
     def __len__(self) -> int:
         return self.n
 
     def batch(self, indices: range) -> ClipBatch:
+        world = edition(self.world)
         changes = [world.change_drums(SPLIT, index, 2, self.seconds) for index in indices]
         original, changed, added = zip(*changes, strict=True)
         drums = DrumBatch(_stack(original), _stack(changed), torch.tensor(added))
-        return _batch(self.recordings, self.longer, indices, drums)
+        moved = _stack([world.change_mode(SPLIT, index, 2, self.seconds)[1] for index in indices])
+        return _batch(self.recordings, self.longer, indices, drums)._replace(other_mode=moved)
 
     def training_clips(self) -> Tensor:
-        training = BuiltinRecordings(TRAINING_SPLIT, 0, self.seconds)
+        training = self._open(TRAINING_SPLIT, self.seconds)
         return _stack([training.pair(index)[0] for index in range(self.n)])
+
+    def _open(self, split: str, seconds: float) -> BuiltinRecordings:
+        return BuiltinRecordings(split, 0, seconds, self.world)
 
 
 class LibraryHeldOut:
@@ -155,10 +167,12 @@ class LibraryHeldOut:
         return _stack([training.pair(index)[0] for index in range(self.n)])
 
 
-def open_heldout(source: str, n: int, sample_rate: int, seconds: float, validation_share: float) -> HeldOut:
-    """Opens ``builtin``, or a source for ``qd.data.library.open_recordings``."""
+def open_heldout(
+    source: str, n: int, sample_rate: int, seconds: float, validation_share: float, world: int = 1
+) -> HeldOut:
+    """Opens ``builtin``, of an edition of the world, or a source for ``qd.data.library.open_recordings``."""
     if source == BUILTIN:
-        return BuiltinHeldOut(n, seconds)
+        return BuiltinHeldOut(n, seconds, world)
     return LibraryHeldOut(source, n, sample_rate, seconds, validation_share)
 
 

@@ -17,7 +17,7 @@ from qd.audio.resample import resample
 from qd.evaluation.embedder.heldout import HeldOut
 from qd.evaluation.embedder.invariance import ALTERATIONS, alterations
 from qd.metrics.bootstrap import Interval, bootstrap_interval
-from qd.metrics.retrieval import PairRetrieval
+from qd.metrics.retrieval import PairRetrieval, recall_at
 from qd.models.embedders.loading import Embedder
 
 BATCH = 16
@@ -39,6 +39,13 @@ class Spread(NamedTuple):
     pairs: int
 
 
+class Query(NamedTuple):
+    """Embeddings ``(clips, width)`` of altered clips, and the numbers of their recordings ``(clips,)``."""
+
+    embeddings: Tensor
+    recordings: Tensor
+
+
 @dataclass(frozen=True)
 class EmbedderMeasurement:
     """The measurement of one embedder on n recordings.
@@ -49,6 +56,8 @@ class EmbedderMeasurement:
         different: Cosines of first clips with the second clips of other recordings, ``(n, n − 1)``.
         invariance: Mean cosine of a clip with its altered version, by alteration, in the order of the report.
         altered_clips: Number of clips of each of these means.
+        altered_recall: recall@1 with the altered first clips as queries, by alteration; without those whose clips may
+            overlap with the second clips.
         calibration: 1 − cosine of two clips, by what they have in common.
     """
 
@@ -57,6 +66,7 @@ class EmbedderMeasurement:
     different: np.ndarray
     invariance: dict[str, Interval]
     altered_clips: dict[str, int]
+    altered_recall: dict[str, float]
     calibration: dict[str, Spread]
 
     def references(self) -> dict[str, Interval]:
@@ -91,6 +101,7 @@ def measure(
     generator = torch.Generator().manual_seed(seed)
     pairs: dict[str, list[Tensor]] = {name: [] for name in embedders}
     cosines: dict[str, dict[str, list[Tensor]]] = {name: defaultdict(list) for name in embedders}
+    queries: dict[str, dict[str, list[Query]]] = {name: defaultdict(list) for name in embedders}
     genres: list[str | None] = []
     embed, starts = _EmbedAll(embedders, heldout.sample_rate, device), range(0, len(heldout), BATCH)
     for start in track(starts, "measuring", console=Console(stderr=True), transient=True):
@@ -99,12 +110,14 @@ def measure(
         first, second = embed(batch.pairs[:, 0]), embed(batch.pairs[:, 1])
         for name in embedders:
             pairs[name].append(torch.stack([first[name], second[name]], dim=1))
-        for alteration, original, changed in alterations(batch, heldout.sample_rate, round_trip, generator):
+        for alteration, original, changed, rows in alterations(batch, heldout.sample_rate, round_trip, generator):
             before, after = first if original is None else embed(original), embed(changed)
             for name in embedders:
                 cosines[name][alteration].append((before[name] * after[name]).sum(dim=1))
+                if rows is not None:
+                    queries[name][alteration].append(Query(after[name], start + rows))
     known = genres if None not in genres else None
-    return {name: _summary(torch.cat(pairs[name]), cosines[name], known) for name in embedders}
+    return {name: _summary(torch.cat(pairs[name]), cosines[name], queries[name], known) for name in embedders}
 
 
 def calibrate(cosines: np.ndarray, genres: list[str] | None) -> dict[str, Spread]:
@@ -144,7 +157,12 @@ class _EmbedAll:
         }
 
 
-def _summary(pairs: Tensor, cosines: Mapping[str, list[Tensor]], genres: list[str] | None) -> EmbedderMeasurement:
+def _summary(
+    pairs: Tensor,
+    cosines: Mapping[str, list[Tensor]],
+    queries: Mapping[str, list[Query]],
+    genres: list[str] | None,
+) -> EmbedderMeasurement:
     retrieval = PairRetrieval()
     retrieval.update(pairs)
     similarity = (pairs[:, 0] @ pairs[:, 1].T).double().numpy()
@@ -157,8 +175,15 @@ def _summary(pairs: Tensor, cosines: Mapping[str, list[Tensor]], genres: list[st
         different=similarity[~np.eye(n, dtype=bool)].reshape(n, n - 1),
         invariance={name: bootstrap_interval(values) for name, values in altered.items()},
         altered_clips={name: len(values) for name, values in altered.items()},
+        altered_recall={name: _recall(queries[name], pairs[:, 1]) for name in altered if name in queries},
         calibration=calibrate(similarity, genres),
     )
+
+
+def _recall(queries: list[Query], candidates: Tensor) -> float:
+    """Returns recall@1 of altered clips among the second clips of all recordings."""
+    embeddings, recordings = (torch.cat(parts) for parts in zip(*queries, strict=True))
+    return float(recall_at(embeddings @ candidates.T, 1, recordings))
 
 
 def _spread(dissimilarity: np.ndarray, of_kind: np.ndarray) -> Spread:

@@ -49,6 +49,16 @@ def relative_table(measured: Measured) -> str:
     return markdown_table(["a clip and …", *measured], scaled[:-1])  # the last is 0 by definition
 
 
+def recall_table(measured: Measured) -> str:
+    """recall@1 of altered clips among the second clips of all recordings; the unchanged clips first."""
+    unchanged = ["*the unchanged clip*", *(f"{m.retrieval['recall@1']:.3f}" for m in measured.values())]
+    rows = [
+        [name, *(f"{m.altered_recall[name]:.3f}" for m in measured.values())]
+        for name in _first(measured).altered_recall
+    ]
+    return markdown_table(["query", *measured], [unchanged, *rows])
+
+
 def calibration_table(measured: Measured) -> str:
     """1 − cosine of two clips, by what they have in common."""
     first = _first(measured).calibration

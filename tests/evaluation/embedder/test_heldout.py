@@ -10,6 +10,7 @@ import torch
 
 from qd.data.library import held_out_score
 from qd.data.world import world
+from qd.data.world2 import world as world2
 from qd.evaluation.embedder.heldout import LONGER, open_heldout
 from tests.data.sounds import cut
 
@@ -26,6 +27,16 @@ def test_builtin_recordings_are_from_the_validation_split():
     assert torch.equal(batch.drums.original, batch.pairs[:, 0])
     assert batch.longer.shape == (3, LONGER * SECONDS * 16_000)
     assert batch.genres == [world.chunks("validation", i, 2, SECONDS)[0].piece.genre for i in (2, 3, 4)]
+
+
+def test_builtin_recordings_are_of_the_edition():
+    heldout = open_heldout("builtin", 6, 16_000, SECONDS, 0.05, 2)
+    batch = heldout.batch(range(2, 4))
+    expected = np.stack([clip.audio for clip in world2.chunks("validation", 3, 2, SECONDS)])
+    np.testing.assert_array_equal(batch.pairs[1], expected)
+    np.testing.assert_array_equal(batch.other_mode[1], world2.change_mode("validation", 3, 2, SECONDS)[1])
+    training = world2.chunks("embedder", 1, 2, SECONDS)[0].audio
+    np.testing.assert_array_equal(heldout.training_clips()[1], training)
 
 
 def test_training_clips_are_from_another_split():

@@ -46,7 +46,9 @@ def batch(longer: bool, drums: bool) -> ClipBatch:
     pairs = torch.stack([tone(300.0 + 50 * i).expand(2, -1) for i in range(3)])
     changed = DrumBatch(pairs[:, 0], pairs[:, 0] + 1, torch.tensor([True, False, True]))
     twice = torch.stack([tone(300.0 + 50 * i, 2 * SAMPLES)[0] for i in range(3)])
-    return ClipBatch(pairs, twice if longer else None, changed if drums else None, [None] * 3)
+    return ClipBatch(
+        pairs, twice if longer else None, changed if drums else None, [None] * 3, pairs[:, 1] - 1 if drums else None
+    )
 
 
 def altered(clips: ClipBatch, seed: int = 0) -> dict[str, tuple]:
@@ -58,14 +60,19 @@ def test_every_alteration_that_the_batch_allows_is_made():
     clips = batch(longer=True, drums=True)
     everything = altered(clips)
     assert tuple(everything) == ALTERATIONS
-    for name, (original, changed) in everything.items():
+    for name, (original, changed, rows) in everything.items():
+        assert rows is None if "tempo" in name else len(rows) == len(changed), name
         before = clips.pairs[:, 0] if original is None else original
         assert before.shape == changed.shape and not torch.equal(before, changed), name
     assert torch.equal(everything["codec round trip"][1], 0.5 * clips.pairs[:, 0])
     assert torch.equal(everything["drums added"][1], clips.pairs[[0, 2], 0] + 1)
     assert torch.equal(everything["drums removed"][0], clips.pairs[[1], 0])
+    assert everything["drums added"][2].tolist() == [0, 2] and everything["drums removed"][2].tolist() == [1]
+    assert torch.equal(everything["minor for major"][1], clips.pairs[:, 1] - 1)
     without = set(altered(batch(longer=False, drums=False)))
-    assert without == {name for name in ALTERATIONS if "tempo" not in name and name != "drums removed"}
+    assert without == {
+        name for name in ALTERATIONS if "tempo" not in name and name not in ("drums removed", "minor for major")
+    }
 
 
 def test_tempo_keeps_the_pitch_and_moves_time():
@@ -101,3 +108,12 @@ def test_noise_has_its_level_and_a_seed(snr_db):
     ratio = 10 * torch.log10(clean.square().mean(1) / (noisy - clean).square().mean(1))
     torch.testing.assert_close(ratio, torch.full((3,), float(snr_db)), atol=0.3, rtol=0)
     assert torch.equal(noisy, altered(clips)[f"noise, {snr_db} dB"][1])
+
+
+def test_room_and_equaliser_differ_from_clip_to_clip():
+    clips = batch(longer=False, drums=False)
+    same = clips._replace(pairs=clips.pairs[:1].expand(3, -1, -1))
+    room, equaliser = (altered(same)[name][1] for name in ("room, 0.6 s", "equaliser, ± 9 dB"))
+    assert torch.pdist(room).min() > 1 and torch.pdist(equaliser).min() > 0.1
+    added = (room - same.pairs[:, 0])[:, 4000:].square().mean(1) / same.pairs[:, 0].square().mean(1)
+    assert (added > 0.01).all() and (added < 3).all()

@@ -67,6 +67,13 @@ def test_alterations_are_means_over_their_own_clips(measured):
     assert measured.altered_clips["codec round trip"] == N
 
 
+def test_altered_clips_search_their_own_second_clip_among_all(measured):
+    # The codec turns a point to the opposite one; drums only lift it from the circle.
+    assert measured.altered_recall["codec round trip"] == 0.0
+    assert measured.altered_recall["drums added"] == measured.altered_recall["drums removed"] == 1.0
+    assert measured.altered_recall.keys() == measured.invariance.keys()
+
+
 def test_genres_count_pairs_of_recordings(measured):
     assert [spread.pairs for spread in measured.calibration.values()] == [N, N * (N // 2 - 1), N * N // 2]
 
