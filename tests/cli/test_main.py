@@ -8,14 +8,16 @@ import pytest
 
 from qd.callbacks.guards import NonFiniteError
 from qd.cli import main as cli
+from qd.config.resume import save_config
 from qd.modules.embedder import CollapseError
+from tests.cli.conftest import Schema
 
 
 @pytest.mark.parametrize("command", ["train", "train-embedder"])
 def test_a_resumed_run_keeps_its_config(calls, command, tmp_path):
     run = tmp_path / "mine"
     run.mkdir()
-    (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
+    save_config(Schema(beta=3.0), run)
     assert cli.main([command, "--resume", str(run), "--name=mine", "--seed=0", "beta=3", "trainer.log_every=9"]) == 0
     ((_, (config,), options),) = calls
     assert options["resume"] == str(run)
@@ -25,7 +27,7 @@ def test_a_resumed_run_keeps_its_config(calls, command, tmp_path):
 def test_changes_that_make_a_resumed_run_another_one_are_reported_together(calls, tmp_path, capsys):
     run = tmp_path / "mine"
     run.mkdir()
-    (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
+    save_config(Schema(beta=3.0), run)
     other = ["--beta=4", "--seed=1", "--name=yours", "--config=quick", "--prompts=p.txt", "--embedder=e"]
     assert cli.main(["train", "--resume", str(run), *other, "trainer.max_steps=9"]) == 2
     error = capsys.readouterr().err
