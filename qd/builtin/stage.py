@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
+from qd.runs.atomic import added_files
 from qd.runs.devices import fast_precision, resolve_device, trainer_device
 from qd.runs.folders import CHECKPOINT, checkpoint_step
 
@@ -151,15 +152,15 @@ def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
         card: ``title``, ``description``, facts (``command``, ``data``, ``steps``, ``seconds`` …) and ``metrics``
             (name → value). Everything except title and description is written to metrics.json.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, half=True)
     facts = {key: value for key, value in card.items() if key not in ("title", "description")}
-    (folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n")
     lines = [f"# {card['title']}", "", card["description"], "", "| | |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts.items() if key != "metrics"]
     lines += ["", "| measured | value |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts["metrics"].items()]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
+    with added_files(folder) as temporary:
+        model.save_pretrained(temporary, half=True)
+        (temporary / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (temporary / "README.md").write_text("\n".join(lines) + "\n")
     return folder
 
 

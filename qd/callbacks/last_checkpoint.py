@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from qd.callbacks.step_callback import StepCallback
 from qd.runs.atomic import atomic_write
+from qd.runs.disk import disk_problem
 from qd.runs.folders import CHECKPOINT
 
 
@@ -103,6 +104,7 @@ def fit_until_stopped(
 
     Raises:
         KeyboardInterrupt: If Ctrl-C stopped the run. The message says what is saved and how to resume.
+        ValueError: A file could not be read or written, such as on a full disk; the message says the same.
     """
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -110,8 +112,11 @@ def fit_until_stopped(
         if not interrupt.requested:
             raise
         raise KeyboardInterrupt(_how_to_resume(trainer, command)) from stopped
-    except Exception:
+    except Exception as error:
         _end_other_ranks(trainer)
+        if isinstance(error, OSError) and error.errno is not None:
+            go_on = _how_to_resume(trainer, command)
+            raise ValueError(disk_problem(error, go_on, trainer.log_dir)) from error
         raise
     if interrupt.requested and trainer.global_step < trainer.max_steps:
         raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to resume: {command}")

@@ -19,7 +19,7 @@ COMMANDS = {command.name: command for module in (training, models, measuring) fo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for bad input (one message), 130 after Ctrl-C."""
+    """Runs one command; returns the exit status: 0, 2 for bad input or a disk error (one message), 130 after Ctrl-C."""
     command, words = _command(list(sys.argv[1:] if arguments is None else arguments))
     options = command.parse(words)
     if not command.shared and not first_process():
@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _quieten()
         command(options)
-    except ValueError as error:
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
         _report(command.name, error)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
@@ -75,11 +77,13 @@ def _quieten() -> None:
     quieten_libraries()
 
 
-def _report(command: str, error: ValueError) -> None:
+def _report(command: str, error: ValueError | OSError) -> None:
     """Prints an error, with the rank of the process; a config error only on the first process of each machine,
     because all of them find the same."""
     from qd.config.loading import ConfigError
+    from qd.runs.disk import disk_problem
 
     if isinstance(error, ConfigError) and not first_of_machine():
         return
-    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{error}", file=sys.stderr)
+    text = disk_problem(error, "run the same command again") if isinstance(error, OSError) else str(error)
+    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{text}", file=sys.stderr)

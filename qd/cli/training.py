@@ -105,14 +105,13 @@ def _run_config(options: Options, schema: type, kind: str) -> tuple[Any, str | N
     """Returns the config that the options describe, or that of the run to resume, and this run's folder."""
     from qd.config.loading import load_config
     from qd.config.resume import resumed_config
-    from qd.runs.folders import find_run, name_conflict
-    from qd.runs.process_rank import first_process
+    from qd.runs.folders import find_run, place_problems
 
     overlay = options.values.get("config")
     if resumed := options.values.get("resume"):
         run = find_run(resumed)
         return resumed_config(schema, kind, run, options.overrides, overlay), str(run)
-    checks = [lambda config: name_conflict(config.trainer.runs, config.name)] if first_process() else []
+    checks = [lambda config: place_problems(config.trainer.runs, config.name)]
     return load_config(schema, kind, overlay, options.overrides, checks), None
 
 

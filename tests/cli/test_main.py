@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -139,3 +140,26 @@ def test_ctrl_c_is_status_130(calls, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", interrupted)
     assert cli.main(["sample", "--prompt", "x"]) == 130
     assert capsys.readouterr().err == "qd sample: stopped by Ctrl-C; saved step 3\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b.wav"), ["'/a/b.wav'", "permission denied"]),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/a/b.wav"),
+            ["'/a/b.wav'", "GiB free", "same command again"],
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), ["a file cannot be written", "no space left"]),
+        (OSError(errno.EIO, "Input/output error", "/a/b.wav"), ["'/a/b.wav'", "damaged or was removed"]),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b.wav"), ["'/a/b.wav'", "no such file"]),
+    ],
+)
+def test_an_error_of_the_disk_is_one_line_and_status_2(calls, monkeypatch, capsys, error, facts):
+    def failing(**options):
+        raise error
+
+    monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", failing)
+    assert cli.main(["sample", "--prompt", "calm"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("qd sample: ") and text.count("\n") == 1 and all(fact in text for fact in facts)

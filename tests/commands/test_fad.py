@@ -199,3 +199,13 @@ def test_a_damaged_reference_is_embedded_again_with_a_warning(folders, tiny_embe
 def test_too_little_audio_is_an_error(folders, tiny_embedder):
     with pytest.raises(ValueError, match="generations give 6 embeddings; expected 10"):
         fad(folders["noisy"] / "a", reference=folders["clean"], embedder=str(tiny_embedder))
+
+
+@pytest.mark.parametrize("place", ["n" * 256 + ".json", "file/a.json", "n" * 256 + "/a.json"])
+def test_a_place_that_cannot_be_written_is_an_error_before_anything_is_embedded(folders, tmp_path, capsys, place):
+    (tmp_path / "file").touch()
+    arguments = ["fad", "--audio", str(tmp_path / "missing"), "--out", str(tmp_path / place)]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "1 problem" in error and "out: " in error and ("too long" in error or "file' is a file" in error)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
