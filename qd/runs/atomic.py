@@ -125,22 +125,26 @@ def _disk_errors(path: Path, temporary: Path) -> Iterator[None]:
     """Gives errors of the disk the name of the file that is written, also those that a library reports as its own."""
     try:
         yield
+    except shutil.Error as error:  # of shutil.copytree, without an error number
+        _raise_if_full(path, temporary, error)
+        raise
     except OSError as error:
         inside = error.filename is None or str(error.filename).startswith(str(temporary))
         if error.errno is None or not inside:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     except (RuntimeError, SafetensorError) as error:  # libraries report a full disk in words of their own
-        try:
-            _append(temporary / PROBE if temporary.is_dir() else temporary, bytes(PROBE_BYTES))
-        except OSError as reason:
-            raise OSError(reason.errno, reason.strerror, str(path)) from error
+        _raise_if_full(path, temporary, error)
         raise
 
 
-def _append(file: Path, content: bytes) -> None:
-    with file.open("ab") as stream:
-        stream.write(content)
+def _raise_if_full(path: Path, temporary: Path, error: Exception) -> None:
+    """Writes some more, to learn the disk's own error."""
+    try:
+        with (temporary / PROBE if temporary.is_dir() else temporary).open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as reason:
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
 
 
 def _temporary(path: Path) -> Path:

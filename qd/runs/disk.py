@@ -22,6 +22,7 @@ _WAYS_OUT = {
     errno.EROFS: "choose a place on another disk",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EEXIST: "choose another name",
+    errno.ENOENT: "check the name, or choose another place",
     errno.EIO: "the disk is damaged or was removed: choose another one",
 }
 

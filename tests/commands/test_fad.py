@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
@@ -168,30 +167,21 @@ def test_all_bad_settings_are_listed(tmp_path, capsys):
     assert "audio is 'a' and model is 'base'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "zip", "nan", "unclosed", "endless"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "no hash"])
 def test_a_damaged_reference_is_embedded_again_with_a_warning(folders, tiny_embedder, tmp_path, monkeypatch, damage):
     arguments = (str(folders["clean"]), str(tiny_embedder), 512, torch.device("cpu"), tmp_path)
     whole = load_reference(*arguments)
-    (file,) = tmp_path.iterdir()
+    file, sums = sorted(tmp_path.iterdir())
     saved = file.read_bytes()
-    zipped = io.BytesIO()
-    np.savez(zipped, a=np.zeros(3))
-    nan = io.BytesIO()
-    np.save(nan, np.full_like(np.load(file), np.nan))
-    spoiled = {
-        "cut": saved[:-9],
-        "empty": b"",
-        "text": b"x" * 99,
-        "zip": zipped.getvalue(),
-        "nan": nan.getvalue(),
-        "unclosed": saved.replace(b"}", b" ", 1),
-        "endless": saved.replace(b"(", b"(" + b"9" * 20, 1),
-    }
-    file.write_bytes(spoiled[damage])
-    with pytest.warns(UserWarning, match=f"{file.name} cannot be read"):
+    flipped = saved[:-1] + bytes([saved[-1] ^ 1])  # still a finite number
+    if damage == "no hash":
+        sums.unlink()
+    else:
+        file.write_bytes({"cut": saved[:-9], "empty": b"", "one bit": flipped}[damage])
+    with pytest.warns(UserWarning, match=f"{file.name} does not match its hash"):
         again = load_reference(*arguments)
     assert torch.equal(again.embeddings, whole.embeddings) and again.description == whole.description
-    assert file.read_bytes() == saved and list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == saved and sorted(tmp_path.iterdir()) == [file, sums]
     monkeypatch.setattr("qd.evaluation.fad_reference.embed_recordings", None)  # cached: not embedded again
     assert torch.equal(load_reference(*arguments).embeddings, whole.embeddings)
 
