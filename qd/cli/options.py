@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from qd.schema.paths import expand_home
+
 MODELS = "base, beta0, beta15, a run, a folder or a hub name owner/name[@revision]"
 """Names of models, for help texts."""
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
@@ -107,6 +109,10 @@ class CommandParser(argparse.ArgumentParser):
         """Adds a plain option; it is absent from the result if it is not given and has no default here."""
         self.add_argument(*names, help=help.replace("%", "%%"), **{"default": argparse.SUPPRESS, **arguments})
 
+    def path(self, *names: str, help: str, **arguments: Any) -> None:
+        """Adds a plain option whose value names files or folders, in which ``~`` is the user's home folder."""
+        self.option(*names, help=help, type=expand_home, **arguments)
+
     def flag(self, *names: str, help: str) -> None:
         """Adds an option without value."""
         self.option(*names, help=help, action="store_true")
@@ -193,7 +199,7 @@ class CommandParser(argparse.ArgumentParser):
 def add_run_options(parser: CommandParser, kind: str) -> None:
     """Adds the options of a command that trains."""
     add_config(parser, kind)
-    parser.option("--resume", metavar="RUN", help="run to resume from its last checkpoint, by folder or name")
+    parser.path("--resume", metavar="RUN", help="run to resume from its last checkpoint, by folder or name")
     parser.setting("--name", "name")
     parser.setting("--seed", "seed")
     parser.setting("--device", "trainer.device")
@@ -201,7 +207,7 @@ def add_run_options(parser: CommandParser, kind: str) -> None:
 
 def add_config(parser: CommandParser, kind: str) -> None:
     """Adds the option that names an overlay."""
-    parser.option("--config", help=f"overlay: the name of a file in configs/{kind}/, or the path of a YAML file")
+    parser.path("--config", help=f"overlay: the name of a file in configs/{kind}/, or the path of a YAML file")
 
 
 def add_device(parser: CommandParser) -> None:

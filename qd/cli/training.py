@@ -11,7 +11,7 @@ from qd.cli.options import Command, CommandParser, Options, add_config, add_devi
 def _add_train(parser: CommandParser) -> None:
     parser.setting("--beta", "beta")
     parser.setting("--embedder", "reward.embedder", metavar="NAME")
-    parser.option(
+    parser.path(
         "--prompts", metavar="FILE", help="training prompts instead of the built-in ones, as for evaluate --prompts"
     )
     parser.flag("--dry-run", help="print the resolved config and the time, memory and disk space needed, and exit")
@@ -67,18 +67,18 @@ def _train_embedder(options: Options) -> None:
 
 
 def _add_train_preference(parser: CommandParser) -> None:
-    parser.option(
+    parser.path(
         "--data",
         required=True,
         metavar="FILE",
         help=".csv or .jsonl with the columns audio_a, audio_b and preferred (a, b or tie) or difference (positive: a "
         "is better), or audio and rating (1 to 5); also rater and prompt, if known. Paths are relative to the file",
     )
-    parser.option(
+    parser.path(
         "--embedder",
         help="embedder; avoid that of a reward, because audio that deceives the reward would deceive the scorer too",
     )
-    parser.option("--out", metavar="FOLDER", help="new folder (default: runs/preference/<embedder>-<time>)")
+    parser.path("--out", metavar="FOLDER", help="new folder (default: runs/preference/<embedder>-<time>)")
     parser.option("--validation-share", type=float, help="share of the recordings that is held out")
     parser.option("--head-width", type=int, help="width of the head's hidden layer")
     parser.option("--max-steps", type=int, help="largest number of optimiser steps")

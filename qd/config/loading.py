@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qd.config.sources import config_folder, read_files, read_overrides, read_tree
 from qd.config.train import TrainConfig
+from qd.schema.paths import expand_home
+from qd.schema.setting import setting_of
 
 __all__ = ["ConfigError", "TrainConfig", "config_folder", "load_config", "to_yaml"]
 
@@ -122,6 +124,8 @@ class _Layer:
             if key not in kinds and RENAMED.get(key) in kinds:
                 key = RENAMED[key]
             path = f"{prefix}{key}"
+            if (known := setting_of(schema, str(key))) and known.path:
+                value = expand_home(value)
             if key not in kinds:
                 self._report(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
                 continue

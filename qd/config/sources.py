@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from qd.schema.paths import expand_home
+
 EXTENDS = "extends"
 RESOLVER = re.compile(r"\$\{[^}]*(:|\$\{)")
 """An interpolation that calls a function, such as ``${oc.env:HF_TOKEN}``; ``${trainer.max_steps}`` does not match."""
@@ -45,6 +47,7 @@ def read_files(folder: Path, name: str | None, problems: list[str]) -> Iterator[
         if name is not None and not isinstance(name, str):
             problems.append(f"{path}: {EXTENDS} must be the name of another config, not {name!r}")
             name = None
+        name = expand_home(name)
         overlays += read
     yield from reversed(overlays)
 

@@ -11,6 +11,7 @@ from qd.data.audio_files import ENDINGS
 from qd.data.tables import TABLE_ENDINGS, Row, read_table, refuse_bad_rows
 from qd.data.world.world import BUILTIN
 from qd.metrics.formatting import first_items
+from qd.schema.paths import expand_home
 
 ENDINGS_IN_MESSAGE = 5
 WHAT = "manifest"
@@ -107,7 +108,7 @@ def read_manifest(path: Path) -> list[Entry]:
 
 def _entry(folder: Path, row: Row) -> Entry:
     path = row.get("path", "")
-    return Entry(row.get("name", path), folder / path, row.get("genre"))
+    return Entry(row.get("name", path), folder / expand_home(path), row.get("genre"))
 
 
 def reference_paths(name: str) -> list[Path] | None:
