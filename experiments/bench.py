@@ -59,6 +59,7 @@ from qd.modules.budget.size import RunSize
 from qd.modules.budget.step_time import Rates, rollout_seconds
 from qd.modules.distillation import DiversityDistillation
 from qd.runs.devices import resolve_device
+from qd.runs.disk import try_writing
 from qd.runs.quiet import quieten_libraries
 from qd.schema.paths import home_path
 

@@ -22,6 +22,7 @@ from qd.modules.distillation import DiversityDistillation
 from qd.modules.policy import load_policy
 from qd.objectives.baselines import build_baseline
 from qd.runs.devices import resolve_device
+from qd.runs.disk import try_writing
 from qd.runs.quiet import quieten_libraries
 from qd.schema.paths import home_path
 
