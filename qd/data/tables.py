@@ -61,7 +61,7 @@ def json_lines(file: TextIO) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(file, start=1):
         try:
             yield number, json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"is not a JSONL file: line {number}: {error}") from error
 
 

@@ -99,7 +99,10 @@ class Point:
         Raises:
             ValueError: The line is not a point; the message names the wrong fields.
         """
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         if not isinstance(row, dict):
             raise ValueError(f"a point is a JSON object, got {line[:60]!r}")
         names = [field.name for field in fields(cls) if field.name not in ("metrics", *OPTIONAL)]
