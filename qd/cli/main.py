@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from qd.cli import measuring, models, training
 from qd.cli.options import Command
+from qd.runs.printable import printable
 from qd.runs.process_rank import first_of_machine, first_process, rank_number
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C stopped
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(command.name, error)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        print(f"qd {command.name}: stopped by Ctrl-C{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+        what = f"; {printable(interrupt)}" if str(interrupt) else ""
+        print(f"qd {command.name}: stopped by Ctrl-C{what}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -86,4 +88,4 @@ def _report(command: str, error: ValueError | OSError) -> None:
     if isinstance(error, ConfigError) and not first_of_machine():
         return
     text = disk_problem(error, "run the same command again") if isinstance(error, OSError) else str(error)
-    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{text}", file=sys.stderr)
+    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{printable(text)}", file=sys.stderr)

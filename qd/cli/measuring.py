@@ -14,6 +14,7 @@ from qd.cli.options import (
     add_negative_prompt,
     add_sampling,
 )
+from qd.runs.printable import printable
 
 
 def _add_evaluate(parser: CommandParser) -> None:
@@ -126,8 +127,8 @@ def _report(options: Options) -> None:
     values = {"points": POINTS, **options.values}
     values.setdefault("out", str(Path(values["points"]).parent / "report"))
     for name, reason in write_report(**values).items():
-        print(f"{name} is left out: {reason}")
-    print(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}")
+        print(printable(f"{name} is left out: {reason}"))
+    print(printable(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}"))
 
 
 def add_results(parser: CommandParser, points: str = "results file") -> None:
@@ -157,7 +158,7 @@ def _headroom(options: Options) -> None:
     from qd.commands.headroom import headroom
     from qd.config.headroom import HeadroomConfig
 
-    print(headroom(_measuring_config(options, HeadroomConfig, "headroom")))
+    print(printable(headroom(_measuring_config(options, HeadroomConfig, "headroom"))))
 
 
 COMMANDS = (

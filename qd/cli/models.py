@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qd.cli.measuring import add_results
 from qd.cli.options import MODELS, Command, CommandParser, Options, add_sampling
+from qd.runs.printable import printable
 
 
 def _add_sample(parser: CommandParser) -> None:
@@ -53,7 +54,8 @@ def _pick(options: Options) -> None:
 
     setting, folder = pick(**options.values)
     quality, diversity = setting.place
-    print(f"{folder}: {setting.point.model}, quality {quality:.3f}, diversity {diversity:.3f}; see its card")
+    measured = f"{setting.point.model}, quality {quality:.3f}, diversity {diversity:.3f}"
+    print(printable(f"{folder}: {measured}; see its card"))
 
 
 def _add_ship(parser: CommandParser) -> None:

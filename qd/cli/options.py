@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from qd.runs.printable import printable
 from qd.schema.paths import expand_home
 
 MODELS = "base, beta0, beta15, a run, a folder or a hub name owner/name[@revision]"
@@ -77,7 +78,7 @@ class Command:
         if self.run is not None:
             self.run(options)
         else:
-            print(load(self.function)(**options.values))
+            print(printable(load(self.function)(**options.values)))
 
 
 def load(path: str) -> Any:

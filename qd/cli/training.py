@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from qd.cli.options import Command, CommandParser, Options, add_config, add_device, add_run_options
+from qd.runs.printable import printable
 
 
 def _add_train(parser: CommandParser) -> None:
@@ -63,7 +64,7 @@ def _train_embedder(options: Options) -> None:
             raise
         return  # silent: Lightning kills the first process, still saving, when another one ends with an error
     if first_process():
-        print(folder)
+        print(printable(folder))
 
 
 def _add_train_preference(parser: CommandParser) -> None:

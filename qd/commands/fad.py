@@ -35,6 +35,7 @@ from qd.models.musicgen import MusicGen
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.atomic import atomic_write
 from qd.runs.devices import resolve_device
+from qd.runs.printable import printable
 
 BATCH = 32
 
@@ -174,7 +175,7 @@ def _load_model(model: str, settings: Generations, device: torch.device) -> Musi
     problems += [f"negative_prompt has {negative}"] if negative else []
     if problems:
         raise ConfigError(problems)
-    print(prompt_report(lists), end="", file=sys.stderr, flush=True)
+    print(printable(prompt_report(lists)), end="", file=sys.stderr, flush=True)
     rows = min(BATCH, protocol.n_prompts * protocol.n_samples)
     size = {"rows": rows, "seconds": protocol.seconds, "guided": settings.guidance != 1.0}
     check_sampling_memory(music, device, **size, lower=["a shorter seconds"])

@@ -26,6 +26,7 @@ from qd.runs.devices import resolve_device
 from qd.runs.folders import new_folder
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
+from qd.runs.printable import printable
 from qd.runs.process_rank import first_process
 from qd.runs.ranks import trainer_devices
 
@@ -51,7 +52,7 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
     run = preflight(config, resume, dry_run)
     if dry_run:
         if first_process():
-            print(_needs(run))
+            print(printable(_needs(run)))
         return None
     folder = run.folder or new_folder(run.config.trainer.runs, run.config.name, f"beta{run.config.beta:g}")
     config = pin_revisions(run.config, folder, run.module.music.revision)
@@ -59,7 +60,8 @@ def train(config: TrainConfig, resume: str | Path | None = None, dry_run: bool =
         if first_process():
             save_config(config, folder)
             resumed = f", from step {run.done} to {config.trainer.max_steps}" if run.checkpoint else ""
-            print(f"{prompt_report(prompt_lists(config))}run folder: {folder}{resumed}", flush=True)
+            text = f"{prompt_report(prompt_lists(config))}run folder: {folder}{resumed}"
+            print(printable(text), flush=True)
         interrupt = GracefulInterrupt()
         trainer = _trainer(run, config, folder, interrupt)
         fit_until_stopped(trainer, run.module, run.data, run.checkpoint, interrupt, f"make train RESUME={folder}")

@@ -23,6 +23,7 @@ from qd.modules.preference import FitResult, HeadFit, fit_head, log_loss, logits
 from qd.report.cards.preference import CHANCE_LOG_LOSS, Learned, write_card
 from qd.runs.atomic import atomic_folder
 from qd.runs.devices import resolve_device
+from qd.runs.printable import printable
 from qd.scorers.affine import affine
 from qd.scorers.preference import PreferenceScorer
 
@@ -74,7 +75,7 @@ def train_preference(
         torch.manual_seed(seed)
         scorer = PreferenceScorer.over(model.cpu(), embedder, head_width)
     learned = _fit(scorer, embeddings, ratings, split, fit)
-    print("\n".join(_report(learned)), flush=True)
+    print(printable("\n".join(_report(learned))), flush=True)
     facts = {
         "data": str(data), "embedder": embedder, "fingerprint": fingerprint(model), "head_width": head_width,
         "validation_share": validation_share, "device": device, "seconds": round(time.perf_counter() - started, 1),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qd.runs.atomic import atomic_write
 from qd.runs.lock import waiting_lock
+from qd.runs.printable import printable
 
 HASH = ".sha256"
 """Ending of the file that holds the hash of its neighbour."""
@@ -43,7 +44,7 @@ def made_once(place: Path, make: Callable[[], None]) -> Path:
         with waiting_lock(place):
             if not is_intact(place):
                 if place.exists():
-                    print(f"{place} is damaged and is made again", file=sys.stderr, flush=True)
+                    print(printable(f"{place} is damaged and is made again"), file=sys.stderr, flush=True)
                 make()
                 write_hash(place)
     return place

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import lightning.pytorch  # noqa: F401 - it sets its log level when it is imported, so that comes first
 import transformers
+
+from qd.runs.printable import printable
+
+_format_warning = warnings.formatwarning
+
+
+def _printable_warning(*arguments: Any, **options: Any) -> str:
+    return printable(_format_warning(*arguments, **options))
 
 
 def quieten_libraries() -> None:
@@ -14,6 +23,7 @@ def quieten_libraries() -> None:
 
     The command line calls it. Python code that calls ``train`` or ``evaluate`` itself decides what it wants to see.
     """
+    warnings.formatwarning = _printable_warning
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

@@ -141,3 +141,8 @@ def test_a_disk_that_becomes_full_leaves_no_part_of_the_clips(tiny_model, tmp_pa
     assert caught.value.filename == str(out)
     assert [path.name for path in tmp_path.rglob("*")] == (["clips", "sample-1.wav"] if existing else [])
     assert not existing or (out / "sample-1.wav").read_text() == "old"
+
+
+def test_a_prompt_with_dollar_signs_is_a_title_and_no_formula(tiny_model, tmp_path):
+    sample(str(tiny_model), r"$\broken{$ and $HOME", n=1, seconds=SECONDS, out=tmp_path / "a", device="cpu")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["sample-1.wav", "spectrograms.png"]

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from qd.runs.atomic import atomic_write
 from qd.runs.cache import cache_folder, made_once
+from qd.runs.printable import printable
 
 SOURCE = Path(__file__).with_name("token_loop.cpp")
 HEADERS = sorted(SOURCE.parent.glob("token_loop_*.h"))
@@ -82,7 +83,7 @@ def _load(command: list[str]) -> ctypes.CDLL:
 
 def _compile(command: list[str], library: Path) -> None:
     with atomic_write(library) as temporary:
-        print(f"compiling {SOURCE.name} once, a few seconds, to {library}", file=sys.stderr, flush=True)
+        print(printable(f"compiling {SOURCE.name} once, a few seconds, to {library}"), file=sys.stderr, flush=True)
         _run([*command, *FLAGS, "-I", str(HEADERS[0].parent), str(SOURCE), "-o", str(temporary)])
 
 
