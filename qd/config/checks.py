@@ -87,6 +87,16 @@ def folder_problems(path: str, folder: str | Path) -> list[str]:
     return []
 
 
+def file_problems(path: str, file: str | Path) -> list[str]:
+    """A file that can be extended, or made; both are tried."""
+    try:
+        if Path(file).exists():
+            Path(file).open("ab").close()
+    except OSError as error:
+        return [f"{path}: {disk_problem(error, 'run the same command again', file)}"]
+    return folder_problems(path, Path(file).parent)
+
+
 def new_place_problems(path: str, place: str | Path) -> list[str]:
     """A file or folder that does not exist yet and can be made; the folder that will contain it is tried."""
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from qd.config.checks import folder_problems, present_device, unavailable
+from qd.config.checks import file_problems, present_device, unavailable
 from qd.config.evaluation import EMBEDDERS, ScoringConfig
 from qd.config.policy import TEMPERATURE
 from qd.config.trainer import DEVICE_HELP
@@ -79,10 +79,10 @@ class MeasuringConfig(SampledConfig):
         if self.any_fad:
             yield from unavailable(f"{prefix}fad_reference", reference_paths, self.fad_reference or BUILTIN)
             yield from unavailable(f"{prefix}fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN)
-        if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
+        if not self.out.endswith(".jsonl") or os.path.isdir(self.out):
             yield f"{prefix}out is {self.out!r}; expected a .jsonl file, not a folder"
         else:
-            yield from folder_problems(f"{prefix}out", Path(self.out).parent)
+            yield from file_problems(f"{prefix}out", self.out)
 
 
 @dataclass
