@@ -115,7 +115,7 @@ def fit_until_stopped(
     except Exception as error:
         _end_other_ranks(trainer)
         if isinstance(error, OSError) and error.errno is not None:
-            go_on = _how_to_resume(trainer, command)
+            go_on = f"resume from {CHECKPOINT}: {command}" if _saved(trainer) else "start the run again"
             raise ValueError(disk_problem(error, go_on, trainer.log_dir)) from error
         raise
     if interrupt.requested and trainer.global_step < trainer.max_steps:
@@ -131,8 +131,12 @@ def _end_other_ranks(trainer: pl.Trainer) -> None:
         kill(signal.SIGKILL)  # a process that waits in a collective operation ignores weaker signals
 
 
+def _saved(trainer: pl.Trainer) -> bool:
+    return any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks)
+
+
 def _how_to_resume(trainer: pl.Trainer, command: str) -> str:
     """Returns how to resume a run whose last steps could not be saved."""
-    if any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks):
+    if _saved(trainer):
         return f"nothing was saved since {CHECKPOINT}; to resume from it: {command}"
     return f"nothing was saved, because the run stopped before its first {CHECKPOINT}; start it again"

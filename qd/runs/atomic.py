@@ -129,7 +129,9 @@ def _disk_errors(path: Path, temporary: Path) -> Iterator[None]:
         _raise_if_full(path, temporary, error)
         raise
     except OSError as error:
-        inside = error.filename is None or str(error.filename).startswith(str(temporary))
+        # A copy from elsewhere names its source first.
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        inside = not names or any(name.startswith(str(temporary)) for name in names)
         if error.errno is None or not inside:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error

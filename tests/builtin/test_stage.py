@@ -141,7 +141,7 @@ def test_a_disk_that_becomes_full_ends_the_fit_with_one_line_and_keeps_the_check
         fit(Filling(), tmp_path)
     text = str(caught.value)
     assert f"'{tmp_path / 'last.ckpt'}' cannot be written" in text and "\n" not in text
-    assert "GiB free" in text and text.endswith("to resume from it: make base")
+    assert "GiB free" in text and text.endswith("then resume from last.ckpt: make base")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
     resumed = Toy()
     fit(resumed, tmp_path)

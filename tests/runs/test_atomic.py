@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +28,10 @@ with atomic_write(sys.argv[1]) as temporary:
     print("written", flush=True)
     sys.stdin.readline()
 """
+
+
+LARGE = Path(torch.__file__).with_name("functional.py")
+"""A file of more than 50,000 bytes."""
 
 
 def writer(path: Path, letter: str) -> subprocess.Popen[str]:
@@ -177,6 +182,7 @@ def test_a_name_of_255_bytes_can_be_written(tmp_path):
 
 
 WAYS_TO_WRITE = {
+    "copy": lambda file: shutil.copyfile(LARGE, file),
     "bytes": lambda file: file.write_bytes(bytes(SIZE)),
     "torch": lambda file: torch.save({"a": torch.zeros(SIZE)}, file),
     "safetensors": lambda file: save_file({"a": torch.zeros(SIZE)}, file),
