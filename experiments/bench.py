@@ -59,7 +59,9 @@ from qd.modules.budget.size import RunSize
 from qd.modules.budget.step_time import Rates, rollout_seconds
 from qd.modules.distillation import DiversityDistillation
 from qd.runs.devices import resolve_device
+from qd.runs.disk import try_writing
 from qd.runs.quiet import quieten_libraries
+from qd.schema.paths import home_path
 
 SECONDS, GUIDANCE, TEMPERATURE = 4.0, 3.0, 0.99
 
@@ -198,14 +200,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds (default: 3)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--no-memory", action="store_true", help="skip the peak memory of scoring")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="results folder (default: runs/bench)")
-    parser.add_argument("--page", type=Path, help="also update this page, such as docs/performance.md")
+    parser.add_argument(
+        "--out", type=home_path, default=Path("runs/bench"), help="results folder (default: runs/bench)"
+    )
+    parser.add_argument("--page", type=home_path, help="also update this page, such as docs/performance.md")
     options = parser.parse_args()
     if options.page:
         try:
             check_page(options.page)
         except ValueError as error:
             parser.error(str(error))
+    try_writing(options.out)
     if options.threads:
         torch.set_num_threads(options.threads)
     quieten_libraries()

@@ -22,7 +22,9 @@ from qd.modules.distillation import DiversityDistillation
 from qd.modules.policy import load_policy
 from qd.objectives.baselines import build_baseline
 from qd.runs.devices import resolve_device
+from qd.runs.disk import try_writing
 from qd.runs.quiet import quieten_libraries
+from qd.schema.paths import home_path
 
 PROMPTS = ["A slow jazz tune with a trumpet melody.", "A happy folk song."]
 
@@ -50,9 +52,12 @@ class _AfterFirstStep(DiversityDistillation):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2, help="profiled steps, after one warm-up step (default: 2)")
-    parser.add_argument("--out", type=Path, default=Path("runs/profile"), help="results folder (default: runs/profile)")
+    parser.add_argument(
+        "--out", type=home_path, default=Path("runs/profile"), help="results folder (default: runs/profile)"
+    )
     parser.add_argument("overrides", nargs="*", help="settings, such as data.batch_size=32")
     options = parser.parse_args()
+    try_writing(options.out)
     quieten_libraries()
     config = load_config(TrainConfig, "train", overrides=options.overrides)
     module = build_module(config)

@@ -21,14 +21,18 @@ from qd.report.reproduction.document import write_document
 from qd.report.reproduction.estimate import estimate
 from qd.report.reproduction.plan import ReproductionConfig
 from qd.report.reproduction.reproduce import STAGES, reproduce
+from qd.runs.disk import disk_problem, try_writing
 from qd.runs.process_rank import other_process
 from qd.runs.signals import stop_cause, stop_signals, stop_status
 from qd.runs.streams import keep_streams
+from qd.schema.paths import expand_home, home_path
 
 
-def main() -> int:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="default", help="a file in configs/reproduction/, or the path of one")
+    parser.add_argument(
+        "--config", type=expand_home, default="default", help="a file in configs/reproduction/, or the path of one"
+    )
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument(
         "--runs", nargs="+", default=[], metavar="RUN", help="names of the runs to train (default: all)"
@@ -36,12 +40,23 @@ def main() -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="parallel processes (default: one per core)"
     )
-    parser.add_argument("--out", type=Path, help="path of the document (default: in the folder of the runs)")
-    parser.add_argument("--compare", nargs="+", default=[], metavar="CONFIG", help="other plans to add to the document")
+    parser.add_argument("--out", type=home_path, help="path of the document (default: in the folder of the runs)")
+    parser.add_argument(
+        "--compare",
+        type=expand_home,
+        nargs="+",
+        default=[],
+        metavar="CONFIG",
+        help="other plans to add to the document",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the remaining work, its time and disk space, and exit"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = _options()
     keep_streams()
     with stop_signals():
         return _run(options)
@@ -58,15 +73,21 @@ def _run(options: argparse.Namespace) -> int:
         if options.dry_run:
             print(estimate(plan, options.only, options.runs, options.jobs).text)
             return 0
+        out = options.out or Path(plan.folder) / "reproduction.md"
+        for folder in (Path(plan.folder), out.parent):
+            try_writing(folder)
         stages = [stage for stage in options.only if stage != "document"]
         code = reproduce(plan, stages, options.runs, options.jobs)
         if code or "document" not in options.only:
             return code
         others = {Path(name).stem: load_config(ReproductionConfig, "reproduction", name) for name in options.compare}
         name = Path(options.config).stem
-        print(write_document(plan, options.out or Path(plan.folder) / "reproduction.md", name, others))
+        print(write_document(plan, out, name, others))
     except ValueError as error:
         print(f"reproduce: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"reproduce: {disk_problem(error, 'run the same command again to resume')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -31,7 +31,9 @@ def make(tmp_path):
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "qd").write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
-    (programs / "qd").chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    for name in ("qd", "python"):
+        (programs / name).chmod(0o755)
     (tmp_path / ".venv" / "installed").touch()
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -136,3 +138,55 @@ def test_setup_without_a_new_enough_python_is_an_error(make, tmp_path):
 def test_the_kind_of_a_config_is_an_option_of_no_other_target(make):
     assert arguments_of(make("config", "KIND=sweep"))[:2] == ["config", "sweep"]
     assert "--kind" in " ".join(arguments_of(make("train", "KIND=sweep")))
+
+
+HOSTILE = (
+    "$(shell touch executed)",
+    "$$(touch executed)",
+    "`touch executed`",
+    "; touch executed",
+    "' \"; touch executed #",
+)
+OWN = re.findall(r"^override (\w+)", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    ["PROMPT", "trainer.max_steps", "ARGS", "KIND", "PYTHON", "VENV", "OMP_NUM_THREADS", "HF_TOKEN", "MAKECMDGOALS"],
+)
+def test_no_variable_is_executed(make, tmp_path, name, value):
+    make("sample", f"{name}={value}")
+    make("config", f"{name}={value}")
+    make("sample", **{name: value})
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_variables_of_the_makefile_cannot_be_replaced(make, tmp_path, name):
+    assert len(OWN) > 10
+    for value in HOSTILE[:2]:
+        make("sample", f"{name}={value}")
+        make("setup", **{name: value})
+    assert not (tmp_path / "executed").exists()
+
+
+def test_lines_and_quotation_marks_arrive_unchanged(make, tmp_path):
+    text = "calm\n\"piano\"\tand 'more' $(shell touch executed)"
+    words = json.loads(make("sample", f"PROMPT={text}", f"NAME={text}").stdout)
+    assert sorted(words) == sorted(["sample", f"--prompt={text}", f"--name={text}"])
+    words = arguments_of(make("train", """ARGS='a b' "c'd" $(shell touch executed) `id` $HOME ; x=1"""))
+    assert words == ["train", "a b", "c'd", "$(shell", "touch", "executed)", "`id`", "$HOME", ";", "x=1"]
+    assert "ARGS cannot be split into words: No closing quotation" in make("sample", "ARGS=it's").stderr
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["a;touch executed;", "a'b", "a`touch executed`", "a|b", "a&b"])
+def test_a_name_with_other_characters_is_an_error(make, tmp_path, name):
+    result = make("sample", f"{name}=1")
+    assert result.returncode == 2 and not (tmp_path / "executed").exists()
+
+
+def test_arguments_of_the_environment_are_not_options(make):
+    assert arguments_of(make("train", ARGS="--dry-run", QD_ARGS="--x", KIND="sweep")) == ["train"]
+    assert arguments_of(make("config", KIND="sweep", QD_KIND="sweep")) == ["config", "train"]

@@ -93,7 +93,7 @@ def spectrogram_figure(clips: Sequence[Tensor | np.ndarray], sample_rate: int, t
         image = axes.pcolormesh(
             *_edges(mel.shape[1], sample_rate), mel - loudest, vmin=FLOOR_DB, vmax=0.0, cmap="magma"
         )
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)
         axes.set_ylabel("frequency (Hz)")
         _mel_axis(axes, sample_rate)
     rows[-1].set_xlabel("time (s)")

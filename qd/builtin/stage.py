@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qd.callbacks.last_checkpoint import GracefulInterrupt, LastCheckpoint, fit_until_stopped
+from qd.runs.atomic import added_files
 from qd.runs.checkpoints import DamagedCheckpointError, check_checkpoint, newest_checkpoint
 from qd.runs.devices import fast_precision, resolve_device, trainer_device
 from qd.runs.ranks import trainer_places
@@ -169,15 +170,15 @@ def write_asset(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
         card: ``title``, ``description``, facts (``command``, ``data``, ``steps``, ``seconds`` …) and ``metrics``
             (name → value). Everything except title and description is written to metrics.json.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, half=True)
     facts = {key: value for key, value in card.items() if key not in ("title", "description")}
-    (folder / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     lines = [f"# {card['title']}", "", card["description"], "", "| | |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts.items() if key != "metrics"]
     lines += ["", "| measured | value |", "|---|---|"]
     lines += [f"| {key} | {_readable(value)} |" for key, value in facts["metrics"].items()]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with added_files(folder) as temporary:
+        model.save_pretrained(temporary, half=True)
+        (temporary / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (temporary / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 

@@ -50,7 +50,7 @@ class StageConfig(Settings):
 class ScorerStageConfig(StageConfig):
     """Settings of the stages that train a scorer."""
 
-    codec: str = setting("base", "Folder of the codec, or a model with a codec.")
+    codec: str = setting("base", "Folder of the codec, or a model with a codec.", path=True)
     seconds: float = setting(4.0, "Length of a clip.", **CLIP_LIMITS)
     clips: int = setting(8_192, "Number of training clips, rendered once.", ge=1)
     validation_clips: int = setting(1_024, 'Number of clips of the split "validation", for the card\'s metrics.', ge=4)

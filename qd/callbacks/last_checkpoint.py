@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from qd.callbacks.step_callback import StepCallback
+from qd.runs.disk import disk_problem
 from qd.runs.folders import CHECKPOINT
 from qd.runs.signals import signal_name, stop_signal, stop_signals
 from qd.runs.streams import print_from_handler
@@ -123,6 +124,7 @@ def fit_until_stopped(
 
     Raises:
         KeyboardInterrupt: If a signal stopped the run. The message says what is saved and how to resume.
+        ValueError: A file could not be read or written, such as on a full disk; the message says the same.
     """
     # Lightning's own handlers would end a run at SIGTERM without saving, and requeue a SLURM job at SIGUSR1.
     trainer._signal_connector.register_signal_handlers = lambda: None
@@ -132,8 +134,11 @@ def fit_until_stopped(
         if stop_signal() is None:
             raise
         raise KeyboardInterrupt(_how_to_resume(trainer, command)) from stopped
-    except Exception:
+    except Exception as error:
         _end_other_ranks(trainer)
+        if isinstance(error, OSError) and error.errno is not None:
+            go_on = f"resume from {CHECKPOINT}: {command}" if _saved(trainer) else "start the run again"
+            raise ValueError(disk_problem(error, go_on, trainer.log_dir)) from error
         raise
     if interrupt.requested and trainer.global_step < trainer.max_steps:
         raise KeyboardInterrupt(f"step {trainer.global_step} is saved; to resume: {command}")
@@ -148,8 +153,12 @@ def _end_other_ranks(trainer: pl.Trainer) -> None:
         kill(signal.SIGKILL)  # a process that waits in a collective operation ignores weaker signals
 
 
+def _saved(trainer: pl.Trainer) -> bool:
+    return any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks)
+
+
 def _how_to_resume(trainer: pl.Trainer, command: str) -> str:
-    """Returns how to resume a run that was stopped at once."""
-    if any(isinstance(saver, LastCheckpoint) and saver.path.is_file() for saver in trainer.checkpoint_callbacks):
+    """Returns how to resume a run whose last steps could not be saved."""
+    if _saved(trainer):
         return f"nothing was saved since {CHECKPOINT}; to resume from it: {command}"
     return f"the run stopped before its first step; to start it: {command}"

@@ -20,6 +20,7 @@ from qd.evaluation.points import FILE, Point, PointsFile
 from qd.metrics.bootstrap import Interval
 from qd.models.checkpoints.resolver import step_folder
 from qd.models.language_model import LanguageModel
+from qd.runs.atomic import atomic_write
 
 REFERENCES = ".references"
 """Folder in the runs folder for the cached measurements of base models."""
@@ -136,7 +137,8 @@ class ParetoLog(StepCallback):
         trajectory = self.points.read()
         siblings = sibling_trajectories(self.folder.parent, trajectory[-1]) if self.siblings else {}
         figure = pareto_figure(trajectory, siblings, landmarks)
-        figure.savefig(self.folder / "pareto.png", dpi=110)
+        with atomic_write(self.folder / "pareto.png") as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
         if writer is not None:
             writer.add_figure("pareto", figure, step, close=False)
             writer.flush()

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from qd.cli import measuring, models, training
 from qd.cli.options import Command
+from qd.runs.printable import printable
 from qd.runs.process_rank import first_of_machine, first_process, other_process, rank_number
 from qd.runs.signals import stop_cause, stop_signals, stop_status
 from qd.runs.streams import keep_streams
@@ -20,7 +21,11 @@ COMMANDS = {command.name: command for module in (training, models, measuring) fo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for bad input (one message), 128 + number after a stop signal."""
+    """Runs one command.
+
+    Returns:
+        The exit status: 0, 2 for bad input or a disk error (one message), 128 + number after a stop signal.
+    """
     keep_streams()
     with stop_signals():
         return _run(arguments)
@@ -35,13 +40,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         _quieten()
         command(options)
-    except ValueError as error:
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
         _report(command.name, error)
         return BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        print(
-            f"qd {command.name}: stopped by {stop_cause()}{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr
-        )
+        what = f"; {printable(interrupt)}" if str(interrupt) else ""
+        print(f"qd {command.name}: stopped by {stop_cause()}{what}", file=sys.stderr)
         return stop_status()
     return 0
 
@@ -84,11 +90,13 @@ def _quieten() -> None:
     quieten_libraries()
 
 
-def _report(command: str, error: ValueError) -> None:
+def _report(command: str, error: ValueError | OSError) -> None:
     """Prints an error, with the rank of the process; a config error only on the first process of each machine,
     because all of them find the same."""
     from qd.config.loading import ConfigError
+    from qd.runs.disk import disk_problem
 
     if isinstance(error, ConfigError) and not first_of_machine():
         return
-    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{error}", file=sys.stderr)
+    text = disk_problem(error, "run the same command again") if isinstance(error, OSError) else str(error)
+    print(f"qd {command}: {'' if first_process() else f'rank {rank_number()}: '}{printable(text)}", file=sys.stderr)

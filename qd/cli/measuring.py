@@ -14,6 +14,7 @@ from qd.cli.options import (
     add_negative_prompt,
     add_sampling,
 )
+from qd.runs.printable import printable
 
 
 def _add_evaluate(parser: CommandParser) -> None:
@@ -69,30 +70,30 @@ def _measuring_config(options: Options, schema: type, kind: str) -> Any:
 
 
 def _add_fad(parser: CommandParser) -> None:
-    parser.option("--audio", metavar="FOLDER", help="generated audio: a folder or a manifest")
-    parser.option("--model", help=f"model that generates the audio, instead of --audio: {MODELS}")
-    parser.option(
+    parser.path("--audio", metavar="FOLDER", help="generated audio: a folder or a manifest")
+    parser.path("--model", help=f"model that generates the audio, instead of --audio: {MODELS}")
+    parser.path(
         "--reference",
         metavar="FOLDER",
         help="reference recordings: a folder, a manifest, or builtin (clean held-out pieces)",
     )
-    parser.option("--embedder", help="vggish:<weights file>, or any name that train --embedder accepts")
+    parser.path("--embedder", help="vggish:<weights file>, or any name that train --embedder accepts")
     parser.option("--n-reference", type=int, help="number of clips of the built-in reference")
     parser.option("--protocol", help="prompts and samples of --model")
-    parser.option("--prompts", metavar="FILE", help="prompts of --model instead of the protocol's, as for evaluate")
+    parser.path("--prompts", metavar="FILE", help="prompts of --model instead of the protocol's, as for evaluate")
     parser.option("--guidance", type=float, help="guidance scale γ of --model, 0 or more; 1 means no guidance")
     add_negative_prompt(parser)
     parser.option("--seconds", type=float, help="length of a clip of --model in seconds (default: the protocol's, 4)")
     parser.option("--seed", type=int, help="seed for token sampling and for the subsets of FAD∞")
     add_device(parser)
-    parser.option("--out", metavar="FILE", help="new JSON file (default: runs/fad/<time>.json)")
+    parser.path("--out", metavar="FILE", help="new JSON file (default: runs/fad/<time>.json)")
 
 
 def _add_scorer_ranges(parser: CommandParser) -> None:
-    parser.option("--model", help=MODELS)
-    parser.option("--adherence", help="builtin, clap:<…> or muq-mulan:<…>")
-    parser.option("--preference", help="builtin, audiobox:<…> or a folder")
-    parser.option(
+    parser.path("--model", help=MODELS)
+    parser.path("--adherence", help="builtin, clap:<…> or muq-mulan:<…>")
+    parser.path("--preference", help="builtin, audiobox:<…> or a folder")
+    parser.path(
         "--prompts", metavar="FILE", help="prompts, as for evaluate (default: the built-in development prompts)"
     )
     parser.option("--n", type=int, help="number of prompts, 4 samples each (default: all of the file; 32 built-in)")
@@ -101,21 +102,21 @@ def _add_scorer_ranges(parser: CommandParser) -> None:
 
 
 def _add_embedder_report(parser: CommandParser) -> None:
-    parser.option("--embedder", help="builtin, a run, clap:<…> or muq:<…>")
-    parser.option("--data", help="recordings: builtin, a folder, a manifest or datasets:<name>")
+    parser.path("--embedder", help="builtin, a run, clap:<…> or muq:<…>")
+    parser.path("--data", help="recordings: builtin, a folder, a manifest or datasets:<name>")
     parser.option("--n", type=int, help="largest number of held-out recordings")
     parser.option("--validation-share", type=float, help="share of a library's recordings that is held out")
     parser.option("--world", type=int, help="edition of the built-in world, 1 or 2 (default: 1)")
-    parser.option("--clap", metavar="FOLDER", help="CLAP model to compare with (default: the cached one, if any)")
+    parser.path("--clap", metavar="FOLDER", help="CLAP model to compare with (default: the cached one, if any)")
     add_device(parser)
-    parser.option("--out", metavar="FOLDER", help="folder of the files (default: runs/reports/<embedder>-<time>)")
+    parser.path("--out", metavar="FOLDER", help="folder of the files (default: runs/reports/<embedder>-<time>)")
 
 
 def _add_report(parser: CommandParser) -> None:
     add_results(parser, "results file (default: the default of evaluate --out)")
-    parser.option("--runs", nargs="+", metavar="RUN", help="folders of runs, for curves along training")
+    parser.path("--runs", nargs="+", metavar="RUN", help="folders of runs, for curves along training")
     parser.option("--only", nargs="+", metavar="NAME", help="parts: figure-1 …, table-1 …, fronts (default: all)")
-    parser.option("--out", metavar="FOLDER", help="folder of the report (default: report, next to the results file)")
+    parser.path("--out", metavar="FOLDER", help="folder of the report (default: report, next to the results file)")
 
 
 def _report(options: Options) -> None:
@@ -127,13 +128,13 @@ def _report(options: Options) -> None:
     values = {"points": POINTS, **options.values}
     values.setdefault("out", str(Path(values["points"]).parent / "report"))
     for name, reason in write_report(**values).items():
-        print(f"{name} is left out: {reason}")
-    print(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}")
+        print(printable(f"{name} is left out: {reason}"))
+    print(printable(f"{values['out']}/report.html; in TensorBoard: tensorboard --logdir {values['out']}"))
 
 
 def add_results(parser: CommandParser, points: str = "results file") -> None:
     """Adds the options of a command that reads a results file; ``points`` is the help text of the file."""
-    parser.option("--points", metavar="FILE", help=points)
+    parser.path("--points", metavar="FILE", help=points)
     parser.option("--protocol", help="protocol of the points, if the file has several")
     parser.option("--scorers", metavar="TEXT", help="part of the scorers' description, if the file has several")
 
@@ -158,7 +159,7 @@ def _headroom(options: Options) -> None:
     from qd.commands.headroom import headroom
     from qd.config.headroom import HeadroomConfig
 
-    print(headroom(_measuring_config(options, HeadroomConfig, "headroom")))
+    print(printable(headroom(_measuring_config(options, HeadroomConfig, "headroom"))))
 
 
 COMMANDS = (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from qd.cli.measuring import add_results
 from qd.cli.options import MODELS, Command, CommandParser, Options, add_sampling
+from qd.runs.printable import printable
 
 
 def _add_sample(parser: CommandParser) -> None:
-    parser.option("--model", default="base", help=MODELS)
+    parser.path("--model", default="base", help=MODELS)
     parser.option("--prompt", required=True, help="description of the music")
     parser.option("--n", type=int, help="number of clips")
     parser.option("--guidance", type=float, help="guidance scale γ, 0 or more; 1 means no guidance")
@@ -23,21 +24,21 @@ def _add_sample(parser: CommandParser) -> None:
     parser.option("--dtype", choices=("float32", "bfloat16", "float16"), help="number format of the weights")
     parser.option("--revision", help="branch, tag or commit of a hub name (default: the newest)")
     parser.flag("--offline", help="read a hub name from the local cache only")
-    parser.option("--out", metavar="FOLDER", help="folder of the files (default: runs/samples/<time>)")
+    parser.path("--out", metavar="FOLDER", help="folder of the files (default: runs/samples/<time>)")
 
 
 def _add_merge(parser: CommandParser) -> None:
-    parser.option("--a", metavar="MODEL", help=f"model A, the quality model: {MODELS}")
-    parser.option("--b", metavar="MODEL", help="model B, the diverse model, or the one to merge towards")
+    parser.path("--a", metavar="MODEL", help=f"model A, the quality model: {MODELS}")
+    parser.path("--b", metavar="MODEL", help="model B, the diverse model, or the one to merge towards")
     parser.option("--lambda", dest="lam", type=float, metavar="λ", help="weight of B, 0 to 1 (default: 0.5)")
-    parser.option(
+    parser.path(
         "--models",
         nargs="+",
         metavar="MODEL[:WEIGHT]",
         help="models instead of A, B and λ, with weights that add up to 1, or without weights for equal shares",
     )
     parser.flag("--extrapolate", help="allow weights outside 0 to 1")
-    parser.option("--out", metavar="FOLDER", help="new folder (default: runs/merged/<name of the merge>)")
+    parser.path("--out", metavar="FOLDER", help="new folder (default: runs/merged/<name of the merge>)")
 
 
 def _add_pick(parser: CommandParser) -> None:
@@ -45,7 +46,7 @@ def _add_pick(parser: CommandParser) -> None:
     parser.option("--quality", type=float, help="lowest allowed quality; picks the highest diversity")
     parser.flag("--allow-guidance", help="also consider models that need guidance when deployed")
     add_results(parser)
-    parser.option("--out", metavar="FOLDER", help="new folder (default: runs/picked/<target>)")
+    parser.path("--out", metavar="FOLDER", help="new folder (default: runs/picked/<target>)")
 
 
 def _pick(options: Options) -> None:
@@ -53,18 +54,19 @@ def _pick(options: Options) -> None:
 
     setting, folder = pick(**options.values)
     quality, diversity = setting.place
-    print(f"{folder}: {setting.point.model}, quality {quality:.3f}, diversity {diversity:.3f}; see its card")
+    measured = f"{setting.point.model}, quality {quality:.3f}, diversity {diversity:.3f}"
+    print(printable(f"{folder}: {measured}; see its card"))
 
 
 def _add_ship(parser: CommandParser) -> None:
-    parser.option("--model", required=True, help="run, or a step of a run, that was finetuned from the built-in base")
+    parser.path("--model", required=True, help="run, or a step of a run, that was finetuned from the built-in base")
     parser.option("--name", required=True, help="beta0 or beta15")
-    parser.option("--points", metavar="FILE", help="measurements for the card (default: those of the run)")
+    parser.path("--points", metavar="FILE", help="measurements for the card (default: those of the run)")
 
 
 def _add_config(parser: CommandParser) -> None:
     parser.option("kind", nargs="?", help="train, embedder, evaluate, sweep, headroom or base")
-    parser.option("--config", help="overlay: the name of a file in configs/<kind>/, or the path of a YAML file")
+    parser.path("--config", help="overlay: the name of a file in configs/<kind>/, or the path of a YAML file")
     parser.flag("--markdown", help="print the reference page of `qd train` instead")
 
 

@@ -12,6 +12,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from qd.runs.printable import printable
+from qd.schema.paths import expand_home
+
 MODELS = "base, beta0, beta15, a run, a folder or a hub name owner/name[@revision]"
 """Names of models, for help texts."""
 YES, NO = ("1", "true", "yes"), ("0", "false", "no")
@@ -75,7 +78,7 @@ class Command:
         if self.run is not None:
             self.run(options)
         else:
-            print(load(self.function)(**options.values))
+            print(printable(load(self.function)(**options.values)))
 
 
 def load(path: str) -> Any:
@@ -106,6 +109,10 @@ class CommandParser(argparse.ArgumentParser):
     def option(self, *names: str, help: str, **arguments: Any) -> None:
         """Adds a plain option; it is absent from the result if it is not given and has no default here."""
         self.add_argument(*names, help=help.replace("%", "%%"), **{"default": argparse.SUPPRESS, **arguments})
+
+    def path(self, *names: str, help: str, **arguments: Any) -> None:
+        """Adds a plain option whose value names files or folders, in which ``~`` is the user's home folder."""
+        self.option(*names, help=help, type=expand_home, **arguments)
 
     def flag(self, *names: str, help: str) -> None:
         """Adds an option without value."""
@@ -193,7 +200,7 @@ class CommandParser(argparse.ArgumentParser):
 def add_run_options(parser: CommandParser, kind: str) -> None:
     """Adds the options of a command that trains."""
     add_config(parser, kind)
-    parser.option("--resume", metavar="RUN", help="run to resume from its last checkpoint, by folder or name")
+    parser.path("--resume", metavar="RUN", help="run to resume from its last checkpoint, by folder or name")
     parser.flag("--recover", help="with --resume: if last.ckpt is damaged, go on from the newest weights that are not")
     parser.setting("--name", "name")
     parser.setting("--seed", "seed")
@@ -202,7 +209,7 @@ def add_run_options(parser: CommandParser, kind: str) -> None:
 
 def add_config(parser: CommandParser, kind: str) -> None:
     """Adds the option that names an overlay."""
-    parser.option("--config", help=f"overlay: the name of a file in configs/{kind}/, or the path of a YAML file")
+    parser.path("--config", help=f"overlay: the name of a file in configs/{kind}/, or the path of a YAML file")
 
 
 def add_device(parser: CommandParser) -> None:

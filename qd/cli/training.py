@@ -6,12 +6,13 @@ import sys
 from typing import Any
 
 from qd.cli.options import Command, CommandParser, Options, add_config, add_device, add_run_options
+from qd.runs.printable import printable
 
 
 def _add_train(parser: CommandParser) -> None:
     parser.setting("--beta", "beta")
     parser.setting("--embedder", "reward.embedder", metavar="NAME")
-    parser.option(
+    parser.path(
         "--prompts", metavar="FILE", help="training prompts instead of the built-in ones, as for evaluate --prompts"
     )
     parser.flag("--dry-run", help="print the resolved config and the time, memory and disk space needed, and exit")
@@ -64,11 +65,11 @@ def _train_embedder(options: Options) -> None:
             raise
         return  # silent: Lightning kills the first process, still saving, when another one ends with an error
     if first_process():
-        print(folder)
+        print(printable(folder))
 
 
 def _add_train_preference(parser: CommandParser) -> None:
-    parser.option(
+    parser.path(
         "--data",
         required=True,
         metavar="FILE",
@@ -76,11 +77,11 @@ def _add_train_preference(parser: CommandParser) -> None:
         "(positive: a is better), or audio and rating (1 to 5); also rater and prompt, if known. Paths are relative to "
         "the file",
     )
-    parser.option(
+    parser.path(
         "--embedder",
         help="embedder; avoid that of a reward, because audio that deceives the reward would deceive the scorer too",
     )
-    parser.option("--out", metavar="FOLDER", help="new folder (default: runs/preference/<embedder>-<time>)")
+    parser.path("--out", metavar="FOLDER", help="new folder (default: runs/preference/<embedder>-<time>)")
     parser.option("--validation-share", type=float, help="share of the recordings that is held out")
     parser.option("--head-width", type=int, help="width of the head's hidden layer")
     parser.option("--max-steps", type=int, help="largest number of optimiser steps")
@@ -107,14 +108,13 @@ def _run_config(options: Options, schema: type, kind: str) -> tuple[Any, str | N
     """Returns the config that the options describe, or that of the run to resume, and this run's folder."""
     from qd.config.loading import load_config
     from qd.config.resume import resumed_config
-    from qd.runs.folders import find_run, name_conflict
-    from qd.runs.process_rank import first_process
+    from qd.runs.folders import find_run, place_problems
 
     overlay = options.values.get("config")
     if resumed := options.values.get("resume"):
         run = find_run(resumed)
         return resumed_config(schema, kind, run, options.overrides, overlay), str(run)
-    checks = [lambda config: name_conflict(config.trainer.runs, config.name)] if first_process() else []
+    checks = [lambda config: place_problems(config.trainer.runs, config.name)]
     return load_config(schema, kind, overlay, options.overrides, checks), None
 
 

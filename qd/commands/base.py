@@ -53,7 +53,7 @@ class Stage:
 class EmbedderStageConfig(Settings):
     """The run of an embedder."""
 
-    config: str = setting("default", "Name of a file in configs/embedder/, or path of a YAML file.")
+    config: str = setting("default", "Name of a file in configs/embedder/, or path of a YAML file.", path=True)
     overrides: list[str] = setting([], "Overrides of that config, by dotted keys: trainer.max_steps=200.")
 
     def rules(self, prefix: str) -> Iterator[str]:
@@ -73,7 +73,7 @@ class BaseConfig(Settings):
 
     seed: int = setting(0, "Seed that is added to the seed of every stage.", ge=0)
     world: int = setting(1, "Edition of the built-in world for every stage.", ge=1, le=len(EDITIONS))
-    folder: str = setting("runs/base", "Folder of the stages' folders.")
+    folder: str = setting("runs/base", "Folder of the stages' folders.", path=True)
     codec: CodecStageConfig = field(default_factory=CodecStageConfig)
     tokens: TokensStageConfig = field(default_factory=TokensStageConfig)
     base: LanguageModelStageConfig = field(default_factory=LanguageModelStageConfig)

@@ -33,6 +33,7 @@ from qd.models.embedders.clap import CLAP
 from qd.models.embedders.clip_embedder import ClipEmbedder
 from qd.models.embedders.loading import Embedder, load_embedder
 from qd.modules.embedder import CodecRoundTrip
+from qd.runs.atomic import added_files
 from qd.runs.devices import resolve_device
 
 MIN_RECORDINGS = 10
@@ -116,7 +117,7 @@ def embedder_report(
         The folder.
 
     Raises:
-        ConfigError: ``out`` is a file.
+        ConfigError: ``out`` cannot be written.
         ValueError: The embedder, the recordings or CLAP cannot be loaded, or a number is out of its range.
     """
     started = time.perf_counter()
@@ -173,8 +174,6 @@ def _write(
     measured: Mapping[str, EmbedderMeasurement],
     facts: dict[str, object],
 ) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    report_figure(measured, heldout.description.replace("`", "")).savefig(folder / FIGURE, dpi=150)
     values = {
         **facts,
         "name": name,
@@ -196,7 +195,9 @@ def _write(
         "calibration": calibration_table(measured),
         "notes": "\n".join(f"- {note}" for note in _notes(heldout, measured, facts["clap"])),
     }
-    (folder / REPORT).write_text(_REPORT.format(**values), encoding="utf-8")
+    with added_files(folder) as temporary:
+        report_figure(measured, heldout.description.replace("`", "")).savefig(temporary / FIGURE, dpi=150)
+        (temporary / REPORT).write_text(_REPORT.format(**values), encoding="utf-8")
     return folder
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from qd.config.checks import bounded, folder_problems, one_of, positive, present_device, unreadable
+from qd.config.checks import bounded, new_place_problems, one_of, positive, present_device, unreadable
 from qd.config.loading import ConfigError
 from qd.config.protocols import PROTOCOLS, Protocol, build_protocol
 from qd.data.manifest import list_recordings, reference_paths
@@ -33,7 +33,9 @@ from qd.models.condition import text_too_long
 from qd.models.embedders.loading import Embedder, load_fad_embedder
 from qd.models.musicgen import MusicGen
 from qd.modules.budget.memory import check_sampling_memory
+from qd.runs.atomic import atomic_write
 from qd.runs.devices import resolve_device
+from qd.runs.printable import printable
 
 BATCH = 32
 
@@ -142,9 +144,9 @@ def fad(
     }  # fmt: skip
     measured = _measure(generated, known, seed)
     print("\n".join(_report(measured)), flush=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
     content = {**measured, **facts, "seconds": round(time.perf_counter() - started, 1)}
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return file
 
 
@@ -165,10 +167,7 @@ def _problems(
             f"audio is {BUILTIN!r}, which is a reference; expected a folder of generations, or the model that "
             "generates them: MODEL=<name>"
         )
-    if file.exists():
-        problems.append(f"out: {str(file)!r} exists already; choose another OUT, or remove it")
-    problems += folder_problems("out", file.parent)
-    return problems
+    return problems + new_place_problems("out", file)
 
 
 def _load_model(model: str, settings: Generations, device: torch.device) -> MusicGen:
@@ -180,7 +179,7 @@ def _load_model(model: str, settings: Generations, device: torch.device) -> Musi
     problems += [f"negative_prompt has {negative}"] if negative else []
     if problems:
         raise ConfigError(problems)
-    print(prompt_report(lists), end="", file=sys.stderr, flush=True)
+    print(printable(prompt_report(lists)), end="", file=sys.stderr, flush=True)
     rows = min(BATCH, protocol.n_prompts * protocol.n_samples)
     size = {"rows": rows, "seconds": protocol.seconds, "guided": settings.guidance != 1.0}
     check_sampling_memory(music, device, **size, lower=["a shorter seconds"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qd.config.checks import folder_problems
+from qd.config.checks import new_place_problems
 from qd.metrics.formatting import bullet_list
 from qd.models.merging.sources import Source, merge_problems, open_source, shared_names
 from qd.models.merging.weights import DEFAULT_LAMBDA, Weighted, default_folder, interpolation, soup, weight_problems
@@ -49,9 +49,7 @@ def merge(
     weights = _weights(a, b, lam, models)
     folder = Path(out) if out else default_folder(weights, interpolated=not models)
     problems = weight_problems(weights, extrapolate)
-    if folder.exists():
-        problems.append(f"folder '{folder}' exists already and is not overwritten; choose another OUT")
-    problems += folder_problems("out", folder.parent)
+    problems += new_place_problems("out", folder)
     sources = _open(weights, problems)
     _raise_if("these models cannot be merged", problems)
     _raise_if("these models are not siblings", merge_problems(sources))

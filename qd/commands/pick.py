@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from qd.commands.merge import merge
-from qd.config.checks import folder_problems
+from qd.config.checks import new_place_problems
 from qd.config.loading import ConfigError
 from qd.config.measuring import POINTS
 from qd.config.protocols import clip_seconds
@@ -62,13 +62,15 @@ def pick(
     front = _front(data, allow_guidance)
     picked = _best(front, target, minimum, other)
     folder = Path(out) if out else Path("runs/picked") / f"{target}-{minimum:g}"
-    if folder.exists():
-        raise ValueError(f"{folder} exists already; remove it, or name another OUT")
-    if problems := folder_problems("out", folder.parent):
+    if problems := new_place_problems("out", folder):
         raise ConfigError(problems)
-    _write(picked, folder)
-    with (folder / README).open("a", encoding="utf-8") as card:
-        card.write(f"\n{card_section(picked, front, target, minimum)}\n")
+    try:
+        _write(picked, folder)
+        with (folder / README).open("a", encoding="utf-8") as card:
+            card.write(f"\n{card_section(picked, front, target, minimum)}\n")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return picked, folder
 
 

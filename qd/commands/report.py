@@ -13,9 +13,10 @@ from qd.evaluation.results import NotMeasuredError
 from qd.report.data import ReportData, Training, read_training
 from qd.report.figures import FIGURES
 from qd.report.page import caption, markdown, page
-from qd.report.pictures import save_pictures
+from qd.report.pictures import remove_outdated, save_pictures
 from qd.report.tables import TABLES, Table
 from qd.report.tensorboard import log_report
+from qd.runs.atomic import added_files
 from qd.runs.folders import CONFIG
 
 
@@ -44,7 +45,7 @@ def write_report(
         The figures and tables that were left out, and what each needs.
 
     Raises:
-        ConfigError: ``out`` is a file.
+        ConfigError: ``out`` cannot be written.
         ValueError: A name is unknown, ``out`` is a run folder, the points are not comparable, values are missing, or
             nothing can be drawn.
     """
@@ -65,11 +66,12 @@ def write_report(
     figures, tables, left_out = _make(names, data, training)
     if not figures and not tables:
         raise ValueError(_nothing_to_draw(data, left_out))
-    folder.mkdir(parents=True, exist_ok=True)
-    save_pictures(folder, data, figures, names)
     captions = {name: caption(data, name, training) for name in figures}
-    (folder / "report.md").write_text(markdown(data, captions, tables, left_out), encoding="utf-8")
-    (folder / "report.html").write_text(page(data, folder, captions, tables, left_out), encoding="utf-8")
+    with added_files(folder) as temporary:
+        save_pictures(temporary, data, figures)
+        (temporary / "report.md").write_text(markdown(data, captions, tables, left_out), encoding="utf-8")
+        (temporary / "report.html").write_text(page(data, temporary, captions, tables, left_out), encoding="utf-8")
+    remove_outdated(folder, data, figures, names)
     log_report(folder, data, figures)
     return left_out
 

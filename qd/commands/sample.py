@@ -17,6 +17,7 @@ from qd.models.musicgen import MusicGen
 from qd.models.sampling.finite import decode_finite
 from qd.models.sampling.sampler import Sampler, counter_uniforms, sampling_problems
 from qd.modules.budget.memory import check_sampling_memory
+from qd.runs.atomic import added_files
 from qd.runs.devices import resolve_device
 
 
@@ -105,10 +106,10 @@ def _problems(n: int, prompt: str, seconds: float, seed: int, device: str) -> li
 def _write(folder: Path, audio: torch.Tensor, sample_rate: int, prompt: str) -> Path:
     """Writes clips ``(n, channels, samples)``; the picture shows the mean over channels."""
     names = [f"sample-{number}" for number in range(1, len(audio) + 1)]
-    for name, clip in zip(names, audio, strict=True):
-        write_audio(folder / f"{name}.wav", clip, sample_rate)
     shortened = prompt if len(prompt) <= 80 else f"{prompt[:79]}…"
-    spectrogram_png(
-        folder / "spectrograms.png", list(audio.mean(dim=1)), sample_rate, [f"{name}: {shortened}" for name in names]
-    )
+    titles = [f"{name}: {shortened}" for name in names]
+    with added_files(folder) as temporary:
+        for name, clip in zip(names, audio, strict=True):
+            write_audio(temporary / f"{name}.wav", clip, sample_rate)
+        spectrogram_png(temporary / "spectrograms.png", list(audio.mean(dim=1)), sample_rate, titles)
     return folder

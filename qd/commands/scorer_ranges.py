@@ -26,6 +26,7 @@ from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import sampling_problems
 from qd.modules.budget.memory import check_sampling_memory
 from qd.runs.devices import resolve_device
+from qd.runs.printable import printable
 from qd.scorers.loading import load_quality
 from qd.scorers.protocol import ADHERENCE_WEIGHT, Quality, Scorer
 
@@ -91,7 +92,7 @@ def scorer_ranges(
     lists = named_list(prompts, n)
     if problems := unreadable_lists(lists, music.tokenizer):
         raise ConfigError(problems)
-    print(prompt_report(lists), end="", file=sys.stderr, flush=True)
+    print(printable(prompt_report(lists)), end="", file=sys.stderr, flush=True)
     quality = load_quality(adherence, preference)
     scorers = [s.to(music.device) if isinstance(s, nn.Module) else s for s in (quality.adherence, quality.preference)]
     embedder = load_embedder("builtin").to(music.device)  # required by a measurement; not used here

@@ -29,6 +29,7 @@ from qd.runs.devices import resolve_device
 from qd.runs.folders import CHECKPOINT, RUN_FOLDER, new_folder
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
+from qd.runs.printable import printable
 from qd.runs.process_rank import first_process
 from qd.runs.ranks import trainer_devices, trainer_places, training_group
 
@@ -60,7 +61,7 @@ def train(
             return _train(preflight(config, resume, recover=recover))
     run = preflight(config, resume, dry_run, recover)
     if first_process():
-        print(_needs(run))
+        print(printable(_needs(run)))
     return None
 
 
@@ -72,7 +73,7 @@ def _train(run: CheckedRun) -> Path:
         if first_process():
             save_config(config, folder)
             where = run.start.describe(folder, config.trainer.max_steps) if run.folder else f"run folder: {folder}"
-            print(f"{prompt_report(prompt_lists(config))}{where}", flush=True)
+            print(printable(f"{prompt_report(prompt_lists(config))}{where}"), flush=True)
             if run.start.weights:
                 set_aside(folder / CHECKPOINT)
         interrupt = GracefulInterrupt()

@@ -25,6 +25,7 @@ from qd.models.codecs.codec import load_codec
 from qd.models.embedders.audio_vit import AudioViT
 from qd.modules.embedder import CodecRoundTrip, EmbedderModule
 from qd.report.cards.embedder import write_card
+from qd.runs.atomic import atomic_folder
 from qd.runs.checkpoints import (
     DamagedCheckpointError,
     check_checkpoint,
@@ -32,7 +33,7 @@ from qd.runs.checkpoints import (
     newest_checkpoint,
 )
 from qd.runs.devices import fast_precision, resolve_device
-from qd.runs.folders import CHECKPOINT, CONFIG, RUN_FOLDER, name_conflict, new_folder
+from qd.runs.folders import CHECKPOINT, CONFIG, RUN_FOLDER, new_folder, place_problems
 from qd.runs.lock import exclusive_lock
 from qd.runs.loggers import build_loggers
 from qd.runs.process_rank import first_process
@@ -70,8 +71,7 @@ def train_embedder(config: EmbedderTrainConfig, resume: str | Path | None = None
 
 
 def _train(config: EmbedderTrainConfig, resume: str | Path | None, recover: bool) -> Path:
-    new = first_process() and not resume
-    if problems := [*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])]:
+    if problems := [*config.problems(), *place_problems(config.trainer.runs, config.name, resume)]:
         raise ConfigError(problems)
     device = resolve_device(config.trainer.device)
     module = _module(config)
@@ -110,9 +110,10 @@ def _write_best(
     trainer.limit_val_batches = 1.0  # Ctrl-C in the last step has switched validation off
     metrics = trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
     if first_process():
-        module.model.save_pretrained(folder / ASSET, half=True)
         parameters = sum(weight.numel() for weight in module.model.parameters())
-        write_card(folder / ASSET, config, data.held_out, parameters, checkpoint_step(best), seconds, metrics)
+        with atomic_folder(folder / ASSET, replace=True) as asset:
+            module.model.save_pretrained(asset, half=True)
+            write_card(asset, config, data.held_out, parameters, checkpoint_step(best), seconds, metrics)
 
 
 def _checkpoint(run: Path, module: EmbedderModule, recover: bool) -> Path | None:

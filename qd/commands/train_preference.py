@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qd.audio.resample import resample
-from qd.config.checks import present_device
+from qd.config.checks import new_place_problems, present_device
 from qd.config.loading import ConfigError
 from qd.data.comparisons import Comparisons, Split, comparisons, split_recordings
 from qd.data.ratings import Ratings, read_ratings
@@ -21,7 +21,9 @@ from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.loading import Embedder, load_embedder
 from qd.modules.preference import FitResult, HeadFit, fit_head, log_loss, logits
 from qd.report.cards.preference import CHANCE_LOG_LOSS, Learned, write_card
+from qd.runs.atomic import atomic_folder
 from qd.runs.devices import resolve_device
+from qd.runs.printable import printable
 from qd.scorers.affine import affine
 from qd.scorers.preference import PreferenceScorer
 
@@ -73,13 +75,14 @@ def train_preference(
         torch.manual_seed(seed)
         scorer = PreferenceScorer.over(model.cpu(), embedder, head_width)
     learned = _fit(scorer, embeddings, ratings, split, fit)
-    print("\n".join(_report(learned)), flush=True)
+    print(printable("\n".join(_report(learned))), flush=True)
     facts = {
         "data": str(data), "embedder": embedder, "fingerprint": fingerprint(model), "head_width": head_width,
         "validation_share": validation_share, "device": device, "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    scorer.save_pretrained(folder)
-    write_card(folder, facts, fit, ratings, learned, scorer.config)
+    with atomic_folder(folder) as temporary:
+        scorer.save_pretrained(temporary)
+        write_card(temporary, facts, fit, ratings, learned, scorer.config)
     return folder
 
 
@@ -94,9 +97,7 @@ def _problems(fit: HeadFit, folder: Path, validation_share: float, head_width: i
         problems.append(f"validation_share is {validation_share}; expected between 0 and 1, such as 0.2")
     if head_width < 1:
         problems.append(f"head_width is {head_width}; expected 1 or more, such as 128")
-    if folder.exists():
-        problems.append(f"out: {str(folder)!r} exists already; choose another OUT, or remove that folder")
-    return problems
+    return problems + new_place_problems("out", folder)
 
 
 def _embed(embedder: Embedder, ratings: Ratings, device: torch.device) -> Tensor:

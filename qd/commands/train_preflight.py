@@ -27,8 +27,7 @@ from qd.modules.policy import load_policy
 from qd.objectives.baselines import build_baseline
 from qd.runs.devices import fast_precision, resolve_device
 from qd.runs.disk import check_disk
-from qd.runs.folders import name_conflict
-from qd.runs.process_rank import first_process
+from qd.runs.folders import place_problems
 from qd.runs.ranks import check_nodes, local_device
 
 
@@ -73,8 +72,7 @@ def preflight(
         ConfigError: The config has problems, the run exists, or prompts are too long.
         ValueError: Another check failed.
     """
-    new = first_process() and not resume
-    _raise_if([*config.problems(), *(name_conflict(config.trainer.runs, config.name) if new else [])])
+    _raise_if([*config.problems(), *place_problems(config.trainer.runs, config.name, resume)])
     device = local_device(resolve_device(config.trainer.device), config.trainer.ranks)
     config = resolve_precision(config, device)  # now, so that a resumed run has the same precision
     folder = Path(resume) if resume else None

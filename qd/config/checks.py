@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 from qd.data.prompt_files import PromptFile
 from qd.runs.devices import resolve_device
+from qd.runs.disk import disk_problem, try_writing
+from qd.runs.process_rank import first_process
 from qd.schema.checker import choice_problems
 
 
@@ -75,6 +78,31 @@ def unavailable(path: str, check: Callable[[str], object], name: str) -> list[st
 
 
 def folder_problems(path: str, folder: str | Path) -> list[str]:
-    """A path where a folder is or can be made: no file has its name or the name of a folder above it."""
-    file = next((place for place in (Path(folder), *Path(folder).parents) if place.is_file()), None)
-    return [f"{path}: '{file}' is a file; expected a folder or a new name: choose another OUT"] if file else []
+    """A folder that can be written, or made; the first process of a run tries it."""
+    try:
+        if first_process():
+            try_writing(folder)
+    except OSError as error:
+        return [f"{path}: {disk_problem(error, 'run the same command again', folder)}"]
+    return []
+
+
+def file_problems(path: str, file: str | Path) -> list[str]:
+    """A file that can be extended, or made; both are tried."""
+    try:
+        if Path(file).exists():
+            Path(file).open("ab").close()
+    except OSError as error:
+        return [f"{path}: {disk_problem(error, 'run the same command again', file)}"]
+    return folder_problems(path, Path(file).parent)
+
+
+def new_place_problems(path: str, place: str | Path) -> list[str]:
+    """A file or folder that does not exist yet and can be made; the folder that will contain it is tried."""
+    try:
+        os.lstat(place)
+    except FileNotFoundError:
+        return folder_problems(path, Path(place).parent)
+    except OSError as error:
+        return [f"{path}: {disk_problem(error, '', place)}"]
+    return [f"{path}: {str(place)!r} exists already; choose another {path.upper()}, or remove it"]

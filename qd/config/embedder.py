@@ -30,6 +30,7 @@ class EmbedderDataConfig(Settings):
         BUILTIN,
         "Recordings: builtin, a folder, a manifest (.csv, .tsv or .jsonl), or datasets:<hub name or folder>[:<split>].",
         nonempty=True,
+        path=True,
     )
     streaming: bool = setting(False, "Whether a datasets: source is read in order, without storing it.")
     validation_share: float = setting(
@@ -102,7 +103,7 @@ class EmbedderCodecConfig(Settings):
     """The codec that some of the clips pass through, because a policy's audio always does."""
 
     model: str | None = setting(
-        "base", "Model with the codec, or a codec folder; null: train and validate on raw audio only."
+        "base", "Model with the codec, or a codec folder; null: train and validate on raw audio only.", path=True
     )
     share: float = setting(0.5, "Share of the clips of each batch that pass through the codec.", ge=0, le=1)
 

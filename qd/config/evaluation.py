@@ -23,8 +23,10 @@ EMBEDDERS = "builtin, builtin-heldout, a folder, a run, clap:<…> or muq:<…>"
 class RewardConfig(Settings):
     """The embedders of the diversity reward and of its measurement."""
 
-    embedder: str = setting(BUILTIN, f"Embedder of the diversity reward: {EMBEDDERS}.")
-    eval_embedder: str = setting("builtin-heldout", "Second embedder, for measuring only; no reward uses it.")
+    embedder: str = setting(BUILTIN, f"Embedder of the diversity reward: {EMBEDDERS}.", path=True)
+    eval_embedder: str = setting(
+        "builtin-heldout", "Second embedder, for measuring only; no reward uses it.", path=True
+    )
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from unavailable(f"{prefix}embedder", check_embedder, self.embedder)
@@ -44,16 +46,21 @@ class ScoringConfig(Settings):
         None,
         "Prompts: a .txt file of one prompt a line, .csv or .tsv[:column], .jsonl[:key], musiccaps:FILE, "
         "song-describer:FILE, or generic (a shipped list); null: the protocol's own.",
+        path=True,
     )
     n_prompts: int | None = setting(None, "Number of prompts; null: the protocol's own, or all of the file.", ge=2)
     n_samples: int | None = setting(None, "Number of samples of each prompt; null: the protocol's own.", ge=2)
     eval_batch_size: int = setting(32, "Sequences sampled and embedded at once; limits memory.", unit="sequences", ge=1)
     audio_prompts: int = setting(4, "Number of prompts whose first two samples are saved as audio.", ge=0)
     adherence: str = setting(
-        BUILTIN, "Scorer of text adherence: builtin, clap:<hub name or folder> or muq-mulan:<hub name or folder>."
+        BUILTIN,
+        "Scorer of text adherence: builtin, clap:<hub name or folder> or muq-mulan:<hub name or folder>.",
+        path=True,
     )
     preference: str = setting(
-        BUILTIN, "Scorer of preference: builtin, audiobox:<hub name or folder>, or the folder of a trained scorer."
+        BUILTIN,
+        "Scorer of preference: builtin, audiobox:<hub name or folder>, or the folder of a trained scorer.",
+        path=True,
     )
     adherence_weight: float = setting(
         ADHERENCE_WEIGHT, "Weight ω in quality = ω · adherence + preference; see `qd scorer-ranges`.", ge=0

@@ -19,8 +19,8 @@ MOST_SAMPLES = 2**20
 class HeadroomConfig(SampledConfig):
     """``qd headroom``."""
 
-    model: str = setting("base", "Base model, whose guided self is the teacher.")
-    models: list[str] = setting([], "Trained models to compare, sampled without guidance.")
+    model: str = setting("base", "Base model, whose guided self is the teacher.", path=True)
+    models: list[str] = setting([], "Trained models to compare, sampled without guidance.", path=True)
     beta: list[float] = setting([0.0, 5.0, 10.0, 15.0, 30.0], "Weights β of the diversity reward.", ge=0, nonempty=True)
     guidance_scale: float = setting(3.0, "Guidance scale γ of the teacher.", ge=0)
     front: list[float] = setting(
@@ -32,8 +32,12 @@ class HeadroomConfig(SampledConfig):
         128, "Even number of samples of each prompt, for the other policies.", ge=4, le=MOST_SAMPLES
     )
     seed: int = setting(0, "Seed for token sampling.", ge=0)
-    cache: str = setting("runs/headroom/samples", "Folder of the scored samples, which later commands reuse.")
-    out: str | None = setting(None, "Folder of the table, figure and values; null: runs/headroom/<model>-<time>.")
+    cache: str = setting(
+        "runs/headroom/samples", "Folder of the scored samples, which later commands reuse.", path=True
+    )
+    out: str | None = setting(
+        None, "Folder of the table, figure and values; null: runs/headroom/<model>-<time>.", path=True
+    )
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from super().rules(prefix)

@@ -18,14 +18,15 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from qd.config.sources import config_folder, read_files, read_overrides, read_tree
 from qd.config.train import TrainConfig
+from qd.schema.paths import expand_home
+from qd.schema.setting import setting_of
 
 __all__ = ["ConfigError", "TrainConfig", "config_folder", "load_config", "to_yaml"]
 
 Schema = TypeVar("Schema")
-EXTENDS = "extends"
 RENAMED = {"heldout_embedder": "eval_embedder", "batch_rows": "eval_batch_size", "placebo": "shuffle_advantages"}
 """Former names of settings and their new names, so that the config of an older run still loads."""
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -38,13 +39,6 @@ class ConfigError(ValueError):
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__("\n".join([f"{count} in the configuration:", *(f"  • {text}" for text in self.problems)]))
-
-
-def config_folder() -> Path:
-    """The folder of the shipped YAML files: inside the installed package, or at the root of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def load_config(
@@ -91,7 +85,7 @@ def merge_config(
     unread: list[str] = []
     layers = [
         _Layer(where, problems).fitting(schema, tree)
-        for where, tree in chain(_files(kind, name, unread), _overrides(overrides, problems))
+        for where, tree in chain(read_files(config_folder() / kind, name, unread), read_overrides(overrides, problems))
     ]
     if unread:
         raise ConfigError([*unread, *problems])
@@ -101,56 +95,18 @@ def merge_config(
         raise ConfigError([*problems, str(error).splitlines()[0]]) from error
 
 
+def stated_settings(schema: type, file: Path) -> dict[str, Any]:
+    """Returns the settings that a file states itself, under their present names."""
+    return {
+        key: value
+        for _, tree in read_tree(file, [])
+        for key, value in _Layer(str(file), []).fitting(schema, tree).items()
+    }
+
+
 def to_yaml(config: Any) -> str:
     """The YAML text of a config instance; ``load_config`` on this text gives an equal instance."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
-
-
-def _files(kind: str, name: str | None, problems: list[str]) -> Iterator[tuple[str, dict]]:
-    folder = config_folder() / kind
-    default = folder / "default.yaml"
-    if default.is_file():
-        yield from _read(default, problems)
-    overlays: list[tuple[str, dict]] = []
-    while name is not None and name != "default":
-        path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-        if str(path) in dict(overlays):
-            problems.append(f"{path} extends itself; remove one `extends`")
-            break
-        read = list(_read(path, problems))
-        name = next((tree.pop(EXTENDS, None) for _, tree in read), None)
-        if name is not None and not isinstance(name, str):
-            problems.append(f"{path}: {EXTENDS} must be the name of another config, not {name!r}")
-            name = None
-        overlays += read
-    yield from reversed(overlays)
-
-
-def _read(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
-    try:
-        tree = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
-        problems.append(f"there is no config {str(path)!r}; name a YAML file or one of: {shipped}")
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        problems.append(f"{path} cannot be read: {' '.join(str(error).split())}")
-    else:
-        if isinstance(tree, dict):
-            yield str(path), tree
-        else:
-            problems.append(f"{path} holds a list; expected `key: value` lines")
-
-
-def _overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[tuple[str, dict]]:
-    for text in overrides:
-        key, equals, _ = text.partition("=")
-        if not key.strip() or not equals:
-            problems.append(f"override {text!r} does not have the form key=value")
-            continue
-        try:
-            yield f"override {text!r}", OmegaConf.to_container(OmegaConf.from_dotlist([text]))
-        except (YAMLError, OmegaConfBaseException) as error:
-            problems.append(f"override {text!r} cannot be read: {' '.join(str(error).split())}")
 
 
 @dataclass
@@ -168,6 +124,8 @@ class _Layer:
             if key not in kinds and RENAMED.get(key) in kinds:
                 key = RENAMED[key]
             path = f"{prefix}{key}"
+            if (known := setting_of(schema, str(key))) and known.path:
+                value = expand_home(value)
             if key not in kinds:
                 self._report(f"unknown key {path!r}{_suggestion(str(key), schema, prefix)}")
                 continue

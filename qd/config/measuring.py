@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from qd.config.checks import folder_problems, present_device, unavailable
+from qd.config.checks import file_problems, present_device, unavailable
 from qd.config.evaluation import EMBEDDERS, PointConfig, ScoringConfig
 from qd.config.policy import TEMPERATURE
 from qd.config.trainer import DEVICE_HELP
@@ -26,8 +26,8 @@ POINTS = "runs/results/points.jsonl"
 class SampledConfig(ScoringConfig):
     """Settings that `qd evaluate`, `qd sweep` and `qd headroom` share: sampling, embedders and device."""
 
-    embedder: str = setting(BUILTIN, f"Embedder of the diversity: {EMBEDDERS}.")
-    eval_embedder: str = setting("builtin-heldout", "Second embedder of the diversity; no reward uses it.")
+    embedder: str = setting(BUILTIN, f"Embedder of the diversity: {EMBEDDERS}.", path=True)
+    eval_embedder: str = setting("builtin-heldout", "Second embedder of the diversity; no reward uses it.", path=True)
     seconds: float = setting(4.0, "Length of a clip.", unit="s", gt=0)
     temperature: float = setting(TEMPERATURE, "Sampling temperature T.", gt=0)
     device: str = setting("auto", DEVICE_HELP)
@@ -54,12 +54,15 @@ class MeasuringConfig(SampledConfig, PointConfig):
     fad_reference: str | None = setting(
         None,
         "Reference recordings of the FAD: a folder, a manifest, or builtin (clean held-out pieces); null: builtin.",
+        path=True,
     )
     fad_embedder: str | None = setting(
-        None, "Embedder of the FAD: vggish:<weights file> or any embedder of the diversity; null: builtin."
+        None, "Embedder of the FAD: vggish:<weights file> or any embedder of the diversity; null: builtin.", path=True
     )
     fad_pieces: int = setting(512, "Number of pieces of the built-in FAD reference.", ge=10)
-    out: str = setting(POINTS, "Results file (.jsonl); audio and values of each prompt go into folders next to it.")
+    out: str = setting(
+        POINTS, "Results file (.jsonl); audio and values of each prompt go into folders next to it.", path=True
+    )
 
     @property
     def requests_fad(self) -> bool:
@@ -78,10 +81,10 @@ class MeasuringConfig(SampledConfig, PointConfig):
         if self.any_fad:
             yield from unavailable(f"{prefix}fad_reference", reference_paths, self.fad_reference or BUILTIN)
             yield from unavailable(f"{prefix}fad_embedder", check_fad_embedder, self.fad_embedder or BUILTIN)
-        if not self.out.endswith(".jsonl") or Path(self.out).is_dir():
+        if not self.out.endswith(".jsonl") or os.path.isdir(self.out):
             yield f"{prefix}out is {self.out!r}; expected a .jsonl file, not a folder"
         else:
-            yield from folder_problems(f"{prefix}out", Path(self.out).parent)
+            yield from file_problems(f"{prefix}out", self.out)
 
 
 @dataclass
@@ -92,6 +95,7 @@ class EvaluateConfig(MeasuringConfig):
         [],
         "Models: base, beta0, beta15, a run, a folder or a hub name; or weighted sums, "
         "'runs/beta0:0.5 runs/beta15:0.5'.",
+        path=True,
     )
     guidance_scale: float = setting(1.0, "Guidance scale γ of Eq. 1; 1: no guidance.", ge=0)
     negative_prompt: str | None = setting(NEGATIVE_PROMPT, "Negative prompt; null: unconditional guidance.")

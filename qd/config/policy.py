@@ -46,7 +46,9 @@ class ModelConfig(Settings):
     """The student and its teacher."""
 
     name: str = setting(
-        "base", "Model: base (the built-in one), beta0, beta15, a folder, a run, or a hub name owner/name[@revision]."
+        "base",
+        "Model: base (the built-in one), beta0, beta15, a folder, a run, or a hub name owner/name[@revision].",
+        path=True,
     )
     revision: str | None = setting(
         None, "Branch, tag or commit of a hub name; null: the newest, which the run then keeps."

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qd.config.loading import ConfigError, load_config, merge_config, to_yaml
+from qd.config.loading import ConfigError, load_config, merge_config, stated_settings, to_yaml
 from qd.runs.atomic import atomic_write
 from qd.runs.folders import CONFIG
 
@@ -25,6 +25,15 @@ RESUMABLE = {"train": _LOGGED + _MEASURED + _SAVED + _RANKS, "embedder": _LOGGED
 Any other change would make it a different run. An embedder's ``max_steps`` cannot change: its learning rate and its
 validations depend on it.
 """
+
+
+ADDED = (
+    "objective.shuffle_advantages", "evaluation.eval_batch_size", "evaluation.facets", "evaluation.clean_threshold",
+    "evaluation.quality_threshold", "trainer.strategy", "trainer.checkpoint_minutes", "data.world",
+    "augmentation.equaliser", "augmentation.high_pass", "augmentation.low_pass", "augmentation.room",
+)  # fmt: skip
+"""Beginnings of the settings that the configs of earlier versions lack; they have their defaults. A new setting belongs
+here."""
 
 
 def save_config(config: Any, run: Path) -> None:
@@ -71,10 +80,23 @@ def changes(run: Path, wanted: Any, kind: str) -> list[str]:
 def _saved(schema: type, kind: str, run: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The config of a run, unchecked: an override may replace the device of another machine."""
     problems: list[str] = []
-    config = merge_config(schema, kind, str(run / CONFIG), overrides, problems)
-    if problems:
+    config = asdict(merge_config(schema, kind, str(run / CONFIG), overrides, problems))
+    if problems := problems or _incomplete(schema, run / CONFIG, config):
         raise ConfigError(problems)
-    return asdict(config)
+    return config
+
+
+def _incomplete(schema: type, file: Path, config: Mapping[str, Any]) -> list[str]:
+    """One sentence if the file lacks settings: with their defaults, it would be another run."""
+    stated = dict(_leaves(stated_settings(schema, file)))
+    missing = [key for key, _ in _leaves(config) if key not in stated and not key.startswith(ADDED)]
+    if not missing and file.read_text(encoding="utf-8").endswith("\n"):
+        return []
+    lacks = f"lacks {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}" if missing else "ends within a line"
+    return [
+        f"{file} {lacks}; it is incomplete, and defaults would make another run: restore it from a copy, or from "
+        "`config` in the recipe.yaml of a step folder"
+    ]
 
 
 def _changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:

@@ -26,8 +26,8 @@ Points = list[tuple[ModelSpec, dict[str, Any]]]
 class InterpolateConfig(Settings):
     """(1 − λ) · A + λ · B, λ from ``start`` to ``stop``."""
 
-    a: str = setting("", "Model A, the quality model.")
-    b: str = setting("", "Model B, the diverse model.")
+    a: str = setting("", "Model A, the quality model.", path=True)
+    b: str = setting("", "Model B, the diverse model.", path=True)
     start: float = setting(0.0, "First λ.")
     stop: float = setting(1.0, "Last λ.")
     step: float = setting(0.05, "Step of λ.", gt=0)
@@ -58,7 +58,7 @@ class InterpolateConfig(Settings):
 class GuidanceSweepConfig(Settings):
     """One model at several guidance scales."""
 
-    model: str = setting("", "Model.")
+    model: str = setting("", "Model.", path=True)
     scales: list[float] = setting(
         [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], "Guidance scales γ; 1: no guidance.", ge=0, nonempty=True
     )
@@ -77,7 +77,7 @@ class GuidanceSweepConfig(Settings):
 class TemperatureSweepConfig(Settings):
     """One model at several temperatures, without guidance."""
 
-    model: str = setting("", "Model.")
+    model: str = setting("", "Model.", path=True)
     values: list[float] = setting([0.8, 0.9, TEMPERATURE, 1.1, 1.2], "Sampling temperatures T.", gt=0, nonempty=True)
 
     @property
@@ -93,7 +93,7 @@ class TemperatureSweepConfig(Settings):
 class SoupConfig(Settings):
     """Σ w_i · θ_i, one point."""
 
-    models: list[str] = setting([], "Models, two or more.")
+    models: list[str] = setting([], "Models, two or more.", path=True)
     weights: list[float] | None = setting(None, "Weight of each model, adding up to 1; null: equal weights.")
     extrapolate: bool = setting(False, "Whether weights may be outside [0, 1].")
 
@@ -118,7 +118,7 @@ class SoupConfig(Settings):
 class ModelListConfig(Settings):
     """A list of models, for example of several β or N."""
 
-    names: list[str] = setting([], "Models.", nonempty=True)
+    names: list[str] = setting([], "Models.", nonempty=True, path=True)
 
     @property
     def used(self) -> list[str]:

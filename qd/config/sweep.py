@@ -16,7 +16,7 @@ from qd.schema.setting import setting
 class SweepConfig(MeasuringConfig):
     """``qd sweep``."""
 
-    models: dict[str, str] = setting({}, "Models by short names, for the series: {beta5: runs/beta5}.")
+    models: dict[str, str] = setting({}, "Models by short names, for the series: {beta5: runs/beta5}.", path=True)
     series: list[SeriesConfig] = setting([], "Series of points.")
     only: list[str] | None = setting(None, "Names of the series to measure; null: all.", nonempty=True)
 

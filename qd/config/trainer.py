@@ -38,7 +38,7 @@ class RunTrainerConfig(Settings):
     log_every: int = setting(10, "Interval between logged values.", unit="steps", ge=1)
     checkpoint_every: int = setting(100, "Interval between writes of last.ckpt.", unit="steps", ge=1)
     checkpoint_minutes: float = setting(5.0, CHECKPOINT_MINUTES_HELP, unit="min", gt=0)
-    runs: str = setting("runs", "Folder of the run folders.")
+    runs: str = setting("runs", "Folder of the run folders.", path=True)
 
     def rules(self, prefix: str) -> Iterator[str]:
         yield from present_device(f"{prefix}device", self.device)

@@ -78,7 +78,7 @@ def open_dataset(spec: str, streaming: bool) -> AudioDataset:
     try:
         rows = _open(datasets, name, streaming)
         rows = _pick_split(rows, name, split) if isinstance(rows, dict) else rows
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    except Exception as error:  # the library raises errors of any kind for files of others
         raise ValueError(f"recordings 'datasets:{spec}' cannot be opened: {_reason(error)}") from error
     features = rows.features or {}
     columns = [column for column, feature in features.items() if isinstance(feature, datasets.Audio)]

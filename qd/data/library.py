@@ -20,6 +20,7 @@ from qd.data.collection import ORDER, Collection, FileCollection, FixedLibrary, 
 from qd.data.manifest import list_recordings
 from qd.data.recordings import Recordings, RecordingsError, SequentialRecordings
 from qd.data.skipped import SkippedFiles
+from qd.runs.printable import printable
 
 SPLITS = ("train", "validation", "all")
 DATASETS = "datasets:"
@@ -176,8 +177,8 @@ def _good(
     bad = {label: error for label, error in zip(labels, problems, strict=True) if error}
     bad_files.record(labels, bad)
     if bad and rank_zero_only.rank == 0 and not bad_files.quiet:
-        line = f"{len(bad)} of {len(labels)} recordings are skipped: {bad_files.summary()}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        text = printable(f"{len(bad)} of {len(labels)} recordings are skipped: {bad_files.summary()}")
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     return numbers[[error is None for error in problems]]
 
 

@@ -15,6 +15,7 @@ from qd.data.tables import TABLE_KINDS, TABLES, Row, read_table, refuse_bad_rows
 from qd.data.world.world import BUILTIN
 from qd.metrics.formatting import first_items
 from qd.runs.process_rank import first_process
+from qd.schema.paths import expand_home
 
 ENDINGS_IN_MESSAGE = 5
 WHAT = "manifest"
@@ -158,7 +159,7 @@ def read_manifest(path: Path) -> list[Entry]:
 
 def _entry(folder: Path, row: Row) -> Entry:
     path = row.get("path", "")
-    return Entry(row.get("name", path), folder / path, row.get("genre"))
+    return Entry(row.get("name", path), folder / expand_home(path), row.get("genre"))
 
 
 def reference_paths(name: str) -> list[Path] | None:

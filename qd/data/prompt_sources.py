@@ -20,7 +20,7 @@ class PromptSource:
         "line), csv, tsv, jsonl, musiccaps or song-describer.",
         choices=SOURCE_KINDS,
     )
-    path: str | None = setting(None, "UTF-8 file of the prompts.")
+    path: str | None = setting(None, "UTF-8 file of the prompts.", path=True)
     column: str | None = setting(
         None,
         "Column of a CSV or TSV file, or key of a JSONL file; null: the first of prompt, caption and text that exists.",

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from qd.data.audio_files import BadAudioError, check_whole
 from qd.data.tables import Row, read_table, refuse_bad_rows
+from qd.schema.paths import expand_home
 
 LOWEST, HIGHEST = 1.0, 5.0
 PREFERRED = {"a": 1.0, "b": -1.0, "tie": 0.0}
@@ -143,7 +144,7 @@ class _Reader:
         if column not in row:
             self.bad.append((line, f"{column} is empty"))
             return None
-        path = Path(os.path.normpath(self.folder / row[column]))
+        path = Path(os.path.normpath(self.folder / expand_home(row[column])))
         if path not in self._problems:
             self._problems[path] = _problem(path)
         if problem := self._problems[path]:

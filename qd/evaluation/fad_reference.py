@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tokenize
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +30,7 @@ from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE, windows
 from qd.models.embedders.loading import Embedder, load_fad_embedder
 from qd.models.embedders.vggish import VGGish
 from qd.runs.atomic import atomic_write
+from qd.runs.cache import HASH, is_intact, write_hash
 from qd.runs.collective import gather_objects, rank
 
 SPLIT = "validation"
@@ -39,11 +38,6 @@ SECONDS = 4.0
 """Length of a clip of the built-in reference, in seconds."""
 SUBSETS_SEED = 0
 """Seed for the subsets of FAD∞; the same for all points, whose tokens have other seeds."""
-_DAMAGED = (
-    AttributeError, EOFError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError,
-    zipfile.BadZipFile,
-)  # fmt: skip
-"""Errors of numpy for a damaged file; they depend on which byte is wrong."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +100,7 @@ def load_reference(name: str, embedder: str, pieces: int, device: torch.device, 
     if not known and rank() == 0:
         with atomic_write(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, embeddings.numpy())
+        write_hash(file)
     what = BUILTIN if paths is None else Path(name).name
     return FadReference(model, embeddings, f"{what}-{len(embeddings)}@{key[:8]}")
 
@@ -114,17 +109,13 @@ def _cached(file: Path) -> np.ndarray | None:
     """Returns the cached embeddings; None without a file, and with a warning if the file is damaged."""
     if not file.is_file():
         return None
-    try:
-        embeddings = np.load(file)
-        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-            raise ValueError(f"shape {embeddings.shape}, or values that are not finite")
-    except _DAMAGED as error:
+    if not is_intact(file):
         warnings.warn(
-            f"{file} cannot be read as the embeddings of a reference ({error}): they are computed again",
+            f"{file} does not match its hash {file.name}{HASH}, so it is damaged: the reference is embedded again",
             stacklevel=2,
         )
         return None
-    return embeddings
+    return np.load(file)
 
 
 def embed_windows(embedder: Embedder, audio: Tensor, sample_rate: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -106,7 +107,10 @@ class Point:
         Raises:
             ValueError: The line is not a point; the message names the wrong fields.
         """
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         if not isinstance(row, dict):
             raise ValueError(f"a point is a JSON object, got {line[:60]!r}")
         names = [field.name for field in fields(cls) if field.name not in ("metrics", *OPTIONAL)]
@@ -193,18 +197,27 @@ class PointsFile:
         return _merged(points)
 
     def append(self, point: Point) -> None:
-        """Adds one line and forces it to the disk."""
+        """Adds one line and forces it to the disk; if that fails, the file is as before.
+
+        Raises:
+            OSError: The disk is full, or the file cannot be written.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         complete, rest = self._split()
         if rest:
             warnings.warn(f"{self.path}: an incomplete last line was removed ({rest[:40]!r} …)", stacklevel=2)
             with self.path.open("r+b") as file:
                 file.truncate(len(complete))
-        with self.path.open("ab") as file:
-            file.write(complete[file.tell() :])  # the line break that the last line may lack
-            file.write(point.to_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            line = complete[end:] + point.to_json().encode() + b"\n"  # first the line break that the last may lack
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(end)
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def drop_after(self, step: int) -> int:
         """Removes points of steps after ``step``, which a resumed run measures again; returns their number."""

@@ -22,6 +22,7 @@ from qd.runs.collective import rank
 from qd.runs.devices import resolve_device
 from qd.runs.disk import require_space
 from qd.runs.lock import exclusive_lock
+from qd.runs.printable import printable
 from qd.runs.ranks import process_group
 
 METRICS_IN_LINE = ("quality", "adherence", "preference", "diversity", "diversity_heldout", "vendi")
@@ -57,7 +58,7 @@ def _run(config: MeasuringConfig, tasks: Sequence[Task], device: torch.device, d
     if dry_run:
         seconds = runner.seconds(plan)
         if rank() == 0:
-            print("\n".join(f"{one.state.value:>10}  {one.task}" for one in plan))
+            print(printable("\n".join(f"{one.state.value:>10}  {one.task}" for one in plan)))
             print(f"{_summary(plan, config)}\ntime: {format_duration(seconds)}\ndisk: {disk / 2**20:.0f} MiB")
         return
     require_space(config.out, disk, "the points need", "choose another OUT, or save less audio (audio_prompts)")
@@ -83,7 +84,7 @@ def _measure(runner: TaskRunner, missing: Sequence[Planned]) -> None:
         ahead = sum(other.task.passes for other in missing[number:] if other.state is State.NEW)
         remaining = (now - start) / passes * ahead if passes else 0.0
         if point:
-            print(_line(point, one, f"{number}/{len(missing)}", now - began, remaining), flush=True)
+            print(printable(_line(point, one, f"{number}/{len(missing)}", now - began, remaining)), flush=True)
 
 
 def _line(point: Point, one: Planned, count: str, seconds: float, remaining: float) -> str:

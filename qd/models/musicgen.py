@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -28,7 +28,8 @@ from transformers import (
 
 from qd.models.checkpoints.config_dtype import write_dtype
 from qd.models.checkpoints.pretrained import hub_commit, hub_config, load_transformers
-from qd.models.checkpoints.resolver import hub_name, kind_problems, resolve_model
+from qd.models.checkpoints.resolver import PROJECTION, hub_name, kind_problems, resolve_model
+from qd.models.checkpoints.sizes import load_checked
 from qd.models.codecs.codec import FrameCodec
 from qd.models.codecs.encodec import EncodecCodec
 from qd.models.condition import Condition, text_too_long
@@ -125,8 +126,8 @@ class MusicGen(nn.Module):
         text_encoder = load_transformers(T5EncoderModel, str(folder / "text_encoder"), **_WEIGHTS, dtype=dtype)
         projection = None
         if text_encoder.config.hidden_size != decoder.config.hidden_size:
-            projection = nn.Linear(text_encoder.config.hidden_size, decoder.config.hidden_size, dtype=dtype)
-            projection.load_state_dict(load_file(folder / "projection.safetensors"))
+            widths = text_encoder.config.hidden_size, decoder.config.hidden_size
+            projection = load_checked(lambda: nn.Linear(*widths), folder / PROJECTION, lambda linear: linear).to(dtype)
         tokenizer = _load_tokenizer(str(folder / "text_encoder"), text_encoder)
         codec = FrameCodec.from_pretrained(folder / "codec")
         return cls(LanguageModel(decoder, projection), text_encoder, tokenizer, codec)
@@ -179,7 +180,7 @@ class MusicGen(nn.Module):
         self.codec.save_pretrained(folder / "codec", half=half)
         if projection := states["projection"]:
             halves = {name: weight.half() if half else weight for name, weight in projection.items()}
-            save_file(halves, folder / "projection.safetensors")
+            save_file(halves, folder / PROJECTION)
 
     @property
     def device(self) -> torch.device:

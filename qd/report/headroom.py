@@ -14,6 +14,7 @@ from qd.metrics.bootstrap import bootstrap_interval
 from qd.metrics.formatting import markdown_interval, markdown_table
 from qd.metrics.headroom import MIN_EFFECTIVE_SAMPLES, PerPrompt, gain_over_front
 from qd.runs.atomic import atomic_write
+from qd.runs.printable import printable
 
 DIVERSITIES = ("diversity", "diversity_heldout")
 KINDS = {
@@ -64,7 +65,7 @@ def write_headroom(folder: Path, title: str, rows: Sequence[Row]) -> None:
         headroom_figure(rows).savefig(file, dpi=150, format="png")
     with atomic_write(folder / "headroom.md") as file:
         file.write_text(text, encoding="utf-8")
-    print(text)
+    print(printable(text))
 
 
 def headroom_report(title: str, rows: Sequence[Row]) -> str:

@@ -9,6 +9,7 @@ temporary, and the last one to finish counts. A link is followed: its target is 
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -18,12 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 TEMPORARY = ".tmp"
 """Ending of what is being written."""
 OLD = ".old"
 """Ending of a folder that is being replaced."""
 LONGEST_NAME = 120
 """Bytes of a name that the temporary name contains; of a longer one it contains a hash, to stay below 255 bytes."""
+
+PROBE, PROBE_BYTES = ".probe", 2**20
+"""File that is written into a folder after an error of a library, to learn whether its disk is full."""
 
 
 @contextmanager
@@ -38,9 +44,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     temporary = _temporary(path)
     try:
-        yield temporary
-        _force_to_disk(temporary)
-        os.replace(temporary, path)
+        with _disk_errors(path, temporary):
+            yield temporary
+            _force_to_disk(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,19 +71,82 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     _remove(temporary)
     temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _force_to_disk(file)
-        if path.exists() and not replace:
-            raise FileExistsError(f"{str(path)!r} exists already")
-        old = temporary.with_suffix(OLD)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        _remove(old)
+        with _disk_errors(path, temporary):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _force_to_disk(file)
+            _rename(temporary, path, replace)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def added_files(folder: str | Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; when the block ends, its content is moved into ``folder``, which may exist.
+
+    After an error, ``folder`` is as before.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        with atomic_folder(folder) as temporary:
+            yield temporary
+        return
+    temporary = _temporary(folder / "files")
+    _remove(temporary)
+    temporary.mkdir()
+    try:
+        with _disk_errors(folder, temporary):
+            yield temporary
+            for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                _force_to_disk(file)
+                target = folder / file.relative_to(temporary)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+    finally:
+        _remove(temporary)
+
+
+def _rename(temporary: Path, path: Path, replace: bool) -> None:
+    if path.exists() and not replace:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    old = temporary.with_suffix(OLD)
+    if path.exists():
+        path.rename(old)
+    temporary.rename(path)
+    _remove(old)
+
+
+@contextmanager
+def _disk_errors(path: Path, temporary: Path) -> Iterator[None]:
+    """Gives errors of the disk the name of the file that is written, also those that a library reports as its own."""
+    try:
+        yield
+    except shutil.Error as error:  # of shutil.copytree, without an error number
+        _raise_if_full(path, temporary, error)
+        raise
+    except OSError as error:
+        # A copy from elsewhere names its source first.
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        inside = not names or any(name.startswith(str(temporary)) for name in names)
+        if error.errno is None or not inside:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except (RuntimeError, SafetensorError) as error:  # libraries report a full disk in words of their own
+        _raise_if_full(path, temporary, error)
+        raise
+
+
+def _raise_if_full(path: Path, temporary: Path, error: Exception) -> None:
+    """Writes some more, to learn the disk's own error."""
+    try:
+        with (temporary / PROBE if temporary.is_dir() else temporary).open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as reason:
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
 
 
 def _temporary(path: Path) -> Path:

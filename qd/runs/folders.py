@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from qd.runs.atomic import TEMPORARY
+from qd.runs.disk import disk_problem, try_writing
 from qd.runs.process_rank import first_process
 
 CONFIG = "config.yaml"
@@ -21,14 +22,25 @@ def run_name(label: str, now: datetime | None = None) -> str:
     return f"{label}-{now or datetime.now():%Y%m%d-%H%M}"
 
 
-def name_conflict(runs: str | Path, name: str | None) -> list[str]:
-    """Returns one sentence if a run with this name exists.
+def place_problems(runs: str | Path, name: str | None, resume: str | Path | None = None) -> list[str]:
+    """Returns one sentence if the folder of a run cannot be made or written, which is tried, or exists already.
 
     A folder without a file is no run: its process was killed before it saved the config.
+
+    Args:
+        runs: Folder of run folders.
+        name: Name of a new run; None for a default name.
+        resume: Folder of the run to resume, instead of a new run.
     """
-    folder = Path(runs) / (name or "")
-    if not name or not os.path.lexists(folder) or _unused(folder):
+    folder = Path(resume or runs, "" if resume else name or "")
+    if not first_process():
         return []
+    try:
+        if resume or not name or not os.path.lexists(folder) or _unused(folder):
+            try_writing(folder)
+            return []
+    except OSError as error:
+        return [f"run folder: {disk_problem(error, 'run the same command again', folder)}"]
     return [f"run folder {str(folder)!r} exists already; choose another NAME, or resume that run: RESUME={folder}"]
 
 
@@ -56,7 +68,7 @@ def create_run(runs: str | Path, name: str | None, label: str) -> Path:
         except OSError as error:
             raise ValueError(f"run folder {str(folder)!r} cannot be made: {error}") from error
         return folder
-    raise ValueError(*name_conflict(runs, candidates[-1]))
+    raise ValueError(*place_problems(runs, candidates[-1]))
 
 
 def _unused(folder: Path) -> bool:

@@ -27,8 +27,7 @@ def exclusive_lock(place: str | Path) -> Iterator[None]:
     Raises:
         ValueError: Another process holds the lock; the message names it.
     """
-    path = Path(place).resolve()
-    lock = path.with_name(f".{path.name}.lock")
+    lock = _lock_file(place)
     file = _locked(lock, place) if first_process() else None
     try:
         yield
@@ -36,6 +35,31 @@ def exclusive_lock(place: str | Path) -> Iterator[None]:
         if file is not None:
             lock.unlink(missing_ok=True)
             os.close(file)
+
+
+@contextmanager
+def waiting_lock(place: str | Path) -> Iterator[None]:
+    """Locks the same file as :func:`exclusive_lock`, on every rank, and waits while another process holds it.
+
+    Where nothing can be written, or files cannot be locked, nothing is locked.
+    """
+    lock = _lock_file(place)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = _open_and_lock(lock, fcntl.LOCK_EX)
+    except OSError:
+        file = None
+    try:
+        yield
+    finally:
+        if file is not None:
+            lock.unlink(missing_ok=True)
+            os.close(file)
+
+
+def _lock_file(place: str | Path) -> Path:
+    path = Path(place).resolve()
+    return path.with_name(f".{path.name}.lock")
 
 
 def _locked(lock: Path, place: str | Path) -> int | None:
@@ -57,12 +81,12 @@ def _locked(lock: Path, place: str | Path) -> int | None:
     return file
 
 
-def _open_and_lock(lock: Path) -> int:
+def _open_and_lock(lock: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> int:
     """Opens and locks the file; tries again if its last holder has just removed it."""
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, how)
             if lock.is_file() and os.path.samestat(lock.stat(), os.fstat(file)):
                 return file
         except FileNotFoundError:

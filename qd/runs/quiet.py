@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
+from typing import Any
 
 import lightning.pytorch  # noqa: F401 - it sets its log level when it is imported, so that comes first
 import transformers
+
+from qd.runs.printable import printable
+
+_format_warning = warnings.formatwarning
+
+
+def _printable_warning(*arguments: Any, **options: Any) -> str:
+    return printable(_format_warning(*arguments, **options))
+
+
+def _print_thread_error(arguments: threading.ExceptHookArgs) -> None:
+    """Prints the traceback of a thread, except of TensorBoard's writer, whose error the next logged value raises."""
+    written = type(arguments.thread).__name__ == "_AsyncWriterThread" and isinstance(arguments.exc_value, OSError)
+    if not written:
+        threading.__excepthook__(arguments)
 
 
 def quieten_libraries() -> None:
@@ -14,6 +31,8 @@ def quieten_libraries() -> None:
 
     The command line calls it. Python code that calls ``train`` or ``evaluate`` itself decides what it wants to see.
     """
+    warnings.formatwarning = _printable_warning
+    threading.excepthook = _print_thread_error
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")

@@ -25,6 +25,7 @@ class Setting:
         lt: Bound that the value stays below.
         choices: Allowed texts; empty for any text.
         nonempty: Whether a list or a text must have content.
+        path: Whether a text names files or folders, in which ``~`` is the user's home folder.
         reason: Why the range is as it is; it ends the error message.
 
     Bounds and choices of a list hold for each element.
@@ -38,6 +39,7 @@ class Setting:
     lt: float | None = None
     choices: tuple[str, ...] = ()
     nonempty: bool = False
+    path: bool = False
     reason: str = ""
 
     def contains(self, value: float) -> bool:

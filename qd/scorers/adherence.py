@@ -13,10 +13,21 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from qd.audio.resample import resample
+from qd.models.checkpoints.sizes import load_checked
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.schema.setting import setting
+from qd.schema.stored import from_stored
 from qd.scorers.cosine import prompt_cosine
-from qd.scorers.folder import CONFIG, TOKENIZER, WEIGHTS, load_weights, read_config, save_scorer, tower_config
+from qd.scorers.folder import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    folder_version,
+    read_config,
+    read_tokenizer,
+    save_scorer,
+    tower_config,
+)
 from qd.scorers.protocol import check_rows
 
 
@@ -24,13 +35,13 @@ from qd.scorers.protocol import check_rows
 class TextTowerConfig:
     """Shape of a :class:`TextTower`."""
 
-    vocabulary: int = setting(768, "Number of text tokens.", ge=1)
-    max_tokens: int = setting(96, "Tokens of a text; longer texts are cut.", unit="tokens", ge=1)
-    layers: int = setting(2, "Number of transformer layers.", ge=1)
-    width: int = setting(128, "Width of the transformer.", ge=1)
-    heads: int = setting(4, "Number of attention heads, a divisor of width.", ge=1)
-    mlp_width: int = setting(256, "Width of the hidden layer of a block.", ge=1)
-    embedding_width: int = setting(128, "Width of the embedding, that of the audio tower.", ge=1)
+    vocabulary: int = setting(768, "Number of text tokens.", ge=1, le=1_000_000)
+    max_tokens: int = setting(96, "Tokens of a text; longer texts are cut.", unit="tokens", ge=1, le=65_536)
+    layers: int = setting(2, "Number of transformer layers.", ge=1, le=256)
+    width: int = setting(128, "Width of the transformer.", ge=1, le=16_384)
+    heads: int = setting(4, "Number of attention heads, a divisor of width.", ge=1, le=256)
+    mlp_width: int = setting(256, "Width of the hidden layer of a block.", ge=1, le=65_536)
+    embedding_width: int = setting(128, "Width of the embedding, that of the audio tower.", ge=1, le=16_384)
 
 
 @dataclass
@@ -116,7 +127,8 @@ class AdherenceScorer(nn.Module):
         """Loads the scorer in float32, frozen, in eval mode. Raises ``ValueError`` if the folder holds none."""
         folder = Path(folder)
         content = read_config(folder, cls.name, (CONFIG, WEIGHTS, TOKENIZER))
-        audio, text = AudioViTConfig(**content.pop("audio")), TextTowerConfig(**content.pop("text"))
-        scorer = cls(AdherenceConfig(audio, text, **content), Tokenizer.from_file(str(folder / TOKENIZER)))
-        scorer.version = load_weights(scorer, folder)
+        config = from_stored(AdherenceConfig, content, str(folder / CONFIG))
+        tokenizer = read_tokenizer(folder / TOKENIZER)
+        scorer = load_checked(lambda: cls(config, tokenizer), folder / WEIGHTS, lambda scorer: scorer)
+        scorer.version = folder_version(folder)
         return scorer.eval().requires_grad_(False)

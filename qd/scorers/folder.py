@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from qd.models.checkpoints.json_files import read_object
 from qd.models.embedders.audio_vit import AudioViTConfig
@@ -58,17 +58,15 @@ def read_config(folder: Path, name: str, files: Sequence[str] = (CONFIG, WEIGHTS
     return content
 
 
-def load_weights(module: nn.Module, folder: Path) -> str:
-    """Loads the weights into the module and returns the scorer's version.
-
-    The version is a hash of the folder's files, so it changes whenever the scores may change.
-
-    Raises:
-        ValueError: the weights do not fit the module.
-    """
-    try:
-        module.load_state_dict({name: t.float() for name, t in load_file(folder / WEIGHTS).items()})
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"scorer folder {folder}: weights do not fit config.json: {error}") from None
+def folder_version(folder: Path) -> str:
+    """Returns the scorer's version: a hash of the folder's files, which changes whenever the scores may change."""
     paths = [folder / name for name in (CONFIG, WEIGHTS, TOKENIZER)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths if path.is_file())).hexdigest()[:8]
+
+
+def read_tokenizer(file: Path) -> Tokenizer:
+    """Reads a ``tokenizer.json``. Raises ``ValueError`` if it is damaged."""
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises Exception itself
+        raise ValueError(f"{file} is damaged ({str(error).strip().splitlines()[0]}); save the scorer again") from None

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from qd.audio.resample import resample
 from qd.models.checkpoints.fingerprint import fingerprint
+from qd.models.checkpoints.sizes import load_checked
 from qd.models.embedders.audio_vit import AudioViT, AudioViTConfig
 from qd.models.embedders.loading import Embedder, load_embedder
 from qd.schema.setting import setting
-from qd.scorers.folder import load_weights, read_config, save_scorer, tower_config
+from qd.schema.stored import from_stored
+from qd.scorers.folder import CONFIG, WEIGHTS, folder_version, read_config, save_scorer, tower_config
 from qd.scorers.protocol import check_rows
 
 
@@ -33,7 +35,7 @@ class PreferenceConfig:
     audio: AudioViTConfig | None = setting(
         lambda: tower_config(layers=3), "Shape of the scorer's own embedder; null: `embedder` names another one."
     )
-    head_width: int = setting(128, "Width of the head's hidden layer.", ge=1)
+    head_width: int = setting(128, "Width of the head's hidden layer.", ge=1, le=65_536)
     scale: float = setting(1.0, "Scale of the score; calibration replaces it.")
     offset: float = setting(0.0, "Offset of the score; calibration replaces it.")
     embedder: NamedEmbedder | None = setting(
@@ -104,12 +106,11 @@ class PreferenceScorer(nn.Module):
         """
         folder = Path(folder)
         content = read_config(folder, cls.name)
-        own, named = content.pop("audio", None), content.pop("embedder", None)
-        config = PreferenceConfig(
-            AudioViTConfig(**own) if own else None, embedder=NamedEmbedder(**named) if named else None, **content
-        )
-        scorer = cls(config, _same_embedder(config.embedder, folder) if config.embedder else None)
-        scorer.version = load_weights(scorer._saved_part(), folder)
+        # A missing embedder is one that is stored elsewhere.
+        config = from_stored(PreferenceConfig, {"audio": None, **content}, str(folder / CONFIG))
+        audio = _same_embedder(config.embedder, folder) if config.embedder else None
+        scorer = load_checked(lambda: cls(config, audio), folder / WEIGHTS, cls._saved_part)
+        scorer.version = folder_version(folder)
         return scorer.eval().requires_grad_(False)
 
     def _saved_part(self) -> nn.Module:

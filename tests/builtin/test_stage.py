@@ -12,6 +12,7 @@ from torch import nn
 
 from qd.builtin.stage import fit_stage, stream_loader, write_asset
 from qd.modules.schedules import scheduled, warmup_cosine
+from tests.runs.full_disk import full_disk
 
 MAX_STEPS = 12
 
@@ -128,3 +129,20 @@ def test_asset_has_model_metrics_and_card(tmp_path):
     assert "| steps | 7 |" in readme
     assert "| loss | 0.5123 |" in readme
     assert "| perplexity | 1.5, 2 |" in readme
+
+
+def test_a_disk_that_becomes_full_ends_the_fit_with_one_line_and_keeps_the_checkpoint(tmp_path):
+    class Filling(Toy):
+        def on_save_checkpoint(self, checkpoint):
+            if self.global_step == 10:
+                checkpoint["large"] = torch.zeros(10**6)
+
+    with full_disk(2 * 10**6), pytest.raises(ValueError, match="last.ckpt") as caught:
+        fit(Filling(), tmp_path)
+    text = str(caught.value)
+    assert f"'{tmp_path / 'last.ckpt'}' cannot be written" in text and "\n" not in text
+    assert "GiB free" in text and text.endswith("then resume from last.ckpt: make base")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+    resumed = Toy()
+    fit(resumed, tmp_path)
+    assert resumed.seen[0] == 2 * 5

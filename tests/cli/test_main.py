@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 
@@ -9,14 +10,16 @@ import pytest
 
 from qd.callbacks.guards import NonFiniteError
 from qd.cli import main as cli
+from qd.config.resume import save_config
 from qd.modules.embedder import CollapseError
+from tests.cli.conftest import Schema
 
 
 @pytest.mark.parametrize("command", ["train", "train-embedder"])
 def test_a_resumed_run_keeps_its_config(calls, command, tmp_path):
     run = tmp_path / "mine"
     run.mkdir()
-    (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
+    save_config(Schema(beta=3.0), run)
     assert cli.main([command, "--resume", str(run), "--name=mine", "--seed=0", "beta=3", "trainer.log_every=9"]) == 0
     ((_, (config,), options),) = calls
     assert options["resume"] == str(run)
@@ -26,7 +29,7 @@ def test_a_resumed_run_keeps_its_config(calls, command, tmp_path):
 def test_changes_that_make_a_resumed_run_another_one_are_reported_together(calls, tmp_path, capsys):
     run = tmp_path / "mine"
     run.mkdir()
-    (run / "config.yaml").write_text("beta: 3.0\nname: null\n")
+    save_config(Schema(beta=3.0), run)
     other = ["--beta=4", "--seed=1", "--name=yours", "--config=quick", "--prompts=p.txt", "--embedder=e"]
     assert cli.main(["train", "--resume", str(run), *other, "trainer.max_steps=9"]) == 2
     error = capsys.readouterr().err
@@ -161,3 +164,26 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(calls, monkeypatch):
         assert cli.main(["sample", "--prompt", "x"]) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b.wav"), ["'/a/b.wav'", "permission denied"]),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/a/b.wav"),
+            ["'/a/b.wav'", "GiB free", "same command again"],
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), ["a file cannot be written", "no space left"]),
+        (OSError(errno.EIO, "Input/output error", "/a/b.wav"), ["'/a/b.wav'", "damaged or was removed"]),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b.wav"), ["'/a/b.wav'", "no such file"]),
+    ],
+)
+def test_an_error_of_the_disk_is_one_line_and_status_2(calls, monkeypatch, capsys, error, facts):
+    def failing(**options):
+        raise error
+
+    monkeypatch.setattr(sys.modules["qd.commands.sample"], "sample", failing)
+    assert cli.main(["sample", "--prompt", "calm"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("qd sample: ") and text.count("\n") == 1 and all(fact in text for fact in facts)

@@ -7,6 +7,7 @@ import soundfile
 from qd.commands.sample import sample
 from qd.config.loading import ConfigError
 from qd.models.musicgen import MusicGen
+from tests.runs.full_disk import full_disk
 
 SECONDS = 0.32
 
@@ -119,3 +120,29 @@ def test_a_file_in_place_of_the_folder_is_an_error_before_the_model_is_loaded(mo
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="out: '.*file' is a file"):
         sample("base", "piano", out=tmp_path / "file", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "a/" + "n" * 256])
+def test_a_name_that_the_disk_refuses_is_an_error_before_the_model_is_loaded(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(MusicGen, "load", None)
+    with pytest.raises(ConfigError, match="out: .*name too long; choose a shorter name"):
+        sample("base", "piano", out=tmp_path / name, device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_disk_that_becomes_full_leaves_no_part_of_the_clips(tiny_model, tmp_path, existing):
+    out = tmp_path / "clips"
+    if existing:
+        out.mkdir()
+        (out / "sample-1.wav").write_text("old")
+    with full_disk(8000), pytest.raises(OSError, match="too large") as caught:  # a clip has 10,284 bytes
+        sample(str(tiny_model), "calm piano", n=2, seconds=SECONDS, out=out, device="cpu")
+    assert caught.value.filename == str(out)
+    assert [path.name for path in tmp_path.rglob("*")] == (["clips", "sample-1.wav"] if existing else [])
+    assert not existing or (out / "sample-1.wav").read_text() == "old"
+
+
+def test_a_prompt_with_dollar_signs_is_a_title_and_no_formula(tiny_model, tmp_path):
+    sample(str(tiny_model), r"$\broken{$ and $HOME", n=1, seconds=SECONDS, out=tmp_path / "a", device="cpu")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["sample-1.wav", "spectrograms.png"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from qd.config.loading import ConfigError, load_config, to_yaml
 from tests.config.problems import problems_of
@@ -151,3 +153,27 @@ def test_config_error_is_a_value_error_with_a_bullet_for_each_problem():
     error = ConfigError(["a is wrong", "b is wrong"])
     assert isinstance(error, ValueError)
     assert str(error) == "2 problems in the configuration:\n  • a is wrong\n  • b is wrong"
+
+
+@pytest.mark.parametrize(
+    "value", ["${oc.env:HF_TOKEN}", "a ${ oc.env : HF_TOKEN }", "${${label}:HF_TOKEN}", "${oc.decode:1}"]
+)
+@pytest.mark.parametrize("place", ["label='{}'", "group.words=[a, '{}']", "items=[{{word: '{}'}}]"])
+def test_functions_in_a_config_are_refused(configs, monkeypatch, value, place):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    override = place.format(value)
+    (problem,) = problems_of(Toy, "toy", None, [override])
+    assert repr(value) in problem and "expected the value itself" in problem and "hf_secret" not in problem
+    (configs / "small.yaml").write_text(yaml.safe_dump(OmegaConf.to_container(OmegaConf.from_dotlist([override]))))
+    (problem,) = problems_of(Toy, "toy", "small")
+    assert str(configs / "small.yaml") in problem and "hf_secret" not in problem
+
+
+def test_a_setting_may_refer_to_another_one(configs):
+    assert load_config(Toy, "toy", None, ["label=size ${size}"]).label == "size 2"
+
+
+def test_a_deeply_nested_config_is_one_problem(configs):
+    (configs / "deep.yaml").write_text("label: " + "[" * 5000 + "]" * 5000)
+    (problem,) = problems_of(Toy, "toy", "deep")
+    assert "deep.yaml cannot be read" in problem and "\n" not in problem

@@ -3,11 +3,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 import pytest
+import yaml
 
 from qd.config.embedder import EmbedderTrainConfig
-from qd.config.loading import ConfigError, load_config
+from qd.config.loading import ConfigError, load_config, to_yaml
 from qd.config.resume import RESUMABLE, _changes, _leaves, resumed_config, save_config
 from qd.config.train import TrainConfig
+from qd.models.checkpoints.resolver import FINETUNED, shipped_folder
 from qd.runs.folders import CONFIG, create_run
 
 
@@ -102,3 +104,32 @@ def test_the_config_of_an_older_run_loads_under_the_new_names(tmp_path):
     config = load_config(TrainConfig, "train", str(old))
     assert config.objective.shuffle_advantages and config.reward.eval_embedder == "builtin"
     assert config.evaluation.eval_batch_size == 8
+
+
+SAVED = to_yaml(RunSettings("old", 2.0, ["a"], Place("elsewhere", "cpu", 50)))
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("", "beta"),
+        (SAVED[: SAVED.index("trainer")], "trainer.max_steps"),
+        (SAVED[: SAVED.index("  max_steps")], "trainer.max_steps"),
+        (SAVED[:-2], "ends within a line"),  # max_steps: 5
+    ],
+)
+def test_an_incomplete_config_is_not_resumed_as_another_run(run, text, lacks):
+    (run / CONFIG).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        resumed_config(RunSettings, "train", run)
+    (problem,) = caught.value.problems
+    assert str(run / CONFIG) in problem and lacks in problem and "recipe.yaml" in problem
+
+
+@pytest.mark.parametrize("name", FINETUNED)
+def test_the_configs_of_published_runs_are_complete(name, tmp_path):
+    recipe = yaml.safe_load((shipped_folder(name) / "recipe.yaml").read_text(encoding="utf-8"))
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(recipe["config"]))
+    place = [f"trainer.runs={tmp_path.parent}"]
+    config = resumed_config(TrainConfig, "train", tmp_path, place)
+    assert (config.beta, config.trainer.strategy) == (recipe["config"]["beta"], "ddp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
@@ -114,3 +115,14 @@ def test_a_missing_dataset_is_reported(saved: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(ValueError, match="'datasets:no/body' cannot be opened: Dataset 'no/body' doesn't exist"):
         opened("datasets:no/body")
+
+
+def test_code_of_a_data_set_is_never_run(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    (folder / "strange.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'executed')!r}).touch()\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(ValueError, match="strange"):
+        opened(f"datasets:{folder}")
+    assert not (tmp_path / "executed").exists() and sys.stdin.read() == "y\n"

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from qd.evaluation.columns import METRICS, OPTIONAL_METRICS
 from qd.evaluation.points import Point, PointsFile, comparable, content_key
 from qd.metrics.bootstrap import Interval
+from qd.runs.disk import FULL
+from tests.runs.full_disk import full_disk
 
 
 def test_a_line_is_flat_and_in_the_published_order(point):
@@ -201,3 +203,12 @@ def test_comparable(point):
     assert comparable(point, replace(point, run="other", step=0, temperature=0.5))
     assert not comparable(point, replace(point, protocol="full"))
     assert not comparable(point, replace(point, scorers="adherence@3"))
+
+
+def test_a_disk_that_becomes_full_leaves_the_complete_lines(tmp_path, point):
+    file = PointsFile(tmp_path / "points.jsonl")
+    file.append(point)
+    before = file.path.read_bytes()
+    with full_disk(len(before) + 10), pytest.raises(OSError, match="points.jsonl") as caught:
+        file.append(replace(point, key="other"))
+    assert caught.value.errno in FULL and file.path.read_bytes() == before

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +182,65 @@ def test_without_interpolated_models_the_figures_of_the_slider_are_left_out(synt
 def test_two_models_with_one_label_are_distinguished(whole: Path, synthetic) -> None:
     synthetic.add("betas", "shipped/beta15", 1.0, 0.4, beta=15.0)
     assert {"β = 15 (runs/beta15)", "β = 15 (shipped/beta15)"} < set(headline(ReportData(whole)))
+
+
+HOSTILE = """<script>alert(1)</script><img src=x onerror=alert(2)>"'></td></figure>&lt;b&gt;<!-- ${x} `id`"""
+TAGS = {
+    "html", "meta", "title", "style", "body", "h1", "h2", "p", "figure", "img", "figcaption", "div", "table", "thead",
+    "tbody", "tr", "th", "td", "ul", "li", "audio",
+}  # fmt: skip
+ATTRIBUTES = {
+    "lang", "charset", "name", "content", "class", "id", "alt", "src", "rowspan", "controls", "preload",
+}  # fmt: skip
+
+
+class Elements(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.sources, self.text, self.comments = set(), set(), [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attributes}
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def handle_comment(self, data):
+        self.comments.append(data)
+
+
+def hostile_page(synthetic, monkeypatch, tmp_path: Path) -> str:
+    monkeypatch.setattr("tests.report.conftest.PROMPTS", tuple(f"{HOSTILE} {i}" for i in range(12)))
+    facts = {"scorers": HOSTILE, "protocol": HOSTILE}
+    synthetic.add("betas", "base", 0.0, 0.6, fad=0.09, reference=HOSTILE, audio=True, key="a", **facts)
+    for beta in (0, 15):
+        model = f"runs/beta{beta}-{HOSTILE.replace('/', '')}"
+        synthetic.add(
+            "betas", model, 1.0, 0.3, fad=0.05, reference=HOSTILE, beta=float(beta), audio=True, key=f"b{beta}", **facts
+        )
+    synthetic.add(HOSTILE, HOSTILE.replace(" ", ""), 1.0, 0.3, audio=True, key="c", **facts)
+    write_report(synthetic.results.points.path, tmp_path / "report", only=["table-1", "table-4", "table-5", "fronts"])
+    return (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_names_and_prompts_are_no_part_of_the_page(synthetic, monkeypatch, tmp_path: Path) -> None:
+    page = Elements(hostile_page(synthetic, monkeypatch, tmp_path))
+    assert page.tags <= TAGS and page.attributes <= ATTRIBUTES and page.comments == []
+    assert {source.partition(":")[0] for source in page.sources} == {"data"}
+    shown = "".join(page.text)
+    assert f"{HOSTILE} 0" in shown and f"Scorers: {HOSTILE}." in shown
+    assert "<img src=x onerror=alert(2)>" in shown  # as text
+
+
+@pytest.mark.skipif(not (BROWSER := shutil.which("chromium") or shutil.which("google-chrome")), reason="no browser")
+def test_a_hostile_page_runs_nothing_in_a_browser(synthetic, monkeypatch, tmp_path: Path) -> None:
+    page = hostile_page(synthetic, monkeypatch, tmp_path).replace("alert(", "document.title=String(666+")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", str(tmp_path / "page.html")]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "<title>Quality and diversity</title>" in dom and Elements(dom).tags <= TAGS | {"head"}

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from qd.runs.atomic import atomic_folder, atomic_write
+from qd.runs.atomic import added_files, atomic_folder, atomic_write
+from tests.runs.full_disk import full_disk
 
+SIZE = 100_000
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
@@ -19,6 +28,10 @@ with atomic_write(sys.argv[1]) as temporary:
     print("written", flush=True)
     sys.stdin.readline()
 """
+
+
+LARGE = Path(torch.__file__).with_name("functional.py")
+"""A file of more than 50,000 bytes."""
 
 
 def writer(path: Path, letter: str) -> subprocess.Popen[str]:
@@ -166,3 +179,50 @@ def test_a_name_of_255_bytes_can_be_written(tmp_path):
     with atomic_write(tmp_path / ("x" * 255)) as temporary:
         temporary.write_text("new")
     assert names(tmp_path) == ["x" * 255]
+
+
+WAYS_TO_WRITE = {
+    "copy": lambda file: shutil.copyfile(LARGE, file),
+    "bytes": lambda file: file.write_bytes(bytes(SIZE)),
+    "torch": lambda file: torch.save({"a": torch.zeros(SIZE)}, file),
+    "safetensors": lambda file: save_file({"a": torch.zeros(SIZE)}, file),
+    "wav": lambda file: soundfile.write(file, np.zeros(SIZE), 16_000, format="WAV"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WRITE)
+def test_a_full_disk_leaves_the_old_content_and_an_error_that_names_it(tmp_path, way):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "sample-1.wav").write_text("old")
+    before = names(tmp_path)
+    with full_disk(SIZE // 2):
+        with pytest.raises(OSError, match="too large") as caught, atomic_write(tmp_path / "a") as temporary:
+            WAYS_TO_WRITE[way](temporary)
+        assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "a"))
+        for write in (atomic_folder, added_files):
+            with pytest.raises(OSError, match="too large") as caught, write(tmp_path / "new") as temporary:
+                WAYS_TO_WRITE[way](temporary / "b")
+            assert caught.value.filename == str(tmp_path / "new")
+        with pytest.raises(OSError, match="too large"), added_files(tmp_path / "folder") as temporary:
+            (temporary / "sample-1.wav").write_text("new")
+            WAYS_TO_WRITE[way](temporary / "sample-2.wav")
+    assert names(tmp_path) == before and names(tmp_path / "folder") == ["sample-1.wav"]
+    assert (tmp_path / "a").read_text() == (tmp_path / "folder" / "sample-1.wav").read_text() == "old"
+
+
+def test_an_error_of_a_library_on_a_disk_with_space_stays(tmp_path):
+    with pytest.raises(SafetensorError, match="broken"), atomic_folder(tmp_path / "a"):
+        raise SafetensorError("broken")
+    assert names(tmp_path) == []
+
+
+def test_files_are_added_to_a_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    with added_files(tmp_path / "a") as temporary:
+        (temporary / "deep").mkdir()
+        (temporary / "deep" / "new").touch()
+        (temporary / "old").write_text("new")
+    assert names(tmp_path / "a") == ["deep", "old"] and names(tmp_path / "a" / "deep") == ["new"]
+    assert (tmp_path / "a" / "old").read_text() == "new"

@@ -15,7 +15,7 @@ def test_a_named_run_is_made_once(tmp_path):
     folder = runs.create_run(tmp_path / "runs", "first", "beta0")
     assert folder.is_dir() and folder.name == "first"
     (folder / "config.yaml").touch()
-    assert runs.name_conflict(tmp_path / "runs", "first")
+    assert runs.place_problems(tmp_path / "runs", "first")
     with pytest.raises(ValueError, match=f"exists already.*RESUME={folder}"):
         runs.create_run(tmp_path / "runs", "first", "beta0")
 
@@ -47,5 +47,5 @@ def test_a_run_is_found_by_folder_or_name(tmp_path):
 def test_a_run_that_was_killed_before_it_saved_its_config_does_not_keep_its_name(tmp_path):
     folder = runs.create_run(tmp_path, "first", "beta0")
     (folder / ".config.yaml.host-1.tmp").touch()
-    assert runs.name_conflict(tmp_path, "first") == []
+    assert runs.place_problems(tmp_path, "first") == []
     assert runs.create_run(tmp_path, "first", "beta0") == folder

@@ -15,12 +15,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import dynamic_module_utils
 
 from qd.models.checkpoints.foreign import foreign_format
-from qd.models.checkpoints.json_files import read_object
-from qd.models.checkpoints.resolver import HUB_NAME, WEIGHTS
+from qd.models.checkpoints.json_files import read_object, shard_names
+from qd.models.checkpoints.resolver import HUB_NAME, INDEX, WEIGHTS
+from qd.models.checkpoints.sizes import check_size, stored_shapes
 
 _FILES = ["config.json", WEIGHTS]
 """Files that are read from a hub repository of a model outside the transformers library."""
@@ -29,6 +30,9 @@ _NO_NETWORK = (
     "folder instead"
 )
 
+
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+"""The library does not ask on standard input whether it may run code that comes with a model; it refuses."""
 
 FOLDER = "folder"
 """Kind of a name that is neither a shipped model nor ``kind:source``."""
@@ -90,6 +94,8 @@ def check_source(source: str, model_type: str | None = None) -> str:
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"folder {source!r} lacks config.json; expected what save_pretrained or `hf download` wrote")
+    for index in folder.glob(f"*{INDEX}"):
+        shard_names(index)
     actual = read_object(config).get("model_type")
     if model_type and actual != model_type:
         raise ValueError(f"folder {source!r} holds a model of type {actual!r}; expected {model_type!r}")
@@ -118,10 +124,14 @@ def load_transformers(
     Raises:
         ValueError: the source cannot be loaded, or its weights belong to another model.
     """
-    source, options = check_source(source), {"local_files_only": local_files_only, **options}
+    source, options = (
+        check_source(source),
+        {"local_files_only": local_files_only, "trust_remote_code": False, **options},
+    )
     with _explained(source):
         if not issubclass(kind, nn.Module):
             return kind.from_pretrained(source, **options)
+        check_size(kind, source, **options)
         model, report = kind.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     _refuse_missing(report["missing_keys"], source)
     return model.eval().requires_grad_(trained)
@@ -226,8 +236,7 @@ def load_hub_mixin(kind: Any, source: str) -> Any:
         )
     with _explained(source):
         model = kind.from_pretrained(str(folder))
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        _refuse_missing(model.state_dict().keys() - set(file.keys()), source)
+    _refuse_missing(model.state_dict().keys() - stored_shapes(folder / WEIGHTS).keys(), source)
     return model.float().eval().requires_grad_(False)
 
 
@@ -236,8 +245,10 @@ def _explained(source: str) -> Iterator[None]:
     """Converts the libraries' errors for a model that cannot be loaded into one ``ValueError``."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # the files may be hostile, and the libraries raise errors of any kind for them
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "custom code" in reason or "trust_remote_code" in reason:
+            reason = "it needs code that comes with it, which is never run; name a model that the library itself knows"
         hint = "" if Path(source).is_dir() else _NO_NETWORK
         raise ValueError(f"{source!r} cannot be loaded: {reason}{hint}") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from qd.models.checkpoints.foreign import MELODY, foreign_format
-from qd.models.checkpoints.json_files import read_object
+from qd.models.checkpoints.json_files import read_object, shard_names
 from qd.models.checkpoints.weight_delta import DELTA_FILE, restore_checkpoint
 
 ASSETS = Path(__file__).resolve().parents[2] / "builtin" / "assets"
@@ -109,10 +109,14 @@ def step_folders(run: Path) -> list[Path]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Returns the paths of a model's weight files, existing or not: one file, or the shards that its index names."""
+    """Returns the paths of a model's weight files, existing or not: one file, or the shards that its index names.
+
+    Raises:
+        ValueError: the index is damaged, or names a file outside the folder.
+    """
     index = folder / f"{WEIGHTS}{INDEX}"
     if index.is_file() and not (folder / WEIGHTS).is_file():
-        return [folder / shard for shard in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+        return [folder / shard for shard in shard_names(index)]
     return [folder / WEIGHTS]
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from qd.models.checkpoints.fingerprint import stored_fingerprint
 from qd.models.checkpoints.safetensors_files import read_header
 from qd.runs.atomic import atomic_folder
-from qd.runs.cache import cache_folder
+from qd.runs.cache import cache_folder, made_once
+from qd.runs.disk import disk_problem
 
 DELTA_FILE = "difference.safetensors"
 TRAINED = ("decoder/model.safetensors", "projection.safetensors")
@@ -86,8 +87,7 @@ def read_delta(file: Path) -> dict[str, Tensor]:
 def restore_checkpoint(asset: Path, base: Path) -> Path:
     """Returns the complete checkpoint folder of a shipped model, which the first call creates in the cache folder.
 
-    Several processes may call this at the same time: each one writes its own folder, and the first to finish renames
-    its folder to the final name.
+    A damaged folder is created again. Several processes may call this at the same time: one creates the folder.
 
     Args:
         asset: Folder with the delta, the decoder's config files and the model card.
@@ -100,20 +100,19 @@ def restore_checkpoint(asset: Path, base: Path) -> Path:
     for file in (DELTA_FILE, *DESCRIPTIONS, *CARDS):
         identity.update((asset / file).read_bytes())
     folder = cache_folder() / "models" / f"{asset.name}-{identity.hexdigest()[:16]}"
-    if folder.is_dir():
-        return folder
-    _check_base(asset / DELTA_FILE, base)
-    try:
-        with atomic_folder(folder) as temporary:
+
+    def restore() -> None:
+        _check_base(asset / DELTA_FILE, base)
+        with atomic_folder(folder, replace=True) as temporary:
             _write_checkpoint(asset, base, temporary)
+
+    try:
+        return made_once(folder, restore)
     except OSError as error:
-        if folder.is_dir():  # another process was faster; the content is the same
-            return folder
         raise ValueError(
-            f"model '{asset.name}' cannot be restored into '{folder.parent}': {error}; free some space there, or set "
-            "another folder in the environment: QD_CACHE=<folder>"
+            f"model '{asset.name}' cannot be restored: {disk_problem(error, 'run the same command again', folder)}; or "
+            "set another cache folder in the environment: QD_CACHE=<folder>"
         ) from error
-    return folder
 
 
 def _quantised(name: str, delta: Tensor) -> Mapping[str, Tensor]:

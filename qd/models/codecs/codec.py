@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
 from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.resolver import ASSETS, resolve_model
+from qd.models.checkpoints.sizes import load_checked
 from qd.models.codecs.layers import ConvNeXtBlock, Downsample, InverseSTFTHead, Upsample
 from qd.models.codecs.quantizer import ResidualQuantizer
 from qd.schema.setting import setting
+from qd.schema.stored import from_stored
 
 LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
 """Mean and standard deviation of the built-in world's log-mel magnitudes, rounded; they standardise the input."""
@@ -27,18 +29,18 @@ LOG_MEL_MEAN, LOG_MEL_SCALE = -4.3, 3.0
 class CodecConfig:
     """Architecture of :class:`FrameCodec`."""
 
-    sample_rate: int = setting(16_000, "Sample rate of the audio.", unit="Hz", ge=1)
-    hop_length: int = setting(320, "Distance between mel frames.", unit="samples", ge=1)
-    n_fft: int = setting(1280, "FFT size.", unit="samples", ge=1)
-    n_mels: int = setting(100, "Number of mel filters.", ge=1)
-    stride: int = setting(2, "Mel frames of one frame of codes.", unit="frames", ge=1)
-    width: int = setting(256, "Width of the network.", ge=1)
-    expansion: int = setting(2, "Width of a block's hidden layer relative to the network's.", ge=1)
-    encoder_depths: tuple[int, int] = setting((1, 2), "Encoder blocks before and after the stride.", ge=0)
-    decoder_depths: tuple[int, int] = setting((2, 4), "Decoder blocks before and after the upsampling.", ge=0)
-    latent_width: int = setting(64, "Width of the quantised vectors.", ge=1)
-    codebooks: int = setting(4, "Number of codebooks.", ge=1)
-    codebook_size: int = setting(512, "Number of entries of a codebook.", ge=1)
+    sample_rate: int = setting(16_000, "Sample rate of the audio.", unit="Hz", ge=1, le=384_000)
+    hop_length: int = setting(320, "Distance between mel frames.", unit="samples", ge=1, le=65_536)
+    n_fft: int = setting(1280, "FFT size.", unit="samples", ge=1, le=65_536)
+    n_mels: int = setting(100, "Number of mel filters.", ge=1, le=1024)
+    stride: int = setting(2, "Mel frames of one frame of codes.", unit="frames", ge=1, le=64)
+    width: int = setting(256, "Width of the network.", ge=1, le=16_384)
+    expansion: int = setting(2, "Width of a block's hidden layer relative to the network's.", ge=1, le=16)
+    encoder_depths: tuple[int, int] = setting((1, 2), "Encoder blocks before and after the stride.", ge=0, le=64)
+    decoder_depths: tuple[int, int] = setting((2, 4), "Decoder blocks before and after the upsampling.", ge=0, le=64)
+    latent_width: int = setting(64, "Width of the quantised vectors.", ge=1, le=16_384)
+    codebooks: int = setting(4, "Number of codebooks.", ge=1, le=64)
+    codebook_size: int = setting(512, "Number of entries of a codebook.", ge=1, le=65_536)
 
     @property
     def samples_per_frame(self) -> int:
@@ -146,7 +148,7 @@ class FrameCodec(nn.Module):
         """Loads the output of :meth:`save_pretrained` in float32 and eval mode.
 
         Raises:
-            ValueError: the folder lacks one of the two files, or the config is damaged.
+            ValueError: the folder lacks one of the two files, or they are damaged or do not fit each other.
         """
         folder = Path(folder)
         missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
@@ -154,10 +156,8 @@ class FrameCodec(nn.Module):
             raise ValueError(
                 f"{folder} has no {' and no '.join(missing)}: expected a folder that save_pretrained wrote"
             )
-        fields = read_object(folder / "config.json")
-        codec = cls(CodecConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}))
-        codec.load_state_dict(load_file(folder / "model.safetensors"))  # copies into float32 parameters
-        return codec.eval()
+        config = from_stored(CodecConfig, read_object(folder / "config.json"), str(folder / "config.json"))
+        return load_checked(lambda: cls(config), folder / "model.safetensors", lambda codec: codec).eval()
 
     def _features(self, audio: Tensor) -> Tensor:
         """Maps audio ``(batch, samples)`` to the encoder output ``(batch, frames, width)``."""

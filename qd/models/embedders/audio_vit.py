@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qd.audio.chunks import cached_rows, map_chunks
 from qd.audio.mel import MelSpectrogram
 from qd.models.checkpoints.json_files import read_object
+from qd.models.checkpoints.sizes import load_checked
 from qd.models.embedders.clip_embedder import ClipEmbedder
 from qd.schema.checker import Settings
 from qd.schema.setting import setting
+from qd.schema.stored import from_stored
 
 ROTARY_BASE = 10_000.0
+MOST_FRAMES = 100_000
+"""Largest number of frames of a window."""
 
 
 @dataclass
 class AudioViTConfig(Settings):
     """Shape of an :class:`AudioViT`."""
 
-    sample_rate: int = setting(16_000, "Sample rate of the audio.", unit="Hz", gt=0)
-    clip_seconds: float = setting(4.0, "Length of a clip.", unit="s", gt=0)
-    n_fft: int = setting(1024, "FFT size.", unit="samples", gt=0)
-    window_length: int = setting(1024, "Length of the window.", unit="samples", gt=0)
-    hop_length: int = setting(512, "Distance between frames.", unit="samples", gt=0)
-    n_mels: int = setting(80, "Number of mel filters.", gt=0)
+    sample_rate: int = setting(16_000, "Sample rate of the audio.", unit="Hz", gt=0, le=384_000)
+    clip_seconds: float = setting(4.0, "Length of a clip.", unit="s", gt=0, le=3600)
+    n_fft: int = setting(1024, "FFT size.", unit="samples", gt=0, le=65_536)
+    window_length: int = setting(1024, "Length of the window.", unit="samples", gt=0, le=65_536)
+    hop_length: int = setting(512, "Distance between frames.", unit="samples", gt=0, le=65_536)
+    n_mels: int = setting(80, "Number of mel filters.", gt=0, le=1024)
     log_mel: bool = setting(True, "Whether to take the logarithm of the mel power before the affine map.")
     mel_mean: float = setting(
         -0.5,
@@ -40,14 +43,17 @@ class AudioViTConfig(Settings):
         "world's log-mel; 0 without the logarithm.",
     )
     mel_std: float = setting(4.5, "Divisor of the (log-)mel values after that; 1 without the logarithm.", gt=0)
-    layers: int = setting(4, "Number of transformer layers.", gt=0)
-    width: int = setting(128, "Width of the transformer.", gt=0)
-    heads: int = setting(4, "Number of attention heads.", gt=0)
+    layers: int = setting(4, "Number of transformer layers.", gt=0, le=256)
+    width: int = setting(128, "Width of the transformer.", gt=0, le=16_384)
+    heads: int = setting(4, "Number of attention heads.", gt=0, le=256)
     head_dim: int = setting(
-        32, "Width of a head, an even number; need not be width / heads: the paper's 6 heads do not divide 512.", gt=0
+        32,
+        "Width of a head, an even number; need not be width / heads: the paper's 6 heads do not divide 512.",
+        gt=0,
+        le=1024,
     )
-    mlp_width: int = setting(256, "Width of the hidden layer of a block.", gt=0)
-    embedding_width: int = setting(96, "Width of the embedding.", gt=0)
+    mlp_width: int = setting(256, "Width of the hidden layer of a block.", gt=0, le=65_536)
+    embedding_width: int = setting(96, "Width of the embedding.", gt=0, le=16_384)
 
     @property
     def clip_samples(self) -> int:
@@ -62,6 +68,8 @@ class AudioViTConfig(Settings):
     def rules(self, prefix: str) -> Iterator[str]:
         if self.window_length > self.n_fft:
             yield f"{prefix}window_length is {self.window_length}; expected at most {prefix}n_fft={self.n_fft}"
+        if self.hop_length > 0 and self.frames > MOST_FRAMES:
+            yield f"{prefix}clip_seconds and {prefix}hop_length give {self.frames:,} frames; expected {MOST_FRAMES:,}"
         if self.head_dim % 2:
             yield f"{prefix}head_dim is {self.head_dim}; expected an even number: rotary positions turn pairs"
 
@@ -197,15 +205,7 @@ class AudioViT(ClipEmbedder):
             if not (folder / name).is_file():
                 raise ValueError(f"embedder folder {folder}: {name} is missing; expected what save_pretrained writes")
         content = read_object(folder / "config.json")
-        known = {field.name for field in fields(AudioViTConfig)}
-        if content.pop("model_type", None) != "audio_vit" or content.keys() != known:
-            difference = sorted(content.keys() ^ known)
-            raise ValueError(
-                f"embedder folder {folder}: config.json does not describe an audio_vit; fields differ: {difference}"
-            )
-        model = cls(AudioViTConfig(**content))
-        try:
-            model.load_state_dict({name: t.float() for name, t in load_file(folder / "model.safetensors").items()})
-        except (RuntimeError, SafetensorError) as error:
-            raise ValueError(f"embedder folder {folder}: weights do not fit config.json: {error}") from None
-        return model.eval()
+        if (kind := content.pop("model_type", None)) != "audio_vit":
+            raise ValueError(f"embedder folder {folder}: config.json holds a model of type {kind!r}, not an audio_vit")
+        config = from_stored(AudioViTConfig, content, str(folder / "config.json"))
+        return load_checked(lambda: cls(config), folder / "model.safetensors", lambda model: model).eval()

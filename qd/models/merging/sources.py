@@ -107,10 +107,16 @@ def open_source(name: str, weight: float) -> Source:
 
 
 def _recipe(file: Path) -> Mapping[str, Any] | None:
+    if not file.is_file():
+        return None
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{file}' is not valid YAML ({error}); correct or remove it") from error
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"'{file}' is not valid YAML ({reason}); correct or remove it") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"'{file}' holds a {type(recipe).__name__}; expected `key: value` lines: correct or remove it")
+    return recipe
 
 
 def merge_problems(sources: Sequence[Source]) -> list[str]:

@@ -2,7 +2,7 @@
 
 The result is a plain shared library without headers of torch or Python, so it compiles in about three seconds and works
 with any version of them. It is stored in the user's cache folder. Its name contains a hash of the source, the compiler
-and the processor's instruction sets, so a change of any of them triggers a new compilation.
+and the processor's instruction sets, so a change of any of them triggers a new compilation; so does a damaged file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from qd.runs.atomic import atomic_write
-from qd.runs.cache import cache_folder
+from qd.runs.cache import cache_folder, made_once
+from qd.runs.printable import printable
 
 SOURCE = Path(__file__).with_name("token_loop.cpp")
 HEADERS = sorted(SOURCE.parent.glob("token_loop_*.h"))
@@ -40,7 +42,7 @@ def load_library() -> ctypes.CDLL | None:
         warnings.warn(f"no C++ compiler (c++, g++, clang++ or the one in CXX) was found: {SLOWER}.", stacklevel=2)
         return None
     try:
-        return ctypes.CDLL(str(compiled(command, library_folder())))
+        return _load(command)
     except (OSError, subprocess.SubprocessError) as error:
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         warnings.warn(f"{SOURCE.name} could not be compiled ({lines[0] if lines else error}): {SLOWER}.", stacklevel=2)
@@ -54,37 +56,35 @@ def find_compiler() -> list[str] | None:
     return next((command for command in commands if command and shutil.which(command[0])), None)
 
 
-def compiled(command: list[str], folder: Path) -> Path:
-    """Returns the library in ``folder``, and compiles it if it does not exist.
-
-    Several processes may compile at the same time: each writes its own file and renames it.
+def library_file(command: list[str], folder: Path) -> Path:
+    """Returns the path of the library in ``folder``, existing or not.
 
     Raises:
-        subprocess.SubprocessError, OSError: the compiler fails, or the folder is not writable.
+        subprocess.SubprocessError, OSError: the compiler fails.
     """
     # The compiler's predefined macros contain its version and every instruction set of "-march=native": different
     # machines may share a home folder.
     macros = _run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
     sources = [file.read_text(encoding="utf-8") for file in (SOURCE, *HEADERS)]
     identity = "\n".join([platform.platform(), *command, *FLAGS, macros, *sources])
-    library = folder / f"token_loop-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if not library.is_file():
-        print(f"compiling {SOURCE.name} once, a few seconds, to {library}", file=sys.stderr, flush=True)
-        with atomic_write(library) as temporary:
-            _run([*command, *FLAGS, "-I", str(HEADERS[0].parent), str(SOURCE), "-o", str(temporary)])
-    return library
+    return folder / f"token_loop-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
 
 
-def library_folder() -> Path:
-    """Returns the cache folder; if it is not writable, a temporary folder of this process."""
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # there is no home folder, or it is not writable
-        pass
-    return Path(tempfile.mkdtemp(prefix="qd-"))
+def _load(command: list[str]) -> ctypes.CDLL:
+    """Loads the library of the cache; where the cache cannot be written, one that is compiled for this process."""
+    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
+        library = library_file(command, cache_folder())
+        return ctypes.CDLL(str(made_once(library, lambda: _compile(command, library))))
+    with tempfile.TemporaryDirectory(prefix="qd-") as folder:
+        library = library_file(command, Path(folder))
+        _compile(command, library)
+        return ctypes.CDLL(str(library))  # stays loaded after its file is removed
+
+
+def _compile(command: list[str], library: Path) -> None:
+    with atomic_write(library) as temporary:
+        print(printable(f"compiling {SOURCE.name} once, a few seconds, to {library}"), file=sys.stderr, flush=True)
+        _run([*command, *FLAGS, "-I", str(HEADERS[0].parent), str(SOURCE), "-o", str(temporary)])
 
 
 def _run(command: list[str]) -> str:

@@ -18,6 +18,7 @@ from qd.report.reproduction.measured import BETAS
 from qd.runs.checkpoints import DamagedCheckpointError, checkpoint_step
 from qd.runs.folders import CHECKPOINT, CONFIG
 from qd.runs.lock import exclusive_lock
+from qd.schema.setting import setting
 
 
 @dataclass
@@ -34,14 +35,14 @@ class RunConfig:
 class ReproductionConfig:
     """``make reproduce``."""
 
-    folder: str = "runs/reproduction"  # folder of the runs, their logs, the results and the report
-    train: str = "default"  # overlay in configs/train/, or the path of a YAML file
+    folder: str = setting("runs/reproduction", "Folder of the runs, their logs, the results and the report.", path=True)
+    train: str = setting("default", "Overlay in configs/train/, or the path of a YAML file.", path=True)
     overrides: list[str] = field(default_factory=list)  # overrides of `qd train` for every run
     runs: list[RunConfig] = field(default_factory=list)  # if empty, the sweep measures models that already exist
     betas: list[str] = field(
         default_factory=lambda: list(BETAS)
     )  # roles by increasing β: the first and last are merged
-    sweep: str = "reproduction"  # overlay in configs/sweep/, or the path of a YAML file
+    sweep: str = setting("reproduction", "Overlay in configs/sweep/, or the path of a YAML file.", path=True)
     notes: str = ""  # Markdown text for the document: how it was run, and remarks on the results
 
     def problems(self) -> list[str]:

@@ -23,6 +23,7 @@ from qd.models.checkpoints.weight_delta import DELTA_FILE, read_delta, restore_c
 from qd.models.codecs.codec import load_codec
 from qd.models.musicgen import MusicGen
 from tests.models.merging.conftest import rewrite, sibling
+from tests.runs.full_disk import full_disk
 
 
 @pytest.fixture
@@ -205,14 +206,37 @@ def test_concurrent_processes_restore_one_folder(run, shipped, tmp_path):
     asset, base = ship("runs/mine", "beta15"), shipped / "base"
     with multiprocessing.get_context("fork").Pool(4) as pool:
         folders = set(pool.starmap(restore_checkpoint, [(asset, base)] * 4))
-    assert len(folders) == 1 and list((tmp_path / "cache" / "models").iterdir()) == list(folders)
+    (folder,) = folders
+    assert sorted((tmp_path / "cache" / "models").iterdir()) == [folder, folder.with_name(f"{folder.name}.sha256")]
 
 
-def test_a_damaged_cache_is_reported_with_the_fix(run, shipped):
+@pytest.mark.parametrize("damage", ["one bit", "cut", "removed", "no hash", "another file"])
+def test_a_damaged_cache_is_made_again(run, shipped, capsys, damage):
     ship("runs/mine", "beta15")
     folder = Path(resolve_model("beta15"))
-    (folder / "decoder" / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(ValueError, match="remove that folder"):
+    file, saved = folder / "decoder" / "model.safetensors", (folder / "decoder" / "model.safetensors").read_bytes()
+    if damage in ("removed", "another file"):
+        file.rename(folder / "other") if damage == "another file" else file.unlink()
+    elif damage == "no hash":
+        folder.with_name(f"{folder.name}.sha256").unlink()
+    else:
+        file.write_bytes(saved[:-100] if damage == "cut" else saved[:-1] + bytes([saved[-1] ^ 64]))
+    assert resolve_model("beta15") == str(folder) and file.read_bytes() == saved
+    assert f"{folder} is damaged and is made again" in capsys.readouterr().err
+    assert not (folder / "other").exists()
+    resolve_model("beta15")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_with_the_way_out(run, shipped, tmp_path, monkeypatch):
+    ship("runs/mine", "beta15")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("QD_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ValueError, match="QD_CACHE=<folder>") as caught:
         resolve_model("beta15")
-    shutil.rmtree(folder)
-    assert resolve_model("beta15") == str(folder)
+    assert f"'{tmp_path / 'file'}' is a file" in str(caught.value) and "\n" not in str(caught.value)
+    monkeypatch.setenv("QD_CACHE", str(tmp_path / "full"))
+    with full_disk(1000), pytest.raises(ValueError, match="cannot be written.*QD_CACHE=<folder>") as caught:
+        resolve_model("beta15")
+    assert "GiB free" in str(caught.value) and "\n" not in str(caught.value)
+    assert list((tmp_path / "full" / "models").iterdir()) == []

@@ -61,7 +61,7 @@ def test_all_problems_of_a_request_are_reported_at_once(siblings, tmp_path):
     for expected in (
         "1.5, 0.2, 0.1 add up to 1.8",
         "1.5, 0.2, 0.1 leave [0, 1]",
-        f"folder '{tmp_path / 'merged'}'",
+        f"out: '{tmp_path / 'merged'}' exists already",
         "model 'runs/nowhere'",
         f"'{a}/../{a.name}' is the same folder as '{a}'",
     ):

@@ -185,27 +185,56 @@ def test_without_a_compiler_the_plain_loop_runs_with_one_warning(
     assert message in warned[0]
 
 
-@needs_compiler
-def test_concurrent_processes_share_one_library(fresh, capfd):
+def loading(**environment: str) -> subprocess.Popen[str]:
+    """A process that loads the library and prints its lanes."""
     code = "from qd.models.sampling.compiled import load_library; print(load_library().lanes())"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(2)
-    ]
-    lanes = {process.communicate()[0] for process in processes}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+
+
+@needs_compiler
+def test_concurrent_processes_compile_one_library_once(fresh, capfd):
+    ended = [process.communicate() for process in [loading(), loading()]]
+    lanes = {printed for printed, _ in ended}
     assert len(lanes) == 1 and int(lanes.pop()) in (4, 8, 16)
-    assert [file.suffix for file in fresh.iterdir()] == [".so"]
-    capfd.readouterr()
+    assert sum(errors.count("compiling") for _, errors in ended) == 1
+    assert sorted(file.suffix for file in fresh.iterdir()) == [".sha256", ".so"]
     assert load_library() is not None
     assert capfd.readouterr().err == ""  # the library exists: nothing is compiled
 
 
 @needs_compiler
+@pytest.mark.parametrize("damage", ["cut", "empty", "one byte", "no hash"])
+def test_a_damaged_library_is_compiled_again(fresh, damage):
+    assert load_library() is not None
+    library, sums = sorted(fresh.iterdir(), key=lambda file: file.suffix, reverse=True)
+    saved = library.read_bytes()
+    library.unlink()  # this process has loaded the old file
+    spoiled = {"cut": saved[: len(saved) // 2], "empty": b"", "one byte": saved[:5000] + b"x" + saved[5001:]}
+    library.write_bytes(spoiled.get(damage, saved))
+    if damage == "no hash":
+        sums.unlink()
+    process = loading()  # a cut library would end the process with a bus error
+    printed, errors = process.communicate()
+    assert process.returncode == 0 and int(printed) in (4, 8, 16)
+    assert f"{library} is damaged and is made again" in errors and library.read_bytes() == saved
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_leaves_nothing_behind(fresh, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    process = loading(QD_CACHE=str(tmp_path / "file" / "cache"), TMPDIR=str(tmp_path / "temporary"))
+    printed, errors = process.communicate()
+    assert process.returncode == 0 and int(printed) in (4, 8, 16) and "compiling" in errors
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@needs_compiler
 def test_a_changed_source_is_compiled_again(fresh, monkeypatch, tmp_path):
-    first = compiled.compiled(find_compiler(), compiled.library_folder())
     other = tmp_path / SOURCE.name
     other.write_text(SOURCE.read_text() + "\n// changed\n")
+    first = compiled.library_file(find_compiler(), fresh)
     monkeypatch.setattr(compiled, "SOURCE", other)
-    second = compiled.compiled(find_compiler(), compiled.library_folder())
-    assert first != second and first.is_file() and second.is_file()
+    assert compiled.library_file(find_compiler(), fresh) != first

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from qd.config.loading import ConfigError, config_folder
+from qd.config.loading import ConfigError, TrainConfig, config_folder, load_config
+from qd.config.resume import save_config
 from qd.report.reproduction.plan import State, planned_runs
 from qd.report.reproduction.sweep_plan import load_sweep
-from qd.runs.folders import CHECKPOINT, CONFIG
+from qd.runs.folders import CHECKPOINT
 from tests.locking_process import locked_by_another
 from tests.report.reproduction.conftest import load_plan
 
@@ -92,14 +93,18 @@ def test_the_states_of_a_run(one):
 
 
 def test_a_folder_with_other_settings_is_refused(one):
+    def save(*overrides: str) -> None:
+        wanted = one.plan.settings(one.run)
+        save_config(load_config(TrainConfig, "train", one.plan.train, [*wanted, *overrides]), one.folder)
+
     one.folder.mkdir()
-    (one.folder / CONFIG).write_text("beta: 5.0\nseed: 0\ntrainer: {max_steps: 20}\n")
+    save("beta=5")
     with pytest.raises(ConfigError, match=r"beta is 15.0.* 5.0.*another folder"):
         planned_runs(one.plan)
-    (one.folder / CONFIG).write_text("beta: 15.0\nseed: 0\nguidance: {scale: 2.0}\n")  # a setting without an override
+    save("guidance.scale=2")  # a setting without an override
     with pytest.raises(ConfigError, match=r"guidance.scale is 3.0.* 2.0"):
         planned_runs(one.plan)
-    (one.folder / CONFIG).write_text("beta: 15.0\nseed: 0\ntrainer: {max_steps: 10, precision: bf16-mixed}\n")
+    save("trainer.max_steps=10", "trainer.precision=bf16-mixed")
     assert planned_runs(one.plan) == [one]
 
 
