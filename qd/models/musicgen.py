@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     EncodecFeatureExtractor,
     MusicgenForCausalLM,
     MusicgenForConditionalGeneration,
@@ -30,6 +29,7 @@ from qd.models.checkpoints.config_dtype import write_dtype
 from qd.models.checkpoints.pretrained import hub_commit, hub_config, load_transformers
 from qd.models.checkpoints.resolver import PROJECTION, hub_name, kind_problems, resolve_model
 from qd.models.checkpoints.sizes import load_checked
+from qd.models.checkpoints.tokenizer import load_tokenizer
 from qd.models.codecs.codec import FrameCodec
 from qd.models.codecs.encodec import EncodecCodec
 from qd.models.condition import Condition, text_too_long
@@ -128,14 +128,14 @@ class MusicGen(nn.Module):
         if text_encoder.config.hidden_size != decoder.config.hidden_size:
             widths = text_encoder.config.hidden_size, decoder.config.hidden_size
             projection = load_checked(lambda: nn.Linear(*widths), folder / PROJECTION, lambda linear: linear).to(dtype)
-        tokenizer = _load_tokenizer(str(folder / "text_encoder"), text_encoder)
+        tokenizer = load_tokenizer(str(folder / "text_encoder"), text_encoder)
         codec = FrameCodec.from_pretrained(folder / "codec")
         return cls(LanguageModel(decoder, projection), text_encoder, tokenizer, codec)
 
     @classmethod
     def _load_library(cls, source: str, dtype: torch.dtype, **hub: Any) -> MusicGen:
         model = load_transformers(MusicgenForConditionalGeneration, source, **_WEIGHTS, dtype=dtype, **hub)
-        tokenizer = _load_tokenizer(source, model.text_encoder, **hub)
+        tokenizer = load_tokenizer(source, model.text_encoder, **hub)
         lm = LanguageModel(model.decoder, getattr(model, "enc_to_dec_proj", None))
         codec = EncodecCodec(model.audio_encoder.float(), lm.codebooks, lm.channels)
         return cls(lm, model.text_encoder, tokenizer, codec, model)
@@ -234,20 +234,6 @@ class MusicGen(nn.Module):
         if isinstance(self.codec, EncodecCodec):
             return self.codec.decode_channels(codes)
         return self.decode(codes)[:, None]
-
-
-def _load_tokenizer(source: str, text_encoder: PreTrainedModel, **hub: Any) -> PreTrainedTokenizerBase:
-    """Loads a text encoder's tokenizer, and checks its size: if files are missing, the library makes one without words.
-    A matching tokenizer has almost as many tokens as the encoder's embedding matrix, whose size may be rounded up."""
-    tokenizer = load_transformers(AutoTokenizer, source, **hub)
-    tokens, embeddings = len(tokenizer), text_encoder.config.vocab_size
-    if not embeddings / 2 <= tokens <= embeddings:
-        raise ValueError(
-            f"{source!r} has a tokenizer of {tokens:,} tokens and a text encoder of {embeddings:,}: tokenizer.json or "
-            "tokenizer_config.json is missing or belongs to another model. Copy both files of the text encoder's model "
-            "(t5-base for MusicGen) into a folder with the checkpoint, and name that folder"
-        )
-    return tokenizer
 
 
 def _halved(module: nn.Module, half: bool) -> nn.Module:
