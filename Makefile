@@ -96,7 +96,7 @@ headroom: $(STAMP) ## what the objective can reach: MODEL BETA="0 5 15" SAMPLES
 report: $(STAMP) ## draw figures and tables: POINTS=file RUNS="runs/beta0" ONLY
 	$(QD)
 
-fad: $(STAMP) ## Fréchet audio distance: AUDIO=folder or MODEL, REFERENCE
+fad: $(STAMP) ## Fréchet and kernel audio distance: AUDIO=… or MODEL
 	$(QD)
 
 scorer-ranges: $(STAMP) ## ranges of two scorers: ADHERENCE PREFERENCE MODEL N

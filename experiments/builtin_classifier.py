@@ -9,7 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qd.data.world import world
+from qd.data.world.timbres import SAMPLE_RATE
+from qd.data.world.world import Clip
+from qd.data.worlds import edition
 
 
 def features(audio: np.ndarray) -> np.ndarray:
@@ -18,7 +20,7 @@ def features(audio: np.ndarray) -> np.ndarray:
     Returns:
         Float32 array ``(features,)``.
     """
-    mel = librosa.feature.melspectrogram(y=audio, sr=world.SAMPLE_RATE, n_fft=1024, hop_length=320, n_mels=64)
+    mel = librosa.feature.melspectrogram(y=audio, sr=SAMPLE_RATE, n_fft=1024, hop_length=320, n_mels=64)
     decibels = librosa.power_to_db(mel)
     rise = np.diff(decibels, axis=1).clip(0)
     onsets = rise.mean(0) - rise.mean()
@@ -56,16 +58,29 @@ def held_out_accuracy(
     return float(correct.mean()), float(np.mean([label == most_frequent for label in test[1]]))
 
 
-def report(train_clips: int, test_clips: int) -> dict[str, tuple[float, float]]:
-    """Accuracy and chance level for ``"genre"`` and ``"lead"`` on clean clips of held-out pieces."""
-    train, test = _clean_clips("listener_train", train_clips), _clean_clips("listener_test", test_clips)
+def report(train_clips: int, test_clips: int, world: int = 1) -> dict[str, tuple[float, float]]:
+    """Accuracy and chance level for ``"genre"`` and ``"lead"`` on clean clips of held-out pieces.
+
+    Args:
+        train_clips: Number of clips, clean or not, of which the clean ones train the classifier.
+        test_clips: The same for the test.
+        world: Edition of the built-in world.
+    """
+    train, test = clean_clips("listener_train", train_clips, world), clean_clips("listener_test", test_clips, world)
+    return accuracies(train, test, np.stack([c.audio for c in test]))
+
+
+def accuracies(train: Sequence[Clip], test: Sequence[Clip], heard: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Accuracy and chance level of a classifier of ``train`` on the test clips, whose audio is ``heard``."""
+    x, x_test = (np.stack([features(audio) for audio in clips]) for clips in ([c.audio for c in train], heard))
+    labels = {"genre": lambda c: c.piece.genre, "lead": lambda c: c.piece.lead}
     return {
-        "genre": held_out_accuracy((train[0], train[1]), (test[0], test[1])),
-        "lead": held_out_accuracy((train[0], train[2]), (test[0], test[2])),
+        name: held_out_accuracy((x, [of(c) for c in train]), (x_test, [of(c) for c in test]))
+        for name, of in labels.items()
     }
 
 
-def _clean_clips(split: str, count: int) -> tuple[np.ndarray, list[str], list[str]]:
-    clips = [world.clip(split, index) for index in range(count)]
-    clips = [c for c in clips if c.degradation == "clean"]
-    return np.stack([features(c.audio) for c in clips]), [c.piece.genre for c in clips], [c.piece.lead for c in clips]
+def clean_clips(split: str, count: int, world: int = 1) -> list[Clip]:
+    """Returns those of the first ``count`` clips of a split that are not degraded."""
+    clips = (edition(world).clip(split, index) for index in range(count))
+    return [c for c in clips if c.degradation == "clean"]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -93,21 +94,26 @@ def info_nce(audio: Tensor, text: Tensor, log_temperature: Tensor) -> Tensor:
 
 @torch.no_grad()
 def retrieval(scorer: AdherenceScorer, bank: ClipBank) -> dict[str, float]:
-    """Recall@1 among 64 held-out clips, raw and codec, of a clip's text and of a text's clip."""
-    metrics = {}
+    """Recall@1 among 64 held-out clips, raw and codec, of a clip's text and of a text's clip; also for each stratum."""
+    if len(bank) < 2 * CANDIDATES:
+        raise ValueError(
+            f"{len(bank)} clips; retrieval among {CANDIDATES} needs {2 * CANDIDATES}: raise validation_clips"
+        )
+    metrics, strata = {}, np.array([label["stratum"] for label in bank.labels])
+    chosen = dict(bank.halves)
     for processing, rows in bank.halves.items():
+        chosen |= {f"{processing}, {name}": rows[strata[rows] == name] for name in sorted(set(strata) - {world.ANY})}
+    for kind, rows in chosen.items():
         groups = [rows[first : first + CANDIDATES] for first in range(0, len(rows) - CANDIDATES + 1, CANDIDATES)]
         if not groups:
-            raise ValueError(
-                f"{len(bank)} clips; retrieval among {CANDIDATES} needs {2 * CANDIDATES}: raise validation_clips"
-            )
+            continue  # too few clips of this stratum
         similarities = []
         for group in groups:
             texts = scorer.text([bank.labels[clip]["description"] for clip in group])
             similarities.append(scorer.audio(bank.audio(group), world.SAMPLE_RATE) @ texts.T)
         for name, matrices in {"text": similarities, "clip": [s.T for s in similarities]}.items():
             recall = torch.stack([recall_at(similarity, 1) for similarity in matrices]).mean()
-            metrics[f"recall@1 of {CANDIDATES}, {name} found, {processing}"] = float(recall)
+            metrics[f"recall@1 of {CANDIDATES}, {name} found, {kind}"] = float(recall)
     return metrics
 
 
@@ -117,4 +123,4 @@ def run(config: AdherenceStageConfig, folder: Path) -> Path:
 
 
 def _label(clip: world.Clip) -> dict[str, str]:
-    return {"description": clip.description}
+    return {"description": clip.description, "stratum": clip.stratum}

@@ -16,10 +16,10 @@ from rich.progress import track
 
 from qd.config.protocols import PROTOCOLS, Protocol
 from qd.data.world.captions import NEGATIVE_PROMPT
+from qd.evaluation.columns import METRICS
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.measure import EvaluationModels
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import Interval, paired_difference
 from qd.models.embedders.loading import load_embedder
 from qd.models.musicgen import MusicGen

@@ -11,11 +11,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from qd.callbacks.step_callback import StepCallback
+from qd.evaluation.columns import CLEAN, EFFECTIVE, METRICS
 from qd.evaluation.evaluator import Evaluator, acting_fingerprint
 from qd.evaluation.figures import Landmarks, pareto_figure, sibling_trajectories
 from qd.evaluation.measure import Sampling
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import FILE, METRICS, Point, PointsFile
+from qd.evaluation.points import FILE, Point, PointsFile
 from qd.metrics.bootstrap import Interval
 from qd.models.checkpoints.resolver import step_folder
 from qd.models.language_model import LanguageModel
@@ -191,7 +192,8 @@ def tensorboard_layout() -> dict[str, dict[str, list]]:
     }
     return {
         "evaluation (95 % intervals)": {
-            name: ["Margin", [f"eval/{name}", f"eval/{name}_lo", f"eval/{name}_hi"]] for name in METRICS
+            name: ["Margin", [f"eval/{name}", f"eval/{name}_lo", f"eval/{name}_hi"]]
+            for name in (*METRICS, *CLEAN, *EFFECTIVE)
         },
         "training": {chart: ["Multiline", tags] for chart, tags in training.items()},
     }

@@ -203,7 +203,8 @@ COMMANDS = (
     ),
     Command(
         "fad",
-        "Measure the Fréchet audio distance of generated audio to recordings. Also extrapolates it to n → ∞.",
+        "Measure the Fréchet audio distance of generated audio to recordings, also extrapolated to n → ∞, and the "
+        "kernel audio distance.",
         "qd fad --audio my-generations --reference my-music --embedder vggish:vggish-10086976.pth",
         _add_fad,
         function="qd.commands.fad:fad",

@@ -32,7 +32,7 @@ Every setting of `qd train`, with its default and its range. `qd config --markdo
 `qd config embedder`, `evaluate`, `sweep`, `headroom` and `base` print the settings of the other commands.
 
 A setting is set by a YAML file (`--config`, `CONFIG=` in make) or by a word `key=value` with its dotted key:
-`qd train trainer.max_steps=200`, or `make train ARGS="trainer.max_steps=200"`. `qd config train` prints the default
+`qd train trainer.max_steps=200`, or `make train trainer.max_steps=200`. `qd config train` prints the default
 config with these texts as comments; a file needs only the settings that differ from it.
 """
 

@@ -120,17 +120,7 @@ def embedder_report(
         ValueError: The embedder, the recordings or CLAP cannot be loaded, or a number is out of its range.
     """
     started = time.perf_counter()
-    if n < MIN_RECORDINGS:
-        raise ValueError(f"n is {n}; expected {MIN_RECORDINGS} recordings or more, such as 256")
-    if not 0 < validation_share < 1:
-        raise ValueError(
-            f"validation_share is {validation_share}; expected between 0 and 1, such as 0.05: the rest "
-            "standardises the MFCC baseline"
-        )
-    if world not in EDITIONS:
-        raise ValueError(
-            f"world is {world}; expected an edition of the built-in world: {', '.join(map(str, EDITIONS))}"
-        )
+    _check(n, validation_share, world)
     name = _name(embedder)
     folder = Path(out) if out else Path("runs") / "reports" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     if problems := folder_problems("out", folder):
@@ -158,6 +148,21 @@ def embedder_report(
         "minutes": (time.perf_counter() - started) / 60,
     }
     return _write(folder, name, model, heldout, measured, facts)
+
+
+def _check(n: int, validation_share: float, world: int) -> None:
+    """Raises ValueError if a number is out of its range."""
+    if n < MIN_RECORDINGS:
+        raise ValueError(f"n is {n}; expected {MIN_RECORDINGS} recordings or more, such as 256")
+    if not 0 < validation_share < 1:
+        raise ValueError(
+            f"validation_share is {validation_share}; expected between 0 and 1, such as 0.05: the rest "
+            "standardises the MFCC baseline"
+        )
+    if world not in EDITIONS:
+        raise ValueError(
+            f"world is {world}; expected an edition of the built-in world: {', '.join(map(str, EDITIONS))}"
+        )
 
 
 def _write(

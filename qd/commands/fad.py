@@ -1,4 +1,4 @@
-"""``make fad``: Fréchet audio distance of generations to reference recordings."""
+"""``make fad``: Fréchet and kernel audio distance of generations to reference recordings."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from qd.evaluation.embed_files import embed_files
 from qd.evaluation.fad_reference import embed_batches, embed_recordings, embed_windows
 from qd.evaluation.measure import Sampling, generate
 from qd.metrics.frechet import MIN_SAMPLES, FrechetAudioDistance
+from qd.metrics.kernel import kernel_audio_distance
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.condition import text_too_long
 from qd.models.embedders.loading import Embedder, load_fad_embedder
@@ -88,7 +89,7 @@ def fad(
     device: str = "auto",
     out: str | Path | None = None,
 ) -> Path:
-    """Measures the Fréchet audio distance and FAD∞ of generations; prints both and writes them to a JSON file.
+    """Measures the Fréchet audio distance, FAD∞ and the kernel audio distance; prints them and writes a JSON file.
 
     Each window of the embedder's own length has one embedding (0.96 s for VGGish, 4 s for the built-in embedder); a
     clip has no average.
@@ -211,8 +212,9 @@ def _measure(generated: Tensor, known: Tensor, seed: int) -> dict[str, Any]:
     metric = FrechetAudioDistance(seed)
     metric.update(generated, real=False)
     metric.update(known, real=True)
+    distances = metric.compute() | {"kad": kernel_audio_distance(generated, known)}
     counts = {"n": len(generated), "n_reference": len(known), "width": generated.shape[1]}
-    return {**{name: float(value) for name, value in metric.compute().items()}, **counts}
+    return {**{name: float(value) for name, value in distances.items()}, **counts}
 
 
 def _report(measured: dict[str, Any]) -> list[str]:
@@ -221,6 +223,7 @@ def _report(measured: dict[str, Any]) -> list[str]:
         f"FAD {measured['fad']:.4f} of n = {measured['n']:,} embeddings of width {measured['width']} against "
         f"{measured['n_reference']:,}",
         f"FAD∞ {measured['fad_inf']:.4f}, the line over 1/n explains R² = {measured['r2']:.3f}",
+        f"KAD {measured['kad']:.4f}, without bias",
     ]
     if min(measured["n"], measured["n_reference"]) <= 2 * measured["width"]:
         lines.append(

@@ -151,10 +151,12 @@ def _evaluator(module: DiversityDistillation, config: TrainConfig, device: torch
     eval_embedder = load_embedder(config.reward.eval_embedder).to(device)
     if not config.trainer.sharded:  # the whole model may not fit on one device
         module.to(device)
+    scorers = load_scorers(config.evaluation, device)
+    options = {"thresholds": config.evaluation.thresholds, "facets": config.evaluation.facets}
     return build_evaluator(
         config.evaluation,
         module.music,
-        EvaluationModels(load_scorers(config.evaluation, device), module.embedder, eval_embedder),
+        EvaluationModels(scorers, module.embedder, eval_embedder, **options),
         seconds=config.rollout.seconds,
         temperature=config.rollout.temperature,
         seed=config.seed,

@@ -13,7 +13,7 @@ from qd.models.embedders.loading import check_embedder
 from qd.schema.checker import Settings
 from qd.schema.setting import setting
 from qd.scorers.loading import check_adherence, check_preference
-from qd.scorers.protocol import ADHERENCE_WEIGHT
+from qd.scorers.protocol import ADHERENCE_WEIGHT, Thresholds
 
 EMBEDDERS = "builtin, builtin-heldout, a folder, a run, clap:<…> or muq:<…>"
 """Names of embedders, for help texts."""
@@ -86,7 +86,27 @@ class ScoringConfig(Settings):
 
 
 @dataclass
-class EvaluationConfig(ScoringConfig):
+class PointConfig(ScoringConfig):
+    """What a point of `points.jsonl` has besides its scores: the same for a run, `qd evaluate` and `qd sweep`."""
+
+    clean_threshold: float = setting(
+        Thresholds().clean, "Least preference of the clips that diversity_clean counts; 0 suits the shipped scorer."
+    )
+    quality_threshold: float = setting(
+        Thresholds().quality, "Least quality of the clips that diversity_effective counts; 0 suits the shipped scorers."
+    )
+    facets: bool = setting(
+        False, "Whether to measure musical facets too, such as tempo and chroma; about 10 ms a clip on one core."
+    )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Least scores of clips that count as clean, or as effective."""
+        return Thresholds(self.clean_threshold, self.quality_threshold)
+
+
+@dataclass
+class EvaluationConfig(PointConfig):
     """Measurements during training."""
 
     every: int = setting(

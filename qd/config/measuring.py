@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qd.config.checks import folder_problems, present_device, unavailable
-from qd.config.evaluation import EMBEDDERS, ScoringConfig
+from qd.config.evaluation import EMBEDDERS, PointConfig, ScoringConfig
 from qd.config.policy import TEMPERATURE
 from qd.config.trainer import DEVICE_HELP
 from qd.data.manifest import reference_paths
@@ -40,14 +40,16 @@ class SampledConfig(ScoringConfig):
 
 
 @dataclass
-class MeasuringConfig(SampledConfig):
+class MeasuringConfig(SampledConfig, PointConfig):
     """Settings that `qd evaluate` and `qd sweep` share."""
 
     protocol: str = "full"
+    facets: bool = True
     seeds: list[int] = setting([0], "Seeds for token sampling; one point for each.", ge=0, nonempty=True)
     fad: bool = setting(
         False,
-        "Whether to measure the Fréchet audio distance (FAD) too, on the same audio; the other FAD settings imply it.",
+        "Whether to measure the Fréchet and the kernel audio distance (FAD, KAD) too, on the same audio; the other FAD "
+        "settings imply it.",
     )
     fad_reference: str | None = setting(
         None,

@@ -15,6 +15,7 @@ from torch import nn
 from qd.config.policy import TEMPERATURE
 from qd.config.protocols import Protocol
 from qd.data.prompt_lengths import named_list, unreadable_lists
+from qd.evaluation.columns import METRICS, OPTIONAL_METRICS
 from qd.evaluation.measure import AUDIO_SAMPLES, EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point, content_key
@@ -30,8 +31,9 @@ from qd.scorers.protocol import Quality
 if TYPE_CHECKING:
     from qd.config.evaluation import ScoringConfig
 
-LINE_BYTES = 2_000
+LINE_BYTES = 4_000
 VALUE_BYTES = 8
+METRICS_OF_A_POINT = len(METRICS + OPTIONAL_METRICS)
 PROMPT_BYTES = 400  # a prompt in an array of texts: 4 bytes a character, padded to the longest
 PCM_BYTES = 2
 
@@ -73,7 +75,7 @@ class Evaluator:
         prompts = len(self.prompts)
         clips = min(self.audio_prompts, prompts) * AUDIO_SAMPLES
         audio = clips * round(self.protocol.seconds * self.music.sample_rate) * PCM_BYTES
-        return LINE_BYTES + audio + prompts * (7 * VALUE_BYTES + PROMPT_BYTES)
+        return LINE_BYTES + audio + prompts * (METRICS_OF_A_POINT * VALUE_BYTES + PROMPT_BYTES)
 
     def seconds_per_clip(self, sampling: Sampling) -> float:
         """Measures one batch of the model twice, and returns the seconds per clip of the second time."""
@@ -131,12 +133,15 @@ class Evaluator:
     def recall(self, folder: Path, key: str, lm: LanguageModel, sampling: Sampling) -> Measurement:
         """:meth:`measure`, but once for all runs that share ``folder``, where the file is named by the :meth:`key`.
 
-        A measurement that was saved with less audio than this evaluator needs is made again.
+        A measurement that was saved with less audio than this evaluator needs, or without facets that it needs, is made
+        again.
         """
         path = folder / f"{key}.npz"
         clips = min(self.audio_prompts, len(self.prompts))
+        saved = Measurement.load(path) if path.is_file() else None
+        suffices = saved and len(saved.audio) >= clips and (saved.has_facets or not self.evaluation_models.facets)
         # The first rank decides: another one may look later, when the file exists.
-        (known, *_) = gather_objects(path.is_file() and len(Measurement.load(path).audio) >= clips)
+        (known, *_) = gather_objects(bool(suffices))
         measurement = Measurement.load(path) if known else self.measure(lm, sampling)
         if not known and rank() == 0:
             measurement.save(path)
@@ -178,6 +183,7 @@ class Evaluator:
             fad=fad.distance if fad else None,
             fad_infinite=fad.infinite if fad else None,
             fad_reference=fad.reference if fad else "",
+            kad=fad.kernel if fad else None,
         )
 
     @cached_property

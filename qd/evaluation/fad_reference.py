@@ -26,6 +26,7 @@ from qd.evaluation.embed_files import embed_files
 from qd.evaluation.measurement import Fad
 from qd.evaluation.points import content_key
 from qd.metrics.frechet import MIN_SAMPLES, extrapolate, frechet_distance, gaussian
+from qd.metrics.kernel import kernel_audio_distance
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.embedders.clip_embedder import WINDOWS_AT_ONCE, windows
 from qd.models.embedders.loading import Embedder, load_fad_embedder
@@ -64,7 +65,7 @@ class FadReference:
         return embed_windows(self.embedder, audio, sample_rate).unflatten(0, (len(audio), -1)).flatten(1)
 
     def distance(self, embedded: Tensor) -> Fad:
-        """Returns the distance of all clips.
+        """Returns the distances of all clips.
 
         Args:
             embedded: :meth:`windows` of all clips, ``(…, windows · width)``, at least ``MIN_SAMPLES`` windows.
@@ -73,7 +74,8 @@ class FadReference:
         reference = gaussian(self.embeddings)
         distance = frechet_distance(gaussian(generated), reference)
         infinite = extrapolate(generated, reference, seed=SUBSETS_SEED).intercept
-        return Fad(float(distance), infinite, self.description)
+        kernel = kernel_audio_distance(generated, self.embeddings)
+        return Fad(float(distance), infinite, self.description, float(kernel))
 
 
 def load_reference(name: str, embedder: str, pieces: int, device: torch.device, cache: Path) -> FadReference:

@@ -22,8 +22,17 @@ AXES = {
     "preference": "preference: score of the listener's model",
     "diversity": "diversity: mean 1 − cos in a prompt",
     "diversity_heldout": "diversity, held-out embedder",
+    "diversity_clean": "diversity of clean clips",
+    "diversity_clean_heldout": "diversity of clean clips, held-out embedder",
+    "diversity_effective": "diversity of effective clips",
+    "diversity_effective_heldout": "diversity of effective clips, held-out embedder",
     "vendi": "Vendi score: effective number of samples",
     "entropy": "entropy: nats a token",
+    "tempo_spread": "tempo spread, octaves (folded)",
+    "chroma_spread": "chroma spread, 1 − cos",
+    "brightness_spread": "brightness spread, octaves",
+    "onset_rate_spread": "onset rate spread, onsets/s",
+    "loudness_spread": "loudness spread, dB",
 }
 """Axis labels of the metrics; the scores have no unit."""
 

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from qd.audio import facets
 from qd.audio.resample import resample
 from qd.config.policy import TEMPERATURE
 from qd.evaluation.fad_reference import FadReference
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS
-from qd.metrics.diversity import cross_prompt_diversity, diversity
-from qd.metrics.vendi import vendi_score
+from qd.evaluation.per_prompt import facet_rows, per_prompt_metrics
+from qd.metrics.diversity import cross_prompt_diversity
 from qd.models.checkpoints.fingerprint import fingerprint
 from qd.models.condition import Condition
 from qd.models.delay import delayed_steps
@@ -24,10 +23,9 @@ from qd.models.embedders.loading import Embedder
 from qd.models.language_model import LanguageModel
 from qd.models.musicgen import MusicGen
 from qd.models.sampling.sampler import Sampler, counter_uniforms
-from qd.objectives.diversity import pairwise_dissimilarity
 from qd.runs.collective import gather_rows, rank, ranks
 from qd.runs.step_record import StepRecord
-from qd.scorers.protocol import Quality
+from qd.scorers.protocol import Quality, Thresholds
 
 EVALUATION_STREAM = 2**62
 """Step number for the random numbers of evaluation; no training step reaches it, so no training draw is repeated."""
@@ -48,18 +46,22 @@ class EvaluationModels:
         embedder: Embedder of the reward.
         eval_embedder: Embedder that no reward uses.
         fad: Reference recordings, if the Fréchet audio distance is measured.
+        thresholds: Least scores of clips that count as clean, or as effective.
+        facets: Whether musical facets are measured.
     """
 
     quality: Quality
     embedder: Embedder
     eval_embedder: Embedder
     fad: FadReference | None = None
+    thresholds: Thresholds = Thresholds()
+    facets: bool = False
 
     @cached_property
     def description(self) -> str:
-        """ω, names and versions in one line; points with different descriptions are not compared."""
+        """ω, names, versions, unusual thresholds; points with different descriptions are not compared."""
         embedders = [f"embedder@{fingerprint(self.embedder)[:8]}", f"heldout@{fingerprint(self.eval_embedder)[:8]}"]
-        return " ".join([self.quality.description, *embedders])
+        return " ".join([self.quality.description, *embedders, *self.thresholds.unusual])
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def evaluate_policy(
     clips = clips.reshape(-1, AUDIO_SAMPLES, audio.shape[-1])[:audio_prompts]
     return Measurement(
         prompts=tuple(prompts),
-        per_prompt=_per_prompt(samples),
+        per_prompt=per_prompt_metrics(samples, evaluation_models.thresholds),
         cross_prompt_bound=float(cross_prompt_diversity(samples["embedding"].double())),
         audio=clips[: len(prompts)].cpu().numpy(),
         sample_rate=music.sample_rate,
@@ -200,11 +202,12 @@ def generate(
 def score_clips(
     evaluation_models: EvaluationModels, audio: Tensor, sample_rate: int, prompts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Returns the scores ``(rows,)`` and embeddings ``(rows, width)`` of each clip."""
+    """Returns the scores ``(rows,)``, embeddings ``(rows, width)`` and, if measured, facets of each clip."""
     quality = evaluation_models.quality
     scorers = {"adherence": quality.adherence, "preference": quality.preference}
     embedders = {"embedding": evaluation_models.embedder, "heldout_embedding": evaluation_models.eval_embedder}
     rates = {model.sample_rate for model in (*scorers.values(), *embedders.values())}
+    rates |= {facets.RATE} if evaluation_models.facets else set()
     resampled = {rate: resample(audio, sample_rate, rate) for rate in rates}
     scores = {
         name: scorer(resampled[scorer.sample_rate], scorer.sample_rate, prompts) for name, scorer in scorers.items()
@@ -214,17 +217,5 @@ def score_clips(
         **scores,
         **{name: embed(resampled[embed.sample_rate]) for name, embed in embedders.items()},
         **({WINDOWS: evaluation_models.fad.windows(audio, sample_rate)} if evaluation_models.fad else {}),
+        **({"facets": facet_rows(resampled[facets.RATE])} if evaluation_models.facets else {}),
     }
-
-
-def _per_prompt(samples: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Values of each metric ``(prompts,)``, from scores and embeddings ``(prompts, samples, …)``."""
-    samples = {name: values.double() for name, values in samples.items()}
-    embeddings, heldout_embeddings = samples.pop("embedding"), samples.pop("heldout_embedding")
-    values = {
-        "diversity": diversity(embeddings),
-        "diversity_heldout": diversity(heldout_embeddings),
-        "vendi": vendi_score(1 - pairwise_dissimilarity(embeddings)),
-        **{name: scores.mean(dim=1) for name, scores in samples.items()},
-    }
-    return {name: values[name].numpy() for name in METRICS}

@@ -11,23 +11,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qd.evaluation.points import METRICS
-from qd.metrics.bootstrap import Interval, bootstrap_interval
+from qd.evaluation.columns import FACETS, METRICS, OPTIONAL_METRICS
+from qd.metrics.bootstrap import Interval, bootstrap_interval, defined_interval
 from qd.runs.atomic import atomic_write
 
 
 class Fad(NamedTuple):
-    """Fréchet audio distance to a reference; see :mod:`qd.evaluation.fad_reference`.
+    """Fréchet and kernel audio distance to a reference; see :mod:`qd.evaluation.fad_reference`.
 
     Attributes:
         distance: Fréchet audio distance.
         infinite: FAD∞, extrapolated to infinitely many samples.
         reference: Description of the reference recordings and the embedder.
+        kernel: Kernel audio distance; None in files of earlier versions.
     """
 
     distance: float
     infinite: float
     reference: str
+    kernel: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Measurement:
 
     Attributes:
         prompts: P texts.
-        per_prompt: Value for each prompt, ``(prompts,)``, of each of :data:`~qd.evaluation.points.METRICS`.
+        per_prompt: Value for each prompt, ``(prompts,)``, of each of :data:`~qd.evaluation.columns.METRICS` and any of
+            :data:`~qd.evaluation.columns.OPTIONAL_METRICS`; NaN for a prompt that a metric leaves out.
         cross_prompt_bound: Mean dissimilarity of two generations of different prompts (the upper bound of Fig. 2).
         audio: First clips of each of the first prompts, ``(saved prompts, clips, samples)``.
         sample_rate: Sample rate of the audio, in Hz.
@@ -54,9 +57,16 @@ class Measurement:
     fad: Fad | None = None
     sampling_seconds: float = math.nan
 
+    @property
+    def has_facets(self) -> bool:
+        """Whether the musical facets were measured."""
+        return self.per_prompt.keys() >= {*FACETS}
+
     def intervals(self) -> dict[str, Interval]:
         """Returns means over prompts with 95 % bootstrap intervals."""
-        return {name: bootstrap_interval(self.per_prompt[name]) for name in METRICS}
+        optional = [name for name in OPTIONAL_METRICS if name in self.per_prompt]
+        intervals = {name: bootstrap_interval(self.per_prompt[name]) for name in METRICS}
+        return intervals | {name: defined_interval(self.per_prompt[name]) for name in optional}
 
     def save(self, path: Path) -> None:
         """Writes a compressed npz file without pickles; the audio in half precision."""
@@ -69,9 +79,15 @@ class Measurement:
                 sample_rate=self.sample_rate,
                 seconds=self.seconds,
                 sampling_seconds=self.sampling_seconds,
-                **({"fad": self.fad[:2], "fad_reference": self.fad.reference} if self.fad else {}),
+                **self._distances(),
                 **self.per_prompt,
             )
+
+    def _distances(self) -> dict[str, float | str | tuple[float, ...]]:
+        if self.fad is None:
+            return {}
+        distances = {"fad": self.fad[:2], "fad_reference": self.fad.reference}
+        return distances if self.fad.kernel is None else distances | {"kad": self.fad.kernel}
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
@@ -93,13 +109,15 @@ class Measurement:
     @classmethod
     def _of(cls, file: Mapping[str, np.ndarray]) -> Measurement:
         audio = file["audio"].astype(np.float32)
+        optional = [name for name in OPTIONAL_METRICS if name in file]
+        kernel = float(file["kad"]) if "kad" in file else None
         return cls(
             prompts=tuple(file["prompts"].tolist()),
-            per_prompt={name: file[name] for name in METRICS},
+            per_prompt={name: file[name] for name in (*METRICS, *optional)},
             cross_prompt_bound=float(file["cross_prompt_bound"]),
             audio=audio if audio.ndim == 3 else audio[:, None],
             sample_rate=int(file["sample_rate"]),
             seconds=float(file["seconds"]),
-            fad=Fad(*file["fad"].tolist(), str(file["fad_reference"])) if "fad" in file else None,
+            fad=Fad(*file["fad"].tolist(), str(file["fad_reference"]), kernel) if "fad" in file else None,
             sampling_seconds=float(file["sampling_seconds"]) if "sampling_seconds" in file else math.nan,
         )

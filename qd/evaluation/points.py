@@ -8,17 +8,16 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qd.evaluation.columns import ENDINGS, FACETS, METRICS, OPTIONAL_METRICS
 from qd.metrics.bootstrap import Interval
 from qd.runs.atomic import atomic_write
 
 FILE = "points.jsonl"
 """Name of the points file in a run folder."""
-
-METRICS = ("quality", "adherence", "preference", "diversity", "diversity_heldout", "vendi", "entropy")
 
 
 def content_key(made_by: Mapping[str, Any]) -> str:
@@ -46,11 +45,13 @@ class Point:
         scorers: Names and versions of scorers and embedders.
         n_prompts: Number of prompts.
         n_samples: Number of samples per prompt.
-        metrics: Mean over prompts with its bootstrap interval, for each of :data:`METRICS`.
+        metrics: Mean over prompts with its bootstrap interval, for each of :data:`METRICS` and any of
+            :data:`~qd.evaluation.columns.OPTIONAL_METRICS`.
         seconds: Wall time of the measurement.
         series: Name of the series of a sweep; "" for a point of `qd evaluate` or of a run.
         fad: Fréchet audio distance; None if not measured.
         fad_infinite: FAD∞; None if not measured.
+        kad: Kernel audio distance to the same reference; None if not measured.
         fad_reference: Recordings and embedder of the distance, which are comparable only if equal; "" without one.
     """
 
@@ -74,22 +75,29 @@ class Point:
     fad: float | None = None
     fad_infinite: float | None = None
     fad_reference: str = ""
+    kad: float | None = None
 
     def __post_init__(self) -> None:
-        if set(self.metrics) != set(METRICS):
-            raise ValueError(f"a point has metrics {sorted(self.metrics)}; expected exactly {sorted(METRICS)}")
+        if not set(METRICS) <= set(self.metrics) <= {*METRICS, *OPTIONAL_METRICS}:
+            raise ValueError(
+                f"a point has metrics {sorted(self.metrics)}; expected {sorted(METRICS)}, and any of "
+                f"{sorted(OPTIONAL_METRICS)}"
+            )
 
     def to_json(self) -> str:
         """Returns one flat JSON object: the fields, each metric with its ``_lo`` and ``_hi``, then the rest."""
         row = asdict(self)
         row.pop("metrics")
         last = {name: row.pop(name) for name in ("seconds", *OPTIONAL)}
-        for name in METRICS:
-            mean, lo, hi = self.metrics[name]
-            row |= {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
+        row |= self._columns(METRICS) | last | self._columns(OPTIONAL_METRICS)
         # JSON has no NaN: an undefined value is null.
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        return json.dumps(row | last, ensure_ascii=False, allow_nan=False)
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+    def _columns(self, names: Iterable[str]) -> dict[str, float]:
+        """The columns of those metrics that the point has."""
+        values = {name: self.metrics[name] for name in names if name in self.metrics}
+        return {name + end: value for name, v in values.items() for end, value in zip(ENDINGS, v, strict=True)}
 
     @classmethod
     def from_json(cls, line: str) -> Point:
@@ -106,7 +114,7 @@ class Point:
         if missing:
             raise ValueError(f"point lacks {', '.join(missing)}")
         kinds = {field.name: field.type for field in fields(cls) if field.name != "metrics"}
-        kinds |= {name + suffix: "float | None" for name in METRICS for suffix in ("", "_lo", "_hi")}
+        kinds |= {name + end: "float | None" for name in (*METRICS, *OPTIONAL_METRICS) for end in ENDINGS}
         wrong = [name for name, kind in kinds.items() if name in row and type(row[name]) not in _KINDS[kind][0]]
         if wrong:
             problems = (f"{name} is {json.dumps(row[name])[:60]}, expected {_KINDS[kinds[name]][1]}" for name in wrong)
@@ -115,9 +123,15 @@ class Point:
         def number(key: str) -> float:
             return math.nan if row.get(key) is None else float(row[key])
 
-        metrics = {m: Interval(number(m), number(f"{m}_lo"), number(f"{m}_hi")) for m in METRICS}
+        measured = [*METRICS, *(name for name in OPTIONAL_METRICS if name in row)]
+        metrics = {name: Interval(*(number(name + end) for end in ENDINGS)) for name in measured}
         names += [name for name in OPTIONAL if name in row]
         return cls(**{name: row[name] for name in names}, metrics=metrics)
+
+    @property
+    def has_facets(self) -> bool:
+        """Whether the musical facets were measured."""
+        return self.metrics.keys() >= {*FACETS}
 
     @property
     def identity(self) -> tuple[str, str, int, str]:
@@ -128,7 +142,7 @@ class Point:
         return self.key, self.series, self.step, self.fad_reference
 
 
-OPTIONAL = ("series", "fad", "fad_infinite", "fad_reference")
+OPTIONAL = ("series", "fad", "fad_infinite", "fad_reference", "kad")
 """Fields that points of earlier versions lack."""
 
 _KINDS = {
@@ -141,38 +155,17 @@ _KINDS = {
 """JSON types allowed for the annotation of a field, and their name in messages."""
 
 
-OUT_OF_DATE = "Remove the lines that are out of date, or measure into another file"
-"""How to repair a results file with two models where one is expected."""
-
-
 def comparable(a: Point, b: Point) -> bool:
     """Whether two points may share a plot: they have the same protocol, scorers and embedders."""
     return (a.protocol, a.scorers) == (b.protocol, b.scorers)
-
-
-def refuse_other_weights(file: str | Path, points: Sequence[Point]) -> None:
-    """Checks that all points, which have one model name and one sampling, measure the same weights.
-
-    Raises:
-        ValueError: The points have several keys: the name stood for other weights before.
-    """
-    models: dict[str, str] = {}
-    for point in points:
-        models.setdefault(point.key, point.model)
-    if len(models) > 1:
-        listed = ", ".join(f"{key} of {model!r}" for key, model in sorted(models.items()))
-        raise ValueError(
-            f"{file} has {len(models)} measurements of one model with the same sampling and seed {points[0].seed}, but "
-            f"different weights or prompts (keys {listed}): was it trained again under its old name? {OUT_OF_DATE}"
-        )
 
 
 class PointsFile:
     """Append-only list of points on disk.
 
     A killed process can leave only the last line incomplete: reading skips it with a warning, appending removes it
-    first. Among points with the same identity the first one counts; a point with a Fréchet audio distance replaces the
-    same point without it.
+    first. Among points with the same identity the first one counts. A point with a Fréchet audio distance replaces the
+    same point without it, and each gets the optional metrics that only the other one has.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -194,13 +187,10 @@ class PointsFile:
                 points.append(Point.from_json(line.decode()))
             except ValueError as error:
                 raise ValueError(f"{self.path}, line {number}: {error}; remove that line to continue") from error
-        distinct: dict[tuple[str, str, int, str], Point] = {}
-        for point in points:
-            distinct.setdefault(point.identity, point)
+        distinct = {(point.identity, *point.metrics): point for point in reversed(points)}
         if again := len(points) - len(distinct):
             warnings.warn(f"{self.path}: {again} points are in the file twice and were dropped", stacklevel=2)
-        with_fad = {point.identity[:-1] for point in points if point.fad_reference}
-        return [point for point in distinct.values() if point.fad_reference or point.identity[:-1] not in with_fad]
+        return _merged(points)
 
     def append(self, point: Point) -> None:
         """Adds one line and forces it to the disk."""
@@ -240,3 +230,16 @@ class PointsFile:
     def _rewrite(self, points: Iterable[Point]) -> None:
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(point.to_json() + "\n" for point in points), encoding="utf-8")
+
+
+def _merged(points: Sequence[Point]) -> list[Point]:
+    """Returns each point once, completed by the other lines of the same measurement."""
+    merged: dict[tuple[str, str, int, str], Point] = {}
+    metrics: dict[tuple[str, str, int], Mapping[str, Interval]] = {}
+    for point in points:
+        same = point.identity[:-1]
+        merged.setdefault(point.identity, point)
+        metrics[same] = {**point.metrics, **metrics.get(same, {})}
+    with_fad = {point.identity[:-1] for point in points if point.fad_reference}
+    kept = [point for point in merged.values() if point.fad_reference or point.identity[:-1] not in with_fad]
+    return [replace(point, metrics=metrics[point.identity[:-1]]) for point in kept]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from qd.audio.files import write_audio
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import PointsFile
+from qd.evaluation.points import Point, PointsFile
 from qd.runs.atomic import atomic_folder
 
 
 class NotMeasuredError(Exception):
     """The results lack points that a figure, a table or a claim needs; the message says which."""
 
+
+OUT_OF_DATE = "Remove the lines that are out of date, or measure into another file"
+"""How to repair a results file with two models where one is expected."""
 
 PER_PROMPT = "per_prompt"
 AUDIO = "audio"
@@ -55,15 +59,27 @@ class Results:
                 clips.setdefault(int(name[1]), {})[int(name[2] or 1)] = path
         return [[samples[number] for number in sorted(samples)] for _, samples in sorted(clips.items())]
 
-    def recall(self, key: str, fad_reference: str = "") -> Measurement | None:
-        """Returns the saved measurement; None if there is none, or none with a distance to ``fad_reference``."""
+    def recall(self, key: str, fad_reference: str = "", facets: bool = False) -> Measurement | None:
+        """Returns the saved measurement.
+
+        None if there is none, none with a distance to ``fad_reference``, or none with the required ``facets``.
+        """
         if not self.per_prompt(key).is_file():
             return None
         saved = Measurement.load(self.per_prompt(key))
+        if facets and not saved.has_facets:
+            return None
         return saved if not fad_reference or (saved.fad and saved.fad.reference == fad_reference) else None
 
     def save(self, key: str, measurement: Measurement) -> None:
-        """Writes the audio and the values of a measurement."""
+        """Writes the audio and the values of a measurement.
+
+        Facets and the Fréchet audio distance that only an earlier measurement with this key has are kept.
+        """
+        if self.per_prompt(key).is_file():
+            earlier = Measurement.load(self.per_prompt(key))
+            values = {**earlier.per_prompt, **measurement.per_prompt}
+            measurement = replace(measurement, per_prompt=values, fad=measurement.fad or earlier.fad)
         if len(measurement.audio):
             with atomic_folder(self.audio(key), replace=True) as folder:
                 for prompt, clips in enumerate(measurement.audio, start=1):
@@ -73,3 +89,20 @@ class Results:
         else:
             shutil.rmtree(self.audio(key), ignore_errors=True)
         replace(measurement, audio=measurement.audio[:0]).save(self.per_prompt(key))
+
+
+def refuse_other_weights(file: str | Path, points: Sequence[Point]) -> None:
+    """Checks that all points, which have one model name and one sampling, measure the same weights.
+
+    Raises:
+        ValueError: The points have several keys: the name stood for other weights before.
+    """
+    models: dict[str, str] = {}
+    for point in points:
+        models.setdefault(point.key, point.model)
+    if len(models) > 1:
+        listed = ", ".join(f"{key} of {model!r}" for key, model in sorted(models.items()))
+        raise ValueError(
+            f"{file} has {len(models)} measurements of one model with the same sampling and seed {points[0].seed}, but "
+            f"different weights or prompts (keys {listed}): was it trained again under its old name? {OUT_OF_DATE}"
+        )

@@ -89,6 +89,7 @@ def _measure(runner: TaskRunner, missing: Sequence[Planned]) -> None:
 def _line(point: Point, one: Planned, count: str, seconds: float, remaining: float) -> str:
     values = [f"{name} {point.metrics[name].mean:.3f}" for name in METRICS_IN_LINE]
     values += [f"FAD {point.fad:.3f}, FAD∞ {point.fad_infinite:.3f}"] if point.fad is not None else []
+    values += [f"KAD {point.kad:.3f}"] if point.kad is not None else []
     return f"{count} · {one.task} · {', '.join(values)} · {seconds:.0f} s · {format_duration(remaining)} left"
 
 

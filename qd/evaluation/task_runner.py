@@ -13,6 +13,7 @@ from qd.data.world.world import BUILTIN
 from qd.evaluation.evaluator import Evaluator, build_evaluator, load_scorers
 from qd.evaluation.fad_reference import load_reference
 from qd.evaluation.measure import EvaluationModels
+from qd.evaluation.measurement import Measurement
 from qd.evaluation.points import Point
 from qd.evaluation.results import Results
 from qd.evaluation.tasks import Plan, Planned, State, Task
@@ -44,7 +45,8 @@ class TaskRunner:
         self.weights = WeightSwapper(self._check_memory)
         self.results = Results(config.out)
         embedders = (load_embedder(name).to(device) for name in (config.embedder, config.eval_embedder))
-        self.evaluation_models = EvaluationModels(load_scorers(config, device), *embedders)
+        options = {"thresholds": config.thresholds, "facets": config.facets}
+        self.evaluation_models = EvaluationModels(load_scorers(config, device), *embedders, **options)
         source = (config.fad_reference or BUILTIN, config.fad_embedder or BUILTIN, config.fad_pieces)
         cache = self.results.folder / REFERENCES
         self.reference = load_reference(*source, device, cache) if any(task.fad for task in tasks) else None
@@ -89,7 +91,7 @@ class TaskRunner:
         """
         task, sampling = planned.task, planned.task.sampling(self.config.seconds)
         reference = self.reference.description if planned.fad else ""
-        measurement = self.results.recall(planned.key, reference) if rank() == 0 else None
+        measurement = self._recall(planned.key, reference) if rank() == 0 else None
         evaluator = self.evaluator(task.model, planned.fad)
         if not gather_objects(measurement is not None)[0]:
             measurement = evaluator.measure(evaluator.music.lm, sampling)
@@ -115,7 +117,7 @@ class TaskRunner:
 
     def _states(self, keys: Sequence[str], fad: set[str]) -> list[State]:
         """State of each task; for the keys in ``fad``, the points of all series need the Fréchet audio distance."""
-        points = self.results.points.read()
+        points = [point for point in self.results.points.read() if point.has_facets or not self.config.facets]
         written = {(point.key, point.series, reference) for point in points for reference in ("", point.fad_reference)}
         states, planned = [], set()
         for task, key in zip(self.tasks, keys, strict=True):
@@ -123,10 +125,13 @@ class TaskRunner:
             if (key, task.series, reference) in written:
                 states.append(State.DONE)
                 continue
-            measured = key in planned or self.results.recall(key, reference) is not None
+            measured = key in planned or self._recall(key, reference) is not None
             states.append(State.MEASURED if measured else State.NEW)
             planned.add(key)
         return states
+
+    def _recall(self, key: str, reference: str) -> Measurement | None:
+        return self.results.recall(key, reference, self.config.facets)
 
     def _facts(self, task: Task) -> dict[str, object]:
         """Run, step and β of a single model, from the recipe in its folder; a sum of models has none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 class Interval(NamedTuple):
@@ -61,6 +61,34 @@ def bootstrap_interval(per_prompt: ArrayLike, level: float = 0.95, n: int = 2000
     resamples = np.random.default_rng(seed).integers(len(values), size=(n, len(values)))
     lo, hi = np.quantile(values[resamples].mean(1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(lo), float(hi))
+
+
+def defined_interval(per_prompt: ArrayLike) -> Interval:
+    """Returns :func:`bootstrap_interval` over the prompts whose value is not NaN; NaN if they are fewer than two.
+
+    Args:
+        per_prompt: Values, one for each prompt, ``(prompts,)``; NaN where a prompt has none.
+
+    Example:
+        >>> defined_interval([0.5, float("nan"), 0.5])
+        Interval(mean=0.5, lo=0.5, hi=0.5)
+    """
+    values = np.asarray(per_prompt, dtype=np.float64)
+    defined = values[~np.isnan(values)]
+    return bootstrap_interval(defined) if len(defined) > 1 else Interval(np.nan, np.nan, np.nan)
+
+
+def defined_mean(values: ArrayLike, axis: int) -> NDArray[np.float64]:
+    """Returns the mean along an axis of the values that are not NaN; NaN where there are none.
+
+    Example:
+        >>> defined_mean([[0.25, float("nan")], [0.75, float("nan")]], axis=0)
+        array([0.5, nan])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    return np.where(count > 0, np.where(defined, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, n: int = 2000, seed: int = 0) -> Interval:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from qd.evaluation.columns import METRICS, OPTIONAL_METRICS
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import FILE, METRICS, OUT_OF_DATE, Point, PointsFile, refuse_other_weights
-from qd.evaluation.results import NotMeasuredError, Results
-from qd.metrics.bootstrap import Interval, bootstrap_interval
+from qd.evaluation.points import FILE, Point, PointsFile
+from qd.evaluation.results import OUT_OF_DATE, NotMeasuredError, Results, refuse_other_weights
+from qd.metrics.bootstrap import Interval, defined_interval, defined_mean
 from qd.models.checkpoints.resolver import step_folder
 from qd.runs.scalars import read_scalars
 
@@ -24,7 +25,8 @@ class Setting:
     Attributes:
         points: One point for each seed, and for each reference of the Fréchet audio distance if there are several.
         prompts: P texts.
-        per_prompt: For each metric the mean over the seeds for each prompt, ``(prompts,)``.
+        per_prompt: For each metric that all seeds have, the mean over the seeds for each prompt, ``(prompts,)``; NaN
+            for a prompt that a metric leaves out for every seed.
         metrics: Means over prompts with 95 % bootstrap intervals.
         spread: For each metric the largest minus the smallest mean of a seed; 0 for one seed.
         cross_prompt_bound: Mean dissimilarity of generations for different prompts.
@@ -152,14 +154,16 @@ class ReportData:
     def setting(self, points: Sequence[Point]) -> Setting:
         """Combines the points of one model and one way of sampling."""
         measurements = [self._measurement(point) for point in {point.key: point for point in points}.values()]
-        per_prompt = {name: np.mean([one.per_prompt[name] for one in measurements], axis=0) for name in METRICS}
-        means = {name: [point.metrics[name].mean for point in points] for name in METRICS}
+        optional = [name for name in OPTIONAL_METRICS if all(name in one.per_prompt for one in measurements)]
+        values = {name: [one.per_prompt[name] for one in measurements] for name in (*METRICS, *optional)}
+        per_prompt = {name: defined_mean(table, axis=0) for name, table in values.items()}
+        means = {name: defined_mean(table, axis=1) for name, table in values.items()}
         return Setting(
             points=tuple(points),
             prompts=measurements[0].prompts,
             per_prompt=per_prompt,
-            metrics={name: bootstrap_interval(values) for name, values in per_prompt.items()},
-            spread={name: max(values) - min(values) for name, values in means.items()},
+            metrics={name: defined_interval(values) for name, values in per_prompt.items()},
+            spread={name: np.ptp(values) for name, values in means.items()},
             cross_prompt_bound=float(np.mean([one.cross_prompt_bound for one in measurements])),
         )
 

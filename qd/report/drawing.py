@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from qd.evaluation.figures import AXES, STYLES, error_bars
 from qd.evaluation.points import Point
 from qd.metrics.bootstrap import Interval
 from qd.metrics.pareto import smooth_line
-from qd.report.data import ReportData, Setting
+from qd.report.data import ReportData, Setting, Training
 from qd.report.labels import model_label, series_label
 
 WIDE = (12.0, 4.2)
@@ -25,6 +26,22 @@ MANY = 8
 """Least number of interpolated models for which a cubic is drawn; with fewer, it would follow the noise."""
 MARGIN = 0.2
 """Margin around the points of an enlarged panel, as a share of their range."""
+
+
+class Drawing(NamedTuple):
+    """A figure of the report.
+
+    Attributes:
+        title: One sentence about the figure's content.
+        draw: Draws the figure; raises :class:`~qd.evaluation.results.NotMeasuredError` if points are missing.
+        series: Prefixes of the names of the series that it shows.
+        trained: Whether it also shows training runs.
+    """
+
+    title: str
+    draw: Callable[[ReportData, Sequence[Training]], Figure]
+    series: tuple[str, ...]
+    trained: bool = False
 
 
 def draw_plane(axes: Axes, data: ReportData, series: Mapping[str, list[Setting]], bound: bool = False) -> None:
@@ -142,13 +159,31 @@ def draw_intervals(axes: Axes, x: Sequence[float], values: Sequence[Interval], s
     )  # fmt: skip
 
 
-def draw_dots(axes: Axes, settings: Mapping[str, Setting], metric: str) -> None:
-    """Draws one row for each setting, with its interval."""
+def draw_dots(
+    axes: Axes,
+    settings: Mapping[str, Setting],
+    metric: str,
+    style: tuple = ("black", "none", "o"),
+    shift: float = 0.0,
+    label: str | None = None,
+) -> None:
+    """Draws one row for each setting, with its interval.
+
+    Args:
+        axes: Axes to draw in.
+        settings: Settings by label.
+        metric: Name of the metric.
+        style: Colour, line and marker; the line is ignored.
+        shift: How far below the middle of its row a dot is, in rows.
+        label: Text for a legend.
+    """
+    colour, _, marker = style
     values = [setting.metrics[metric] for setting in settings.values()]
     rows = range(len(values))
     axes.errorbar(
-        [value.mean for value in values], rows, xerr=error_bars(values), fmt="ko", markerfacecolor="white", capsize=2
-    )
+        [value.mean for value in values], [row + shift for row in rows], xerr=error_bars(values), linestyle="none",
+        color=colour, marker=marker, markerfacecolor="white", capsize=2, label=label,
+    )  # fmt: skip
     axes.set_yticks(rows, list(settings))
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.set_xlabel(AXES[metric])

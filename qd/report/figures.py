@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from qd.report.data import ReportData, Training
 from qd.report.drawing import (
     MANY,
     SQUARE,
+    Drawing,
     draw_dots,
     draw_intervals,
     draw_line,
@@ -27,6 +27,7 @@ from qd.report.drawing import (
     name_axes,
     panels,
 )
+from qd.report.facets import effective_diversity, facets
 from qd.report.headline import HEADLINE, headline
 from qd.report.labels import series_label
 
@@ -36,22 +37,6 @@ SLIDERS = ("slider", "lerp-base", "guidance-base")
 FINETUNED = ("slider", "soup")
 """Prefixes of the series that several figures show; an enlarged panel shows the region around :data:`FINETUNED`."""
 LINES = f"Curves through {MANY} or more interpolated models are cubic fits in λ."
-
-
-class Drawing(NamedTuple):
-    """A figure of the paper.
-
-    Attributes:
-        title: One sentence about the figure's content.
-        draw: Draws the figure; raises :class:`NotMeasuredError` if points are missing.
-        series: Prefixes of the names of the series that it shows.
-        trained: Whether it also shows training runs.
-    """
-
-    title: str
-    draw: Callable[[ReportData, Sequence[Training]], Figure]
-    series: tuple[str, ...]
-    trained: bool = False
 
 
 def trajectories(data: ReportData, runs: Sequence[Training]) -> Figure:
@@ -242,6 +227,16 @@ FIGURES: Mapping[str, Drawing] = {
     ),
     "figure-10": Drawing(
         "Quality and diversity for N samples per prompt, by estimator.", samples_a_prompt, ("samples",)
+    ),
+    "effective-diversity": Drawing(
+        "Diversity of all clips, of clean clips (by their preference), and of effective clips (by their quality).",
+        effective_diversity,
+        HEADLINE,
+    ),
+    "facets": Drawing(
+        "How much the samples of a prompt differ in tempo, chroma, brightness, onset rate and loudness.",
+        facets,
+        HEADLINE,
     ),
 }
 

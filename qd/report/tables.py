@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from qd.evaluation.figures import AXES
 from qd.evaluation.points import Point
 from qd.evaluation.results import NotMeasuredError
 from qd.metrics.formatting import markdown_interval, markdown_table
 from qd.metrics.pareto import common_reference, hypervolume
 from qd.metrics.strategies import Strategy, dominance
 from qd.report.data import ReportData, Setting
+from qd.report.facets import SPREADS, facet_models, good_models
 from qd.report.headline import HEADLINE, headline
 from qd.report.labels import series_label
 
@@ -61,7 +64,7 @@ def adherence_table(data: ReportData) -> Table:
 
 
 def fad_table(data: ReportData) -> Table:
-    """Table 5: Fréchet audio distance, and FAD∞ without the bias of the number of clips, for each reference."""
+    """Table 5: Fréchet audio distance, FAD∞ without the bias of the number of clips, and KAD, for each reference."""
     measured = {
         label: [point for point in setting.points if point.fad is not None] for label, setting in headline(data).items()
     }
@@ -73,16 +76,46 @@ def fad_table(data: ReportData) -> Table:
         for label, points in measured.items()
         if points
     ]
-    return Table(["Model", *(title for name in references for title in (f"FAD to {name}", "FAD∞"))], rows)
+    return Table(["Model", *(title for name in references for title in (f"FAD to {name}", "FAD∞", "KAD"))], rows)
 
 
-def _distances(points: list[Point], reference: str) -> tuple[str, str]:
-    """FAD and FAD∞ to one reference, means over the seeds; "—" if not measured."""
-    distances = [(point.fad, point.fad_infinite) for point in points if point.fad_reference == reference]
-    if not distances:
-        return "—", "—"
-    distance, infinite = np.mean(distances, axis=0)
-    return f"{distance:.3f}", f"{infinite:.3f}"
+def _distances(points: list[Point], reference: str) -> tuple[str, ...]:
+    """FAD, FAD∞ and KAD to one reference, means over the seeds; "—" if not measured."""
+    measured = [point for point in points if point.fad_reference == reference]
+    columns = [[getattr(point, name) for point in measured] for name in ("fad", "fad_infinite", "kad")]
+    return tuple("—" if not values or None in values else f"{np.mean(values):.3f}" for values in columns)
+
+
+def good_clips_table(data: ReportData) -> Table:
+    """Shares of clean and effective clips, and the diversity among them."""
+    embedders = ("", "_heldout")
+    rows = []
+    for label, setting in good_models(data).items():
+        cells = [interval(setting, f"diversity{ending}", 2) for ending in embedders]
+        for kind in ("clean", "effective"):
+            share, left_out = (setting.metrics[f"{kind}_{name}"].mean for name in ("share", "left_out"))
+            cells += [f"{100 * share:.0f} %", f"{left_out * len(setting.prompts):g}"]
+            cells += [interval(setting, f"diversity_{kind}{ending}", 2) for ending in embedders]
+        rows.append([label, *cells])
+    diversities = ("diversity", "diversity, held-out")
+    columns = [f"{kind}: {name}" for kind in ("clean", "effective")
+               for name in ("clips", "prompts left out", *diversities)]  # fmt: skip
+    return Table(["Model", *diversities, *columns], rows)
+
+
+def facet_table(data: ReportData) -> Table:
+    """Spread of each facet with its interval, and the means over all clips."""
+    means = {"tempo": "beats a minute", "brightness": "Hz", "onset_rate": "onsets/s", "loudness": "dB"}
+    rows = [
+        [
+            label,
+            *(interval(setting, name, 2) for name in SPREADS),
+            *(f"{setting.metrics[name].mean:.4g}" for name in means),
+        ]
+        for label, setting in facet_models(data).items()
+    ]
+    titles = [f"mean {name.replace('_', ' ')}, {unit}" for name, unit in means.items()]
+    return Table(["Model", *(AXES[name] for name in SPREADS), *titles], rows)
 
 
 def front_table(data: ReportData) -> Table:
@@ -115,8 +148,17 @@ TABLES: Mapping[str, Tabulation] = {
         "Text adherence of each model: mean and standard deviation over the prompts.", adherence_table
     ),
     "table-5": Tabulation(
-        "Fréchet audio distance (FAD) to reference recordings; FAD∞ is extrapolated to infinitely many clips.",
+        "Fréchet audio distance (FAD) to reference recordings; FAD∞ is extrapolated to infinitely many clips. Kernel "
+        "audio distance (KAD).",
         fad_table,
+    ),
+    "good-clips": Tabulation(
+        "Diversity by both embedders of all clips, of clean clips (by their preference), and of effective clips (by "
+        "their quality). Prompts with fewer than two such clips are left out.",
+        good_clips_table,
+    ),
+    "facet-values": Tabulation(
+        "Musical facets: how much the samples of a prompt differ, and means over all clips.", facet_table
     ),
     "fronts": Tabulation(
         "Pareto front of interpolated weights (LERP), compared with the front of every other strategy.", front_table
@@ -130,6 +172,8 @@ def strategy(settings: list[Setting]) -> Strategy:
 
 
 def interval(setting: Setting, name: str, digits: int = 3) -> str:
-    """``0.32 [0.29, 0.35]``, with the spread over the seeds if there are several."""
+    """``0.32 [0.29, 0.35]``, with the spread over the seeds if there are several; "—" if undefined."""
+    if math.isnan(setting.metrics[name].mean):
+        return "—"
     spread = f" (spread over seeds {setting.spread[name]:.{digits}f})" if len(setting.seeds) > 1 else ""
     return markdown_interval(setting.metrics[name], digits) + spread

@@ -8,7 +8,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from qd.evaluation.points import METRICS
 from qd.report.data import ReportData, Setting
 
 PER_UNIT = 100
@@ -24,8 +23,8 @@ def log_report(folder: Path, data: ReportData, figures: Mapping[str, Figure]) ->
             writer.add_figure(f"report/{name}", figure, close=False)
         for series in data.names:
             for step, setting in _curve(data, series):
-                for metric in METRICS:
-                    writer.add_scalar(f"sweep_{series}/{metric}", setting.metrics[metric].mean, step)
+                for metric, value in setting.metrics.items():
+                    writer.add_scalar(f"sweep_{series}/{metric}", value.mean, step)
 
 
 def _curve(data: ReportData, series: str) -> list[tuple[int, Setting]]:

@@ -7,9 +7,9 @@ import torch
 from qd.builtin import gate
 from qd.builtin.gate import GateConfig, compare
 from qd.config.protocols import Protocol
+from qd.evaluation.columns import METRICS
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
 from qd.scorers.protocol import Quality

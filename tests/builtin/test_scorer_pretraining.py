@@ -111,7 +111,7 @@ def test_each_epoch_of_the_stream_visits_the_bank_in_a_new_order():
 def noise_bank(clips: int) -> ClipBank:
     rng = np.random.default_rng(0)
     pcm = (rng.normal(size=(clips, 5120)) * rng.uniform(500, 9000, size=(clips, 1))).astype(np.int16)
-    return ClipBank(pcm, [{"description": f"piece number {i}"} for i in range(clips)])
+    return ClipBank(pcm, [{"description": f"piece number {i}", "stratum": "any"} for i in range(clips)])
 
 
 @pytest.mark.parametrize("name", ["adherence", "preference"])
@@ -149,16 +149,17 @@ class OracleTowers:
     """Clip i and its text share a basis vector, except clip 0, which has the vector of text 2."""
 
     def text(self, texts):
-        return torch.eye(200)[[int(text.split()[-1]) for text in texts]]
+        return torch.eye(300)[[int(text.split()[-1]) for text in texts]]
 
     def audio(self, audio, sample_rate):
         rows = audio[:, 0].mul(32_767).round().long()
-        return torch.eye(200)[torch.where(rows == 0, 2, rows)]
+        return torch.eye(300)[torch.where(rows == 0, 2, rows)]
 
 
 def test_retrieval_counts_correct_matches():
     pcm = np.arange(128, dtype=np.int16)[:, None].repeat(2, axis=1)
-    recall = adherence.retrieval(OracleTowers(), ClipBank(pcm, [{"description": f"piece {i}"} for i in range(128)]))
+    labels = [{"description": f"piece {i}", "stratum": "any"} for i in range(128)]
+    recall = adherence.retrieval(OracleTowers(), ClipBank(pcm, labels))
     assert recall["recall@1 of 64, text found, codec"] == recall["recall@1 of 64, clip found, codec"] == 1.0
     assert recall["recall@1 of 64, text found, raw"] == pytest.approx(63 / 64)
     # text 0 matches no clip, and clips 0 and 2 tie for text 2
@@ -190,3 +191,12 @@ def test_adherence_stage_writes_an_asset(tmp_path, codec):
     assert scorer(torch.zeros(1, 5120), 16_000, ["x"]).isfinite().all()
     metrics = json.loads((asset / "metrics.json").read_text())["metrics"]
     assert 0 <= metrics["recall@1 of 64, text found, codec"] <= 1
+
+
+def test_retrieval_is_measured_for_each_stratum_of_the_descriptions():
+    pcm = np.arange(256, dtype=np.int16)[:, None].repeat(2, axis=1)
+    labels = [{"description": f"piece {i}", "stratum": "open" if i < 128 else "specific"} for i in range(256)]
+    recall = adherence.retrieval(OracleTowers(), ClipBank(pcm, labels))
+    assert recall["recall@1 of 64, text found, raw, specific"] == 1.0
+    # text 0 matches no clip, see above, and it is open
+    assert recall["recall@1 of 64, text found, raw, open"] == pytest.approx(63 / 64)

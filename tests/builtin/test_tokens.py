@@ -88,7 +88,7 @@ def test_workers_do_not_change_the_shards(whole, codec_folder, tmp_path):
 
 
 def test_finished_work_is_not_repeated(whole, codec_folder, monkeypatch):
-    monkeypatch.setattr("qd.builtin.tokens.clip", lambda *_: pytest.fail("rendered again"))
+    monkeypatch.setattr("qd.builtin.tokens.edition", lambda *_: pytest.fail("rendered again"))
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     assert run(CONFIG, whole, codec_folder) == whole
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from qd.callbacks.step_folders import StepFolders
-from qd.evaluation.points import FILE, METRICS, Point, PointsFile
+from qd.evaluation.columns import METRICS
+from qd.evaluation.points import FILE, Point, PointsFile
 from qd.metrics.bootstrap import Interval
 from qd.models.musicgen import MusicGen
 

@@ -139,7 +139,8 @@ def test_the_distance_equals_that_of_qd_fad(evaluate, points, models, tiny_embed
     assert evaluate(*wanted) == 0  # the same point, now with the distance
     (point,) = points()
     expected = json.loads(file.read_text())
-    assert (point.fad, point.fad_infinite) == pytest.approx((expected["fad"], expected["fad_inf"]), rel=1e-3)
+    distances = (expected["fad"], expected["fad_inf"], expected["kad"])
+    assert (point.fad, point.fad_infinite, point.kad) == pytest.approx(distances, rel=1e-3)
     assert point.fad_reference.startswith("builtin-12@")
     monkeypatch.setattr("qd.evaluation.fad_reference.embed_recordings", None)  # cached: not embedded again
     assert evaluate(*wanted, "--temperature=0.5") == 0

@@ -16,6 +16,7 @@ from qd.config.protocols import PROTOCOLS, Protocol
 from qd.data.world import world
 from qd.evaluation.fad_reference import clean_pieces, embed_windows, load_reference
 from qd.metrics.frechet import frechet_distance, gaussian
+from qd.metrics.kernel import kernel_audio_distance
 from qd.models.embedders.loading import load_embedder, load_fad_embedder
 from qd.models.embedders.vggish import VGGish
 from tests.data.sounds import RATE, sound, write
@@ -51,15 +52,19 @@ def test_fad_of_two_folders(folders, tiny_embedder, tmp_path, capsys):
     values = result(file)
     a, b = (gaussian(embeddings(folders[kind], tiny_embedder)) for kind in ("noisy", "clean"))
     assert values["fad"] == pytest.approx(float(frechet_distance(a, b)), rel=1e-3)
+    kernel = kernel_audio_distance(*(embeddings(folders[kind], tiny_embedder) for kind in ("noisy", "clean")))
+    assert values["kad"] == pytest.approx(float(kernel), rel=1e-3)
     assert (values["n"], values["n_reference"], values["width"], values["model"]) == (12, 12, 8, None)
     printed = capsys.readouterr().out
     assert f"FAD {values['fad']:.4f} of n = 12 embeddings" in printed and f"FAD∞ {values['fad_inf']:.4f}" in printed
+    assert f"KAD {values['kad']:.4f}" in printed
     assert "few embeddings" in printed
 
 
 def test_fad_of_a_folder_to_itself(folders, tiny_embedder, tmp_path):
     same = fad(folders["clean"], reference=folders["clean"], embedder=str(tiny_embedder), out=tmp_path / "a.json")
     assert result(same)["fad"] == pytest.approx(0.0, abs=1e-6)
+    assert -100 < result(same)["kad"] < 0  # each recording is compared with itself once
 
 
 def test_every_window_of_a_longer_file_is_an_embedding(tiny_embedder):

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from qd.evaluation.points import METRICS, Point
+from qd.evaluation.columns import METRICS
+from qd.evaluation.points import Point
 from qd.metrics.bootstrap import Interval
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from qd.audio.facets import clip_facets
 from qd.audio.resample import resample
 from qd.config.protocols import Protocol
 from qd.evaluation import measure as evaluate
+from qd.evaluation.columns import METRICS
 from qd.evaluation.evaluator import Evaluator
 from qd.evaluation.measure import EvaluationModels, Sampling, evaluate_policy
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS
 from qd.metrics.bootstrap import bootstrap_interval
 from qd.models.embedders.audio_vit import AudioViT
 from qd.models.musicgen import MusicGen
@@ -116,6 +117,23 @@ def test_audio_is_resampled_once_per_rate_and_omega_weights_adherence(music, eva
     assert others.description.startswith("2*adherence@1+preference@1 embedder@")
 
 
+def test_facets_are_measured_on_the_audio_and_change_nothing_else(music, evaluation_models, measured):
+    with_facets = replace(evaluation_models, facets=True)
+    assert with_facets.description == evaluation_models.description
+    other = evaluate_policy(music, PROMPTS, with_facets, SAMPLING, n_samples=2, eval_batch_size=4, audio_prompts=3)
+    assert other.has_facets and not measured.has_facets
+    for prompt, clips in enumerate(other.audio):
+        expected = [clip_facets(clip) for clip in clips]
+        assert other.per_prompt["loudness"][prompt] == pytest.approx(
+            np.mean([one.loudness for one in expected]), rel=1e-4
+        )
+        difference = abs(expected[0].loudness - expected[1].loudness)
+        assert other.per_prompt["loudness_spread"][prompt] == pytest.approx(difference, abs=1e-3)
+    without = evaluate_policy(music, PROMPTS, evaluation_models, SAMPLING, n_samples=2, eval_batch_size=4)
+    for name in without.per_prompt:
+        np.testing.assert_array_equal(without.per_prompt[name], other.per_prompt[name])
+
+
 def test_seed_guidance_and_weights_matter(music, evaluation_models, measured):
     def differs(sampling=SAMPLING, lm=None) -> bool:
         other = evaluate_policy(music, PROMPTS, evaluation_models, sampling, n_samples=3, lm=lm)
@@ -181,6 +199,14 @@ class TestEvaluator:
         monkeypatch.setattr(evaluator, "measure", None)
         again = evaluator.recall(tmp_path / "references", key, music.lm, sampling)
         np.testing.assert_array_equal(first.per_prompt["quality"], again.per_prompt["quality"])
+
+    def test_recall_measures_again_for_facets(self, evaluator, music, tmp_path):
+        sampling = evaluator.sampling()
+        key = evaluator.key(music.lm, sampling)
+        assert not evaluator.recall(tmp_path, key, music.lm, sampling).has_facets
+        evaluator.evaluation_models = replace(evaluator.evaluation_models, facets=True)
+        assert evaluator.key(music.lm, sampling) == key
+        assert evaluator.recall(tmp_path, key, music.lm, sampling).has_facets
 
     def test_recall_measures_again_for_more_audio(self, evaluator, music, tmp_path):
         sampling = evaluator.sampling()

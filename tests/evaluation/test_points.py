@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qd.evaluation.points import METRICS, Point, PointsFile, comparable, content_key
+from qd.evaluation.columns import METRICS, OPTIONAL_METRICS
+from qd.evaluation.points import Point, PointsFile, comparable, content_key
 from qd.metrics.bootstrap import Interval
 
 
@@ -18,7 +19,8 @@ def test_a_line_is_flat_and_in_the_published_order(point):
     published = (
         "key run model step beta guidance_scale negative temperature lam seed protocol scorers n_prompts n_samples"
     )
-    assert list(row) == [*published.split(), *metrics, "seconds", "series", "fad", "fad_infinite", "fad_reference"]
+    last = "seconds series fad fad_infinite fad_reference kad"
+    assert list(row) == [*published.split(), *metrics, *last.split()]
     assert row["diversity"] == 3.5 and row["diversity_lo"] == 3.4 and row["negative"] is None
 
 
@@ -35,6 +37,19 @@ def test_round_trip(point, run, beta, values):
     assert "\n" not in line and Point.from_json(line) == changed
 
 
+def with_facets(point):
+    return replace(point, metrics={**point.metrics, **{name: Interval(0.5, 0.25, 0.75) for name in OPTIONAL_METRICS}})
+
+
+def test_optional_metrics_are_the_last_columns(point):
+    row = json.loads(with_facets(point).to_json())
+    assert list(row)[-3 * len(OPTIONAL_METRICS) - 1] == "kad"
+    assert list(row)[-3:] == ["loudness_spread", "loudness_spread_lo", "loudness_spread_hi"]
+    assert (row["diversity_effective"], row["diversity_effective_hi"]) == (0.5, 0.75)
+    assert Point.from_json(json.dumps(row)) == with_facets(point) and with_facets(point).has_facets
+    assert not point.has_facets
+
+
 def test_undefined_values_are_null(point):
     metrics = {**point.metrics, "vendi": Interval(math.nan, math.nan, math.nan)}
     line = replace(point, metrics=metrics).to_json()
@@ -43,8 +58,10 @@ def test_undefined_values_are_null(point):
 
 
 def test_metrics_must_be_complete(point):
-    with pytest.raises(ValueError, match="expected exactly"):
+    with pytest.raises(ValueError, match="expected"):
         replace(point, metrics={"quality": Interval(0, 0, 0)})
+    with pytest.raises(ValueError, match="loudnes"):
+        replace(point, metrics={**point.metrics, "loudnes": Interval(0, 0, 0)})
 
 
 def test_appended_points_are_read_in_order(tmp_path, point):
@@ -112,6 +129,8 @@ def test_a_bad_byte_is_an_error_that_names_file_and_line(tmp_path, point):
         ("negative", 3, "negative is 3, expected a text or null"),
         ("run", {}, r"run is \{\}, expected a text"),
         ("fad", "near", 'fad is "near", expected a number or null'),
+        ("kad", [2], r"kad is \[2\], expected a number or null"),
+        ("tempo_spread_hi", "x", 'tempo_spread_hi is "x", expected a number or null'),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_an_error_that_names_file_and_line(tmp_path, point, name, value, problem):
@@ -124,7 +143,7 @@ def test_a_value_of_the_wrong_kind_is_an_error_that_names_file_and_line(tmp_path
 
 def test_lines_of_earlier_versions_are_read(point):
     row = json.loads(point.to_json())
-    for name in ("series", "fad", "fad_infinite", "fad_reference"):
+    for name in ("series", "fad", "fad_infinite", "fad_reference", "kad"):
         del row[name]
     assert Point.from_json(json.dumps(row)) == point
 
@@ -144,6 +163,19 @@ def test_a_later_point_with_fad_replaces_the_one_without(tmp_path, point, recwar
     for one in (point, replace(point, series="x"), with_fad):
         file.append(one)
     assert file.read() == [replace(point, series="x"), with_fad]
+    assert not recwarn.list
+
+
+def test_lines_of_one_measurement_complete_each_other(tmp_path, point, recwarn):
+    """The distance may have been measured by an earlier version, and the facets later."""
+    file = PointsFile(tmp_path / "points.jsonl")
+    with_fad = replace(point, fad=0.5, fad_infinite=0.25, fad_reference="builtin-512@01234567")
+    other = replace(point, series="x")
+    for one in (point, with_fad, other, with_facets(point)):
+        file.append(one)
+    assert file.read() == [with_facets(with_fad), other]
+    file.append(with_facets(other))
+    assert file.read() == [with_facets(with_fad), with_facets(other)]
     assert not recwarn.list
 
 

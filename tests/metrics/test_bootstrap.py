@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd.metrics.bootstrap import bootstrap_interval, paired_difference
+from qd.metrics.bootstrap import bootstrap_interval, defined_interval, paired_difference
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=30)
 
@@ -82,3 +82,10 @@ def test_refuses_bad_input(changes, message):
 def test_refuses_to_pair_different_prompts():
     with pytest.raises(ValueError, match="each of the same"):
         paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_prompts_without_a_value_are_left_out():
+    assert defined_interval([0.1, np.nan, 0.4, 0.3]) == bootstrap_interval([0.1, 0.4, 0.3])
+    assert defined_interval([0.1, 0.4]) == bootstrap_interval([0.1, 0.4])
+    for values in ([np.nan, 0.4], [np.nan, np.nan]):
+        assert np.isnan(defined_interval(values)).all()

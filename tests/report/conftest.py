@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from qd.evaluation.measurement import Fad, Measurement
-from qd.evaluation.points import METRICS, Point
+from qd.evaluation.points import Point
 from qd.evaluation.results import Results
 
 PROMPTS = tuple(f"prompt {i}" for i in range(12))
@@ -38,6 +39,7 @@ class Synthetic:
         reference: str = "pieces",
         audio: bool = False,
         key: str | None = None,
+        optional: Mapping[str, float] = MappingProxyType({}),
         **facts,
     ) -> Point:
         values = {"quality": quality, "adherence": quality / 10, "preference": quality / 2, "diversity": diversity}
@@ -51,15 +53,17 @@ class Synthetic:
         key = "".join(letter if letter.isalnum() else "_" for letter in key)
         measurement = Measurement(
             prompts=PROMPTS,
-            per_prompt={name: values[name] + self.offsets for name in METRICS},
+            per_prompt={name: value + self.offsets for name, value in (values | dict(optional)).items()},
             cross_prompt_bound=0.9,
             audio=np.stack([tone(hertz) for hertz in (300, 450, 600, 900)]).reshape(2, 2, -1)[: 2 * audio],
             sample_rate=16_000,
             seconds=1.0,
-            fad=None if fad is None else Fad(fad, fad / 2, reference),
+            fad=None if fad is None else Fad(fad, fad / 2, reference, 10 * fad),
         )
         self.results.save(key, measurement)
-        distances = {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "fad_reference": reference}
+        distances = (
+            {} if fad is None else {"fad": fad, "fad_infinite": fad / 2, "kad": 10 * fad, "fad_reference": reference}
+        )
         point = Point(
             key=key, run=Path(model).name, model=model, series=series, n_prompts=len(PROMPTS), n_samples=4,
             metrics=measurement.intervals(), seconds=1.0, **distances, **known,

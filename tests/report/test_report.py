@@ -20,14 +20,16 @@ from tests.report.conftest import Synthetic
 
 def test_figures_and_tables_of_a_whole_results_file(whole: Path, tmp_path: Path) -> None:
     left_out = write_report(whole, tmp_path / "report")
+    later = {name: left_out.pop(name) for name in ("effective-diversity", "facets", "good-clips", "facet-values")}
+    assert all("facets=true" in why for why in later.values())
     assert set(left_out) == {"figure-1", "figure-2"} and all("RUNS" in why for why in left_out.values())
-    drawn = [name for name in FIGURES if name not in left_out]
+    drawn = [name for name in FIGURES if name not in left_out | later]
     for name in drawn:
         assert np.asarray(Image.open(tmp_path / "report" / f"{name}.png").convert("L")).std() > 5  # not blank
         assert "<svg" in (tmp_path / "report" / f"{name}.svg").read_text()[:1000]
     page = (tmp_path / "report" / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing outside
-    assert all(f'id="{name}"' in page for name in (*drawn, *TABLES))
+    assert all(f'id="{name}"' in page for name in (*drawn, *(set(TABLES) - set(later))))
     assert "12 prompts × 4 samples, sampling seed 0 (betas: 0, 1)" in page
     assert page.count("<audio") == 4  # base at seed 0: two clips of two prompts; the seeds share a row
     text = (tmp_path / "report" / "report.md").read_text()
@@ -42,7 +44,8 @@ def test_the_tables_have_the_known_values(whole: Path) -> None:
     offsets = np.linspace(-0.1, 0.1, 12)
     assert adherence["β = 0"] == f"0.145 ± {offsets.std(ddof=1):.3f}"  # seeds of 1.4 / 10 and 1.5 / 10
     fad = {row[0]: row[1:] for row in TABLES["table-5"].make(data).rows}
-    assert fad == {"base": ["0.090", "0.045"], **{f"β = {beta}": ["0.050", "0.025"] for beta in (0, 5, 15)}}
+    finetuned = {f"β = {beta}": ["0.050", "0.025", "0.500"] for beta in (0, 5, 15)}
+    assert fad == {"base": ["0.090", "0.045", "0.900"], **finetuned}
 
 
 def test_distances_to_different_references_have_separate_columns(synthetic: Synthetic) -> None:
@@ -53,11 +56,11 @@ def test_distances_to_different_references_have_separate_columns(synthetic: Synt
     synthetic.add("betas", "runs/beta15", 1.0, 0.4, fad=0.3, beta=15.0)
     data = ReportData(synthetic.results.points.path)
     table = TABLES["table-5"].make(data)
-    assert table.header == ["Model", "FAD to mine", "FAD∞", "FAD to pieces", "FAD∞"]
+    assert table.header == ["Model", "FAD to mine", "FAD∞", "KAD", "FAD to pieces", "FAD∞", "KAD"]
     assert table.rows == [
-        ["base", "8.000", "4.000", "0.200", "0.100"],
-        ["β = 0", "6.000", "3.000", "—", "—"],
-        ["β = 15", "—", "—", "0.300", "0.150"],
+        ["base", "8.000", "4.000", "80.000", "0.200", "0.100", "2.000"],
+        ["β = 0", "6.000", "3.000", "60.000", "—", "—", "—"],
+        ["β = 15", "—", "—", "—", "0.300", "0.150", "3.000"],
     ]
 
 

@@ -48,6 +48,9 @@ SPLITS = {
     )
 }  # fmt: skip
 QUALITY_PROMPTS = 101  # size of the held-out set (Section 3.5 of the paper); its first 50 measure diversity
+ANY = "any"
+"""The only stratum of this edition's descriptions."""
+
 DEGRADED_RATE = 0.5
 CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # players in bad recordings are more often careless
 _PROMPT_BUCKETS = {"development": (0, 1), "heldout": (2, 3), "train": range(4, 16)}
@@ -64,6 +67,7 @@ class Clip:
         piece: The music as composed.
         degradation: ``"clean"`` or one of ``qd.data.world.degradation.DEGRADATIONS``.
         severity: Severity of the degradation in [0, 1]; 0 when clean.
+        stratum: Kind of the description; this edition has only one.
     """
 
     audio: np.ndarray
@@ -72,6 +76,7 @@ class Clip:
     piece: Piece
     degradation: str
     severity: float
+    stratum: str = ANY
 
 
 class DrumChange(NamedTuple):

@@ -99,9 +99,9 @@ def draw_request(piece: Piece, audible: frozenset[str], stratum: str, rng: np.ra
     return replace(request, scene=_pick(rng, has["scene"])) if "scene" in chosen else request
 
 
-def draw_stratum(rng: np.random.Generator) -> str:
-    """Draws one of ``STRATA`` at ``STRATUM_RATES``."""
-    return STRATA[int(rng.choice(len(STRATA), p=STRATUM_RATES))]
+def draw_stratum(rng: np.random.Generator, rates: tuple[float, ...] = STRATUM_RATES) -> str:
+    """Draws one of ``STRATA`` at their rates."""
+    return STRATA[int(rng.choice(len(STRATA), p=rates))]
 
 
 def write(request: Request, rng: np.random.Generator) -> str:

@@ -24,7 +24,7 @@ CENTRES = {"lead": 70, "chords": 58, "bass": 38}
 
 STRONG, SOFT = 1.0, 0.45  # velocities of the marks "x" and "o" of a drum pattern
 KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
-HARMONIES = (None, None, None, "third", "octave")  # a second melody that follows the first
+HARMONIES = (None, None, None, None, "third", "octave")  # a second melody that follows the first
 
 # Which parts play in the sections of a piece. The lead rests in at most one section out of four.
 FULL = ("lead", "chords", "bass", "drums")
@@ -33,12 +33,11 @@ ARRANGEMENTS = (
     (FULL, ("chords", "bass", "drums"), FULL, ("lead", "chords")),
     (("lead", "bass", "drums"), FULL, ("lead", "chords"), FULL),
     (FULL, FULL, FULL, FULL),
-    (("lead",), ("lead", "chords", "bass"), FULL, FULL),
-    (("lead", "chords"), ("lead", "chords", "bass"), ("lead", "drums"), FULL),
-    (("lead", "bass"), ("lead", "chords"), FULL, ("lead", "chords", "drums")),
-    (("lead", "drums"), FULL, ("lead", "bass", "chords"), FULL),
+    (("lead", "chords", "bass"), FULL, FULL, FULL),
+    (("lead", "chords", "drums"), FULL, ("lead", "bass", "drums"), FULL),
+    (FULL, ("lead", "chords", "drums"), FULL, ("lead", "chords", "bass")),
 )
-LEVELS = {"lead": (0.8, 1.3), "chords": (0.3, 0.65), "bass": (0.5, 0.95), "drums": (1.3, 2.8)}
+LEVELS = {"lead": (1.0, 1.4), "chords": (0.35, 0.6), "bass": (0.55, 0.85), "drums": (1.6, 2.6)}
 
 
 def compose(rng: np.random.Generator, carelessness: float = 0.2, genres: tuple[str, ...] = tuple(GENRES)) -> Piece:
@@ -98,7 +97,7 @@ def bar_hits(genre: Genre, tempo: int, swing: float, bar: int, groove: Mapping[s
 def draw_kit(kind: str, rng: np.random.Generator) -> Kit:
     """Draws the sound of a kit of one of ``qd.data.world2.kits.KITS``."""
     return Kit(kind, float(2.0 ** rng.uniform(-0.3, 0.3)), float(2.0 ** rng.uniform(-0.6, 0.6)),
-               float(rng.uniform(-0.6, 0.6)), int(rng.integers(48)))  # fmt: skip
+               float(rng.uniform(-0.4, 0.4)), int(rng.integers(48)))  # fmt: skip
 
 
 def _kit(kind: str | None, rng: np.random.Generator) -> Kit | None:
@@ -125,7 +124,7 @@ def _room(genre: Genre, tempo: int, rng: np.random.Generator) -> Room:
         level=float(rng.uniform(*genre.space)),
         echo_seconds=beat * float(_pick(rng, (0.5, 0.75, 1.0))),
         echo=float(rng.uniform(0.2, 0.5)) if rng.random() < genre.echo else 0.0,
-        tilt=float(rng.uniform(-1.5, 1.5)),
+        tilt=float(rng.uniform(-0.8, 0.8)),
     )
 
 
@@ -167,7 +166,7 @@ class _Score:
         self.density = _pick(rng, genre.densities)
         self.chord_style, self.bass_style = _pick(rng, genre.chord_styles), _pick(rng, genre.bass_styles)
         self.tones = (0, 2, 4, 6) if rng.random() < genre.sevenths else (0, 2, 4)
-        self.register = {part: int(rng.integers(-5, 8)) for part in PARTS}
+        self.register = {part: int(rng.integers(-4, 6)) for part in PARTS}
         self.harmony = _pick(rng, HARMONIES)
         self.legato = float(rng.uniform(0.55, 1.0))
         self.step_seconds = 60.0 / self.tempo / 4

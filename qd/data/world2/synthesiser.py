@@ -9,7 +9,8 @@ from scipy import fft
 
 from qd.data.world2.kits import HIT_SECONDS, hit
 from qd.data.world2.piece import PARTS, Note, Piece, Room
-from qd.data.world2.voices import RELEASE_SECONDS, SAMPLE_RATE, VOICES, note
+from qd.data.world2.timbres import VOICES
+from qd.data.world2.voices import RELEASE_SECONDS, SAMPLE_RATE, note
 
 LOUDNESS = 0.12  # root mean square of every clip before the limiter
 PRE_ROLL = 0.6  # seconds rendered before the window, so that it begins with the room's sound of earlier notes

@@ -1,4 +1,4 @@
-"""Voices of the synthesiser: a timbre's centre values, and a tone that moves them for one piece.
+"""Plays notes: a timbre's centre values, and a tone that moves them for one piece.
 
 A harmonic voice reads two wavetables and moves between them while the note sounds: from bright to dull (plucked and
 struck strings), from dull to bright (brass), or back and forth (pads). An inharmonic voice (bells, bars) adds decaying
@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from qd.data.world2.timbres import Voice
+
 SAMPLE_RATE = 16_000
 HIGHEST_PARTIAL = 7_400.0
 """Hz. Higher partials would alias."""
@@ -22,31 +24,6 @@ RELEASE_SECONDS = 0.06
 _TABLE = 4096  # samples of one period of a wavetable
 _CONTROL = 32  # samples between two values of a slow control curve
 _TIMES = np.arange(int((LONGEST_NOTE + RELEASE_SECONDS) * SAMPLE_RATE)) / SAMPLE_RATE
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Centre values of a timbre.
-
-    Attributes:
-        partials: Amplitudes of the harmonics, or of the partials at ``ratios``.
-        ratios: Frequencies of the partials as multiples of the fundamental; empty for a harmonic voice.
-        attack: Rise time in seconds.
-        decay: Decay of the amplitude, 1/s; 0 holds the note.
-        motion: ``"fade"`` (bright to dull), ``"bloom"`` (dull to bright), ``"sweep"`` (back and forth) or ``"still"``.
-        vibrato: Depth in semitones.
-        breath: Level of the noise.
-        drive: Gain before the part's tanh; 0 leaves the part clean.
-    """
-
-    partials: tuple[float, ...]
-    ratios: tuple[float, ...] = ()
-    attack: float = 0.01
-    decay: float = 0.0
-    motion: str = "still"
-    vibrato: float = 0.0
-    breath: float = 0.0
-    drive: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,65 +51,13 @@ class Tone:
     tremolo: float = 0.0
 
 
-def _slope(exponent: float, count: int = 32, odd_only: bool = False) -> tuple[float, ...]:
-    return tuple(0.0 if odd_only and h % 2 == 0 else h**-exponent for h in range(1, count + 1))
-
-
-def _plucked(exponent: float, position: float, count: int = 32) -> tuple[float, ...]:
-    """Harmonics of a string that is plucked at a share ``position`` of its length."""
-    return tuple(abs(np.sin(np.pi * h * position)) * h**-exponent + 0.002 for h in range(1, count + 1))
-
-
-VOICES: dict[str, Voice] = {
-    "flute": Voice((1.0, 0.35, 0.12, 0.04, 0.02), attack=0.05, vibrato=0.15, breath=0.16, motion="bloom"),
-    "clarinet": Voice((1.0, 0.04, 0.6, 0.06, 0.4, 0.06, 0.25, 0.04, 0.12), attack=0.03, breath=0.03, motion="bloom"),
-    "oboe": Voice((0.5, 0.8, 1.0, 0.6, 0.3, 0.3, 0.2, 0.1, 0.1), attack=0.03, vibrato=0.12, motion="bloom"),
-    "saxophone": Voice((1.0, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.08), attack=0.04, vibrato=0.2, breath=0.09,
-                       motion="bloom"),
-    "violin": Voice(_slope(1.0), attack=0.08, vibrato=0.3, breath=0.02, motion="bloom"),
-    "cello": Voice(_slope(1.25), attack=0.1, vibrato=0.25, breath=0.02, motion="bloom"),
-    "string section": Voice(_slope(1.15, 24), attack=0.2, vibrato=0.2, breath=0.02, motion="sweep"),
-    "accordion": Voice((1.0, 0.8, 0.7, 0.6, 0.25, 0.4, 0.12, 0.25, 0.1, 0.1), attack=0.04, vibrato=0.08),
-    "harmonica": Voice((0.8, 1.0, 0.9, 0.5, 0.5, 0.25, 0.2, 0.1), attack=0.03, vibrato=0.25, breath=0.06),
-    "organ": Voice((1.0, 0.9, 0.5, 0.7, 0.0, 0.3, 0.0, 0.5), attack=0.008, motion="sweep"),
-    "choir": Voice((1.0, 0.5, 0.6, 0.5, 0.1, 0.05, 0.1, 0.12), attack=0.2, vibrato=0.25, breath=0.09, motion="sweep"),
-    "pad": Voice(_slope(1.6, 16), attack=0.3, vibrato=0.08, motion="sweep"),
-    "saw synth": Voice(_slope(1.0, 40), attack=0.006, motion="fade"),
-    "square synth": Voice(_slope(1.0, 40, odd_only=True), attack=0.003),
-    "triangle synth": Voice(_slope(2.0, 15, odd_only=True), attack=0.003),
-    "wobble synth": Voice(_slope(0.9, 40), attack=0.006, motion="sweep"),
-    "distorted guitar": Voice(_plucked(0.7, 0.13), attack=0.004, decay=0.4, motion="fade", drive=6.0),
-    "clean electric guitar": Voice(_plucked(0.9, 0.21), attack=0.003, decay=1.6, motion="fade"),
-    "guitar": Voice(_plucked(1.0, 0.17), attack=0.003, decay=2.4, motion="fade"),
-    "banjo": Voice(_plucked(0.55, 0.11), attack=0.002, decay=5.0, motion="fade"),
-    "harp": Voice(_plucked(1.3, 0.4), attack=0.004, decay=1.6, motion="fade"),
-    "piano": Voice(_plucked(1.1, 0.12), attack=0.003, decay=1.9, motion="fade"),
-    "harpsichord": Voice(_plucked(0.45, 0.23), attack=0.002, decay=3.2, motion="fade"),
-    "trumpet": Voice((0.7, 1.0, 0.9, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1), attack=0.03, vibrato=0.1, motion="bloom"),
-    "trombone": Voice((1.0, 0.9, 0.7, 0.5, 0.35, 0.2, 0.12, 0.08), attack=0.05, vibrato=0.12, motion="bloom"),
-    "brass section": Voice(_slope(0.9, 16), attack=0.06, motion="bloom"),
-    "electric piano": Voice((1.0, 0.28, 0.07, 0.03, 0.02, 0.012, 0.07), attack=0.003, decay=1.7, motion="fade"),
-    "bell": Voice((1.0, 0.7, 0.5, 0.45, 0.3), (0.5, 1.0, 1.19, 2.0, 2.74), attack=0.002, decay=1.3),
-    "music box": Voice((1.0, 0.35, 0.18), (1.0, 2.98, 6.1), attack=0.002, decay=2.6),
-    "vibraphone": Voice((1.0, 0.3, 0.07), (1.0, 3.98, 9.3), attack=0.004, decay=1.1),
-    "marimba": Voice((1.0, 0.35, 0.1), (1.0, 3.93, 9.6), attack=0.003, decay=5.5),
-    "steel drum": Voice((1.0, 0.7, 0.4, 0.2), (1.0, 2.0, 3.01, 4.12), attack=0.005, decay=2.8),
-    "bass guitar": Voice(_plucked(1.2, 0.16, 20), attack=0.004, decay=1.6, motion="fade"),
-    "upright bass": Voice(_plucked(1.6, 0.3, 14), attack=0.008, decay=2.6, motion="fade"),
-    "sine bass": Voice((1.0, 0.08), attack=0.02),
-    "synth bass": Voice(_slope(1.1, 20), attack=0.004, decay=2.5, motion="fade"),
-    "acid bass": Voice(_slope(0.9, 30), attack=0.004, decay=1.5, motion="sweep"),
-    "tuba": Voice((1.0, 0.7, 0.35, 0.18, 0.08), attack=0.04, motion="bloom"),
-}  # fmt: skip
-
-
 def frequency(midi: float) -> float:
     """Returns the frequency in Hz of a MIDI pitch: 440 · 2^((midi − 69)/12)."""
     return 440.0 * 2.0 ** ((midi - 69) / 12)
 
 
 def note(voice: Voice, tone: Tone, midi: float, seconds: float, noise_start: int = 0) -> np.ndarray:
-    """Renders one note with its release, float32 (samples,), with unit loudness (RMS) while it sounds fully.
+    """Renders one note with its release, float32 (samples,), with unit loudness (RMS) over its first half second.
 
     Args:
         voice: Centre values of the timbre.
@@ -152,13 +77,15 @@ def note(voice: Voice, tone: Tone, midi: float, seconds: float, noise_start: int
     attack = max(16, int(voice.attack * tone.attack * SAMPLE_RATE))
     sound[:attack] *= _ramp(attack)[: t.size]
     if voice.decay:
-        sound *= _slow(np.exp(-voice.decay * t[::_CONTROL]), t.size)
+        # The gain makes the mean power of the first half second the same as that of a held note.
+        gain = np.sqrt(voice.decay / (1.0 - np.exp(-voice.decay)))
+        sound *= _slow(gain * np.exp(-voice.decay * t[::_CONTROL]), t.size)
     sound[held:] *= _ramp(release)[::-1][: t.size - held]
     return sound
 
 
 def _harmonics(voice: Voice, tone: Tone, hertz: float, t: np.ndarray) -> np.ndarray:
-    bright, dull = _tables(voice, round(tone.brightness * 8), min(40, max(1, int(HIGHEST_PARTIAL / hertz))))
+    bright, dull = _tables(voice, round(tone.brightness * 8), hertz)
     phase = hertz * t
     if voice.vibrato:
         # A vibrato of d semitones at r Hz moves the phase by up to f·(2^(d/12) − 1)/r/(2π) cycles; it fades in.
@@ -200,21 +127,24 @@ def _partials(voice: Voice, tone: Tone, hertz: float, t: np.ndarray) -> np.ndarr
     for amplitude, ratio in zip(voice.partials, voice.ratios, strict=True):
         if ratio * hertz > HIGHEST_PARTIAL:
             continue
-        gain = amplitude * max(ratio, 1.0) ** (0.7 * tone.brightness)
+        gain = amplitude * max(ratio, 1.0) ** (0.3 * tone.brightness)
         power += gain**2 / 2
         index = (ratio * hertz * t * _TABLE).astype(np.int32) & (_TABLE - 1)
         sound += _slow(gain * np.exp(-(ratio - 1.0) * tone.motion_rate * t[::_CONTROL]), t.size) * table[index]
     return sound / np.float32(max(power, 1e-6) ** 0.5)
 
 
-@lru_cache(maxsize=4000)
-def _tables(voice: Voice, brightness: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one period of the bright and of the dull spectrum, each with unit loudness.
+@lru_cache(maxsize=2000)
+def _tables(voice: Voice, brightness: int, hertz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns one period of the bright and of the dull spectrum at a pitch, each with unit loudness.
 
-    Brightness is in eighths: a step changes the slope by 0.6 dB an octave, which nobody can tell from a continuum.
+    Brightness is in eighths: a step changes the slope by 0.2 dB an octave, which nobody can tell from a continuum.
     """
-    h = np.arange(1, min(count, len(voice.partials)) + 1)
-    amplitudes = np.asarray(voice.partials[: h.size]) * h ** (0.8 * brightness / 8)
+    count = max(1, min(len(voice.partials), int(HIGHEST_PARTIAL / hertz)))
+    h = np.arange(1, count + 1)
+    amplitudes = np.asarray(voice.partials[:count]) * h ** (0.25 * brightness / 8)
+    for centre, gain in voice.formants:
+        amplitudes = amplitudes * 10.0 ** (gain / 20.0 * np.exp(-0.5 * (np.log2(h * hertz / centre) / 0.35) ** 2))
     dull = amplitudes * h**-0.9 if voice.motion != "still" else amplitudes
     # Fixed pseudo-random phases keep the crest factor low; the same ones in both tables, so that a mix does not cancel.
     phases = np.exp(2j * np.pi * (h * 0.618 % 1.0))

@@ -19,7 +19,7 @@ from qd.data.world.captions import with_quality
 from qd.data.world.degradation import CLEAN, DEGRADATIONS, degrade
 from qd.data.world.harmony import in_other_mode
 from qd.data.world.world import SPLITS, DrumChange
-from qd.data.world2.captions import Request, draw_request, draw_stratum, write
+from qd.data.world2.captions import STRATUM_RATES, Request, draw_request, draw_stratum, write
 from qd.data.world2.composer import MINIMUM_SECONDS, compose
 from qd.data.world2.drumming import with_drums, without_drums
 from qd.data.world2.patterns import SCALES
@@ -43,6 +43,12 @@ __all__ = [
 
 DEGRADED_RATE = 0.3
 CARELESSNESS = {"clean": 0.15, "degraded": 0.5}  # players in bad recordings are more often careless
+DETAILED_SPLIT, DETAILED_RATES = "adherence", (0.2, 0.3, 0.5)
+"""Split with more specific captions, so that its scorer learns every word, and the rates of its strata."""
+
+CARELESS_SPLIT = "preference"
+"""Split whose players are careless in half of all pieces, so that its scorer has enough errors to learn from."""
+
 PROMPT_STRATA = ("open", "medium", "open", "specific")
 """Strata of the prompts of a set, in turn, so that the first n prompts hold the same mixture as all."""
 
@@ -62,6 +68,7 @@ class Clip:
         piece: The music as composed.
         degradation: ``"clean"`` or one of ``qd.data.world.degradation.DEGRADATIONS``.
         severity: Severity of the degradation in [0, 1]; 0 when clean.
+        stratum: How much the description asks for: ``"open"``, ``"medium"`` or ``"specific"``.
     """
 
     audio: np.ndarray
@@ -71,6 +78,7 @@ class Clip:
     piece: Piece
     degradation: str
     severity: float
+    stratum: str
 
 
 @dataclass(frozen=True)
@@ -87,23 +95,18 @@ class _Recording:
     piece: Piece
     degradation: str
     severity: float
+    stratum_rates: tuple[float, ...]
 
 
-def clip(split: str, index: int, seconds: float = 4.0, stratum: str | None = None) -> Clip:
+def clip(split: str, index: int, seconds: float = 4.0) -> Clip:
     """Returns clip ``index`` of ``split``: one window of a piece that no other index shares.
-
-    Args:
-        split: One of ``SPLITS``.
-        index: Number of the clip, 0 or more.
-        seconds: Length of the window.
-        stratum: Stratum of the caption; None draws one.
 
     Raises:
         ValueError: The split is unknown, the index is negative, or ``seconds`` is more than 16, the shortest piece.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
-    return _window(recording, rng.uniform(0.0, _latest_start(seconds)), seconds, rng, stratum)
+    recording = _record(rng, split)
+    return _window(recording, rng.uniform(0.0, _latest_start(seconds)), seconds, rng)
 
 
 def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Clip]:
@@ -113,7 +116,7 @@ def chunks(split: str, index: int, n: int = 2, seconds: float = 4.0) -> list[Cli
         ValueError: ``n`` windows of ``seconds`` do not fit into 16 s, or as :func:`clip`.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
+    recording = _record(rng, split)
     return [_window(recording, start, seconds, rng) for start in _starts(rng, n, seconds)]
 
 
@@ -126,7 +129,7 @@ def change_drums(split: str, index: int, n: int = 2, seconds: float = 4.0) -> Dr
         ValueError: As :func:`chunks`.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
+    recording = _record(rng, split)
     start = _starts(rng, n, seconds)[0]
     added = "drums" not in recording.piece.audible(start, seconds)
     # The source of added drums has its own generator, so that the noise stays the same.
@@ -143,7 +146,7 @@ def change_mode(split: str, index: int, n: int = 2, seconds: float = 4.0) -> tup
         ValueError: As :func:`chunks`.
     """
     rng = _generator(split, index)
-    recording = _record(rng)
+    recording = _record(rng, split)
     start = _starts(rng, n, seconds)[0]
     return _twice(recording, in_other_mode(recording.piece, SCALES), start, seconds, rng)
 
@@ -219,11 +222,13 @@ def _audible(piece: Piece, start: float, seconds: float) -> frozenset[str]:
     return piece.audible(start, seconds) or frozenset(PARTS[:1])
 
 
-def _record(rng: np.random.Generator) -> _Recording:
+def _record(rng: np.random.Generator, split: str) -> _Recording:
     degraded = rng.random() < DEGRADED_RATE
-    piece = compose(rng, CARELESSNESS["degraded" if degraded else "clean"])
+    carelessness = CARELESSNESS["degraded" if degraded or split == CARELESS_SPLIT else "clean"]
+    piece = compose(rng, carelessness)
     kind = DEGRADATIONS[int(rng.integers(len(DEGRADATIONS)))] if degraded else CLEAN
-    return _Recording(piece, kind, float(rng.uniform(0.2, 1.0)) if degraded else 0.0)
+    severity = float(rng.uniform(0.2, 1.0)) if degraded else 0.0
+    return _Recording(piece, kind, severity, DETAILED_RATES if split == DETAILED_SPLIT else STRATUM_RATES)
 
 
 def _twice(
@@ -235,12 +240,10 @@ def _twice(
     return _window(recording, start, seconds, rng).audio, _window(changed, start, seconds, same_rng).audio
 
 
-def _window(
-    recording: _Recording, start: float, seconds: float, rng: np.random.Generator, stratum: str | None = None
-) -> Clip:
-    piece = recording.piece
+def _window(recording: _Recording, start: float, seconds: float, rng: np.random.Generator) -> Clip:
+    piece, stratum = recording.piece, draw_stratum(rng, recording.stratum_rates)
     audio = degrade(render(piece, start, seconds), recording.degradation, recording.severity, rng)
-    request = draw_request(piece, _audible(piece, start, seconds), stratum or draw_stratum(rng), rng)
+    request = draw_request(piece, _audible(piece, start, seconds), stratum, rng)
     description = write(request, rng)
     caption = with_quality(description, recording.degradation, rng)
-    return Clip(audio, caption, description, request, piece, recording.degradation, recording.severity)
+    return Clip(audio, caption, description, request, piece, recording.degradation, recording.severity, stratum)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
-from qd.evaluation.points import METRICS, Point, comparable
+from qd.evaluation.columns import METRICS
+from qd.evaluation.points import Point, comparable
 from qd.metrics.formatting import markdown_interval, markdown_table
 from qd.models.checkpoints.resolver import ASSETS, SHIPPED
 

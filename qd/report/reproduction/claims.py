@@ -38,13 +38,13 @@ to 5, 12 to 14 and 16, and for the adherence of claim 15, the value of a model i
 it was trained with several seeds, the training runs are resampled too; two training seeds show little of the spread
 between runs, but more than one seed does. Lines and fronts (claims 6 to 11) use the first seeds only.
 
-A statement **holds** if the whole interval satisfies its rule, **does not hold** if the whole interval violates it,
-and is **not resolved** otherwise. "Matches", "near" and "as good" allow a tenth of the change that guidance (γ = 3,
+A statement **holds** if the whole interval satisfies its rule, **fails** if the whole interval violates it, and is
+**open** otherwise. "Matches", "near" and "as good" allow a tenth of the change that guidance (γ = 3,
 negative prompt) makes in that metric; claim 15 allows a fifth of the standard deviation over prompts. "Beats" means
 more quality at equal diversity, averaged over the points of the other strategy's front that are not more diverse than
 the diverse end of the line; points beyond that end are not compared. An interpolation is represented by cubics in λ and
 not by its best points, because chance favours the best of many points. If a plan has other values of β than the paper,
-its last one replaces β = 15. A claim holds if all its statements hold, and does not hold if one of them does not.
+its last one replaces β = 15. A claim holds if all its statements hold, and fails if one of them fails.
 Numbers without a rule are given for information."""
 
 

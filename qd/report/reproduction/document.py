@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qd.evaluation.points import METRICS
+from qd.evaluation.columns import METRICS
 from qd.metrics.formatting import markdown_interval, markdown_table
 from qd.report.data import ReportData, read_training
 from qd.report.figures import FIGURES

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import OUT_OF_DATE, Point, PointsFile, comparable, refuse_other_weights
-from qd.evaluation.results import NotMeasuredError, Results
+from qd.evaluation.points import Point, PointsFile, comparable
+from qd.evaluation.results import OUT_OF_DATE, NotMeasuredError, Results, refuse_other_weights
 from qd.models.checkpoints.resolver import step_folder
 from qd.models.merging.weights import soup
 from qd.runs.scalars import read_scalars

@@ -14,8 +14,8 @@ from qd.metrics.bootstrap import Interval
 
 class Verdict(str, Enum):
     HOLDS = "holds"
-    FAILS = "does not hold"
-    OPEN = "not resolved"
+    FAILS = "fails"
+    OPEN = "open"
     MISSING = "not measured"
 
 
@@ -46,17 +46,17 @@ class Part:
 
 
 def above(bound: float = 0.0) -> Rule:
-    """Holds if the whole interval is above the bound; does not hold if it is below."""
+    """Holds if the whole interval is above the bound; fails if it is below."""
     return Rule(f"> {bound:.3g}", lambda it: _side(it.lo > bound, it.hi <= bound))
 
 
 def below(bound: float = 0.0) -> Rule:
-    """Holds if the whole interval is below the bound; does not hold if it is above."""
+    """Holds if the whole interval is below the bound; fails if it is above."""
     return Rule(f"< {bound:.3g}", lambda it: _side(it.hi < bound, it.lo >= bound))
 
 
 def within(margin: float) -> Rule:
-    """Holds if the whole interval is inside ± margin; does not hold if it is outside."""
+    """Holds if the whole interval is inside ± margin; fails if it is outside."""
     return Rule(
         f"within ± {margin:.3g}",
         lambda it: _side(-margin < it.lo and it.hi < margin, it.hi <= -margin or it.lo >= margin),
@@ -82,7 +82,7 @@ def part(text: str, measure: Callable[[], Interval], rule: Callable[[], Rule] | 
 
 
 def overall(parts: Sequence[Part]) -> Verdict:
-    """Verdict on a claim: does not hold if one part does not; else not measured if one is missing; holds if all do."""
+    """Verdict on a claim: fails if one part fails; else not measured if one is missing; holds if all do."""
     verdicts = {part.verdict for part in parts if part.verdict is not None}
     for verdict in (Verdict.FAILS, Verdict.MISSING, Verdict.OPEN):
         if verdict in verdicts:

@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard
 
 from qd.config.policy import ModelConfig
 from qd.config.train import TrainConfig
-from qd.evaluation.points import METRICS, Point
+from qd.evaluation.columns import METRICS
+from qd.evaluation.points import Point
 from qd.metrics.bootstrap import Interval
 from qd.models.checkpoints.resolver import ASSETS
 from qd.report.cards.model import Origin, front_matter, origin, write_card

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from qd.config.loading import load_config
+from qd.evaluation.columns import METRICS
 from qd.evaluation.measurement import Measurement
-from qd.evaluation.points import METRICS, Point, PointsFile
+from qd.evaluation.points import Point, PointsFile
 from qd.metrics.bootstrap import bootstrap_interval
 from qd.report.reproduction import statistics
 from qd.report.reproduction.plan import PlannedRun, ReproductionConfig, RunConfig, planned_runs
