@@ -102,7 +102,7 @@ fad: $(STAMP) ## Fréchet and kernel audio distance: AUDIO=… or MODEL
 scorer-ranges: $(STAMP) ## ranges of two scorers: ADHERENCE PREFERENCE MODEL N
 	$(QD)
 
-embedder-report: $(STAMP) ## measure an embedder: EMBEDDER DATA N OUT
+embedder-report: $(STAMP) ## measure an embedder: EMBEDDER DATA N WORLD OUT
 	$(QD)
 
 ##@ Reproduce
