@@ -123,7 +123,7 @@ fad: $(stamp) ## Fréchet and kernel audio distance: AUDIO=… or MODEL
 scorer-ranges: $(stamp) ## ranges of two scorers: ADHERENCE PREFERENCE MODEL N
 	@$(run) $(bin)/qd $@ $(options)
 
-embedder-report: $(stamp) ## measure an embedder: EMBEDDER DATA N OUT
+embedder-report: $(stamp) ## measure an embedder: EMBEDDER DATA N WORLD OUT
 	@$(run) $(bin)/qd $@ $(options)
 
 ##@ Reproduce
