@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class AudioViTConfig(Settings):
     def rules(self, prefix: str) -> Iterator[str]:
         if self.window_length > self.n_fft:
             yield f"{prefix}window_length is {self.window_length}; expected at most {prefix}n_fft={self.n_fft}"
-        if self.hop_length > 0 and self.frames > MOST_FRAMES:
+        if self.hop_length > 0 and math.isfinite(self.clip_seconds) and self.frames > MOST_FRAMES:
             yield f"{prefix}clip_seconds and {prefix}hop_length give {self.frames:,} frames; expected {MOST_FRAMES:,}"
         if self.head_dim % 2:
             yield f"{prefix}head_dim is {self.head_dim}; expected an even number: rotary positions turn pairs"

@@ -82,7 +82,8 @@ def test_a_revision_is_pinned_to_its_commit_and_passed_to_every_part(
         others = {key: value for key, value in options.items() if key not in ("revision", "local_files_only")}
         return pretrained.load_transformers(kind, str(real_checkpoint), **others)
 
-    monkeypatch.setattr("qd.models.musicgen.load_transformers", local)
+    for module in ("musicgen", "checkpoints.tokenizer"):
+        monkeypatch.setattr(f"qd.models.{module}.load_transformers", local)
     configs = put_config(monkeypatch, real_checkpoint / "config.json")
     music = MusicGen.load(NAME, revision="main")
     assert configs == [(NAME, "c0ffee", False)] and fake.requests == [(NAME, "main")] and music.revision == "c0ffee"
