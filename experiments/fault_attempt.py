@@ -133,7 +133,9 @@ def _make(path: Path, content: Content, folder: bool) -> None:
 
 
 def _listing(folder: Path) -> set[str]:
-    return {os.fsencode(path.relative_to(folder)).decode("utf-8", "replace") for path in folder.rglob("*")}
+    """Files by name; an empty folder is no output."""
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return {os.fsencode(path.relative_to(folder)).decode("utf-8", "replace") for path in files}
 
 
 @functools.cache
@@ -170,7 +172,7 @@ def _called(words: tuple[str, ...], work: Path, environment: Mapping[str, str], 
     for target, descriptor in enumerate(streams):
         os.dup2(descriptor, target)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False)
+        open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
         for number, mode in enumerate(("r", "w", "w"))
     )
     os.chdir(work)

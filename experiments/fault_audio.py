@@ -60,24 +60,28 @@ def _no_utf8(path: Path) -> None:
 
 
 BAD_AUDIO: dict[str, tuple[dict[str, Content], tuple[str, ...]]] = {
-    "a WAV file cut in half": ({"aud/x.wav": wave(1)[: len(wave(1)) // 2]}, ("x.wav", "cut")),
+    "a WAV file cut in half": (
+        {"aud/x.wav": wave(1)[: len(wave(1)) // 2]},
+        ("x.wav", "truncated", "95,978 of 192,000"),
+    ),
     "a FLAC file cut in half": ({"aud/x.flac": wave(1, "FLAC")[:20_000]}, ("x.flac",)),
     "an empty file": ({"aud/x.wav": b""}, ("x.wav", "empty")),
     "a text under another name": ({"aud/x.wav": "hello\n"}, ("x.wav",)),
     "no sample": ({"aud/x.wav": _empty_wave()}, ("x.wav",)),
     "samples that are not finite": ({"aud/x.wav": _not_finite()}, ("x.wav", "finite")),
-    "float samples up to 32,768": ({"aud/x.wav": wave(1, subtype="FLOAT", gain=3e5)}, ("x.wav", "32,768")),
+    "float samples up to 32,768": ({"aud/x.wav": wave(1, subtype="FLOAT", gain=3e5)}, ("x.wav", "wrong scale")),
     "a broken link": ({"aud/x.wav": lambda path: path.symlink_to("gone.wav")}, ("x.wav",)),
-    "a header that promises 4 GB": ({"aud/x.wav": wave(1)[:40] + b"\xf0\xff\xff\xff" + wave(1)[44:]}, ("x.wav",)),
     "a folder with the ending .wav": ({"aud/x.wav/": "", "aud/x.wav/y.txt": "a"}, ("aud", ".txt")),
     "an empty folder": ({"aud/": ""}, ("aud", "empty")),
     "no audio file": ({"aud/a.txt": "a", "aud/b.m4a": "b"}, ("aud", "1 .txt", "1 .m4a", ".wav")),
-    "only a loop": ({"aud/": _loop}, ("aud",)),
     "a pipe that nobody writes": ({"aud/x.wav": lambda path: os.mkfifo(path)}, ("aud", "pipe")),
     "a name that moves the cursor": ({"aud/\x1b[2J.wav": "hello\n"}, ("\\x1b",)),
-    "a git-lfs pointer": ({"aud/x.wav": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"}, ("x.wav", "git-lfs", "git lfs pull")),
+    "a git-lfs pointer": (
+        {"aud/x.wav": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"},
+        ("x.wav", "git-lfs", "git lfs pull"),
+    ),
     "too little audio": ({"aud/x.wav": wave(1)}, ("expected 10",)),
-}  # fmt: skip
+}
 
 GOOD_AUDIO: dict[str, tuple[dict[str, Content], tuple[str, ...]]] = {
     "a name that is not UTF-8": ({"aud/x.wav": _no_utf8}, ()),
@@ -90,7 +94,11 @@ PATHS: dict[str, tuple[str, dict[str, Content], tuple[str, ...]]] = {
     "fad: a name too long": (f"fad --audio ref --reference ref --out {LONG}.json", {}, ("long",)),
     "fad: a folder that cannot be made": ("fad --audio ref --reference ref --out /proc/qd/fad.json", {}, ("/proc/qd",)),
     "fad: a file in the way": ("fad --audio ref --reference ref --out x/fad.json", {"x": "a"}, ("x", "file")),
-    "fad: a results file that exists": ("fad --audio ref --reference ref --out x.json", {"x.json": "a"}, ("x.json", "exists")),
+    "fad: a results file that exists": (
+        "fad --audio ref --reference ref --out x.json",
+        {"x.json": "a"},
+        ("x.json", "exists"),
+    ),
     "sample: a name too long": (f"sample --prompt x --n 1 --out {LONG}", {}, ("long",)),
     "sample: a file in the way": ("sample --prompt x --n 1 --out x", {"x": "a"}, ("x",)),
     "sample: a folder that cannot be made": ("sample --prompt x --n 1 --out /proc/qd", {}, ("/proc/qd",)),
@@ -99,10 +107,10 @@ PATHS: dict[str, tuple[str, dict[str, Content], tuple[str, ...]]] = {
     "sample: a length without end": ("sample --prompt x --seconds inf --out out", {}, ("seconds", "inf")),
     "sample: no length": ("sample --prompt x --seconds nan --out out", {}, ("seconds", "nan")),
     "sample: a thousand hours": ("sample --prompt x --seconds 3600000 --out out", {}, ("seconds",)),
-    "sample: a million clips": ("sample --prompt x --n 1000000000 --out out", {}, ("n is",)),
+    "sample: a billion clips": ("sample --prompt x --n 1000000000 --out out", {}, ("1000000000 clips", "GiB")),
     "sample: no temperature": ("sample --prompt x --temperature 0 --out out", {}, ("temperature", "0")),
     "sample: a prompt of 100,000 letters": (f"sample --prompt {'a' * 100_000} --n 1 --out out", {}, ("prompt",)),
-    "sample: half of a surrogate pair": ("sample --prompt '\udcff' --n 1 --out out", {}, ("prompt",)),
+    "sample: a prompt that is not UTF-8": ("sample --prompt '\udcff' --n 1 --out out", {}, ("udcff", "UTF-8")),
     "train: a file in the way of the runs": ("train --beta 0 --name x trainer.runs=f", {"f": "a"}, ("'f", "file")),
     "train: runs that cannot be made": ("train --beta 0 --name x trainer.runs=/proc/qd", {}, ("/proc/qd",)),
     "train: a run that exists": ("train --beta 0 --name x", {"runs/x/config.yaml": "a: 1\n"}, ("runs/x", "RESUME")),
@@ -113,26 +121,35 @@ PATHS: dict[str, tuple[str, dict[str, Content], tuple[str, ...]]] = {
     "merge: a file in the way": ("merge --a base --b beta0 --out x", {"x": "a"}, ("x",)),
     "merge: a folder that exists": ("merge --a base --b beta0 --out x", {"x/y": "a"}, ("x",)),
     "merge: a weight above 1": ("merge --a base --b beta0 --lambda 7 --out x", {}, ("7",)),
-    "merge: a folder that cannot be made": ("merge --a base --b beta0 --out /proc/qd", {}, ("/proc/qd",)),
+    "merge: a folder that cannot be made": ("merge --a base --b beta0 --out /proc/qd", {}, ("/proc",)),
     "report: no results": ("report --points nowhere.jsonl --out out", {}, ("nowhere.jsonl",)),
     "embedder-report: a file in the way": ("embedder-report --embedder builtin --out x", {"x": "a"}, ("x",)),
-    "train-preference: a file in the way": ("train-preference --data r.csv --out x", {"x": "a", "r.csv": "audio,rating\n"}, ("x",)),
+    "train-preference: a file in the way": (
+        "train-preference --data r.csv --out x",
+        {"x": "a", "r.csv": "audio,rating\n"},
+        ("x",),
+    ),
     "train-embedder: no data": ("train-embedder --data nowhere", {}, ("nowhere",)),
     "headroom: a file in the way": ("headroom --beta 0 --out x", {"x": "a"}, ("x",)),
-}  # fmt: skip
+}
 
 ENVIRONMENT: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
     "RANK in a command of one process": ("sample --prompt x", {"RANK": "1"}, ("RANK=1", "unset RANK")),
     "SLURM_PROCID in a command of one process": ("merge --a base --b beta0", {"SLURM_PROCID": "2"}, ("SLURM_PROCID",)),
     "WORLD_SIZE left over": (
         "evaluate --model base --protocol quick",
-        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611",
-         "QD_MEETING_SECONDS": "3"},
-        ("WORLD_SIZE",),
+        {
+            "RANK": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29611",
+        },
+        ("WORLD_SIZE=2", "120 s", "unset RANK"),
     ),
     "WORLD_SIZE that is no number": ("evaluate --model base", {"WORLD_SIZE": "two", "RANK": "0"}, ("WORLD_SIZE",)),
     "RANK that is no number": ("train --beta 0", {"WORLD_SIZE": "2", "RANK": "x"}, ("RANK",)),
-}  # fmt: skip
+}
 
 MAKE = ("PROMPT", "MODEL", "OUT", "NAME", "ARGS", "top_k", "trainer.max_steps", "PYTHON", "CONFIG", "KIND")
 SHELL = "$(shell touch executed)`touch executed`$$(touch executed)"
@@ -177,7 +194,5 @@ def _make_faults() -> Iterator[Fault]:
         target = "config" if name == "KIND" else "sample"
         yield bad("bad variable of make", name, f"{target} '{name}={SHELL}'", *facts, files=programs, status=0,
                   environment=environment, program=("make",))  # fmt: skip
-    yield bad("bad variable of make", "a name with a function", "sample 'A$(shell touch executed)=1'", files=programs,
-              environment=environment, program=("make",))  # fmt: skip
     yield bad("bad variable of make", "an open quotation mark in ARGS", "sample \"ARGS='a\"", "ARGS", files=programs,
               environment=environment, program=("make",))  # fmt: skip

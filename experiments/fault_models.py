@@ -28,31 +28,58 @@ LINES = 2
 """Most lines of an answer about a model: one that says what is loaded, and the error."""
 
 FOREIGN: dict[str, tuple[Mapping[str, Content], tuple[str, ...]]] = {
-    "a LoRA adapter": ({"adapter_config.json": '{"base_model_name_or_path": "a/b"}', "adapter_model.safetensors": ""},
-                       ("LoRA adapter of 'a/b'", "merge_and_unload")),
+    "a LoRA adapter": (
+        {"adapter_config.json": '{"base_model_name_or_path": "a/b"}', "adapter_model.safetensors": ""},
+        ("LoRA adapter of 'a/b'", "merge_and_unload"),
+    ),
     "pickled weights": ({"config.json": CONFIG, "pytorch_model.bin": "x"}, ("pytorch_model.bin", "can run code")),
     "a git-lfs pointer": ({"config.json": CONFIG, "model.safetensors": POINTER}, ("git-lfs", "git lfs pull")),
-    "audiocraft's own format": ({"state_dict.bin": "x", "compression_state_dict.bin": "x"}, ("audiocraft", "musicgen-small")),
-    "MusicGen-melody": ({"config.json": '{"model_type": "musicgen_melody"}', "model.safetensors": ""},
-                        ("MusicGen-melody", "musicgen-small")),
-    "another model": ({"config.json": '{"model_type": "bert"}', "model.safetensors": save({"a": torch.zeros(1)})},
-                      ("bert", "musicgen")),
+    "audiocraft's own format": (
+        {"state_dict.bin": "x", "compression_state_dict.bin": "x"},
+        ("audiocraft", "musicgen-small"),
+    ),
+    "MusicGen-melody": (
+        {"config.json": '{"model_type": "musicgen_melody"}', "model.safetensors": ""},
+        ("MusicGen-melody", "musicgen-small"),
+    ),
+    "another model": (
+        {"config.json": '{"model_type": "bert"}', "model.safetensors": save({"a": torch.zeros(1)})},
+        ("bert", "musicgen"),
+    ),
     "an empty folder": ({}, ("config.json",)),
     "a damaged adapter": ({"adapter_config.json": "{", "adapter_model.safetensors": ""}, ("adapter_config.json",)),
     "a GGUF file": ({"musicgen.gguf": b"GGUF" + bytes(20)}, ("config.json", "model.safetensors")),
     "an ONNX model": ({"config.json": CONFIG, "model.onnx": b"\x08"}, ("model.safetensors",)),
-    "an absolute shard": ({"config.json": CONFIG, INDEX: '{"weight_map": {"a": "/etc/passwd"}}'}, ("/etc/passwd", "same folder")),
-    "a shard above": ({"config.json": CONFIG, INDEX: '{"weight_map": {"a": "../../x.safetensors"}}'}, ("../../x", "same folder")),
+    "an absolute shard": (
+        {"config.json": CONFIG, INDEX: '{"weight_map": {"a": "/etc/passwd"}}'},
+        ("/etc/passwd", "same folder"),
+    ),
+    "a shard above": (
+        {"config.json": CONFIG, INDEX: '{"weight_map": {"a": "../../x.safetensors"}}'},
+        ("../../x", "same folder"),
+    ),
     "an index of lists": ({"config.json": CONFIG, INDEX: '{"weight_map": ["a"]}'}, ("weight_map", "another shape")),
     "an empty index": ({"config.json": CONFIG, INDEX: "{}"}, (INDEX,)),
-    "a missing shard": ({"config.json": CONFIG, INDEX: '{"weight_map": {"a": "b.safetensors"}}'}, ("b.safetensors", "missing")),
+    "a missing shard": (
+        {"config.json": CONFIG, INDEX: '{"weight_map": {"a": "b.safetensors"}}'},
+        ("b.safetensors", "missing"),
+    ),
     "deep JSON": ({"config.json": DEEP, "model.safetensors": save({"a": torch.zeros(1)})}, ("config.json", "deep")),
-    "a list as config": ({"config.json": "[]", "model.safetensors": save({"a": torch.zeros(1)})}, ("config.json", "list")),
-    "a name of two lines": ({"config.json": json.dumps({"model_type": "a\nb\x1b[2J"}), "model.safetensors": ""}, ("\\x1b",)),
+    "a list as config": (
+        {"config.json": "[]", "model.safetensors": save({"a": torch.zeros(1)})},
+        ("config.json", "list"),
+    ),
+    "a name of two lines": (
+        {"config.json": json.dumps({"model_type": "a\nb\x1b[2J"}), "model.safetensors": ""},
+        ("\\x1b",),
+    ),
     "a config that is a device": ({"config.json": lambda path: path.symlink_to("/dev/zero")}, ("config.json",)),
     "a config that is a pipe": ({"config.json": lambda path: os.mkfifo(path)}, ("config.json",)),
-    "weights that are a pipe": ({"config.json": CONFIG, "model.safetensors": lambda path: os.mkfifo(path)}, ("model.safetensors",)),
-}  # fmt: skip
+    "weights that are a pipe": (
+        {"config.json": CONFIG, "model.safetensors": lambda path: os.mkfifo(path)},
+        ("model.safetensors",),
+    ),
+}
 """Files of the folder "m", and facts of the answer."""
 
 
@@ -118,12 +145,21 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a header without end": (write(WEIGHTS, b"\xff" * 8 + bytes(100)), (WEIGHTS, "damaged")),
     "missing weights": (lambda folder: (folder / WEIGHTS).unlink(), (WEIGHTS, "missing")),
     "a missing config": (lambda folder: (folder / "decoder/config.json").unlink(), ("decoder/config.json",)),
-    "a missing tokenizer": (lambda folder: (folder / "text_encoder/tokenizer.json").unlink(), ("tokenizer.json", "missing")),
+    "a missing tokenizer": (
+        lambda folder: (folder / "text_encoder/tokenizer.json").unlink(),
+        ("tokenizer.json", "missing"),
+    ),
     "a missing codec": (lambda folder: shutil.rmtree(folder / "codec"), ("codec/config.json",)),
     "a missing tensor": (tensors(WEIGHTS, lambda stored: stored.popitem()), ("m", "missing")),
-    "a tensor of another shape": (tensors(WEIGHTS, lambda stored: stored.update({min(stored): torch.zeros(3, 5)})), ("shape",)),
+    "a tensor of another shape": (
+        tensors(WEIGHTS, lambda stored: stored.update({min(stored): torch.zeros(3, 5)})),
+        ("shape",),
+    ),
     "a NaN in the weights": (tensors(WEIGHTS, _nan), ("not finite", "m")),
-    "an unreadable number": (write("decoder/config.json", '{"a": ' + "9" * 5000 + "}"), ("decoder/config.json", "damaged")),
+    "an unreadable number": (
+        write("decoder/config.json", '{"a": ' + "9" * 5000 + "}"),
+        ("decoder/config.json", "damaged"),
+    ),
     "a config of two documents": (write("decoder/config.json", "{}{}"), ("decoder/config.json", "damaged")),
     "a config without UTF-8": (write("codec/config.json", b'{"a": "\xff"}'), ("codec/config.json",)),
     "a million layers": (settings("decoder/config.json", num_hidden_layers=10**6), ("num_hidden_layers", "1000000")),
@@ -135,7 +171,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a deep tokenizer": (write("text_encoder/tokenizer.json", DEEP), ("text_encoder",)),
     "a tokenizer of another model": (write("text_encoder/tokenizer.json", "{}"), ("text_encoder",)),
     "a tokenizer with its own code": (_own_tokenizer, ("never run",)),
-}  # fmt: skip
+}
 """Change of the shipped model's folder, and facts of the answer."""
 
 
@@ -148,8 +184,14 @@ class Executed:
 
 def checkpoint(change: Callable[[dict], object]) -> bytes:
     """A checkpoint of Lightning's shape."""
-    content = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {},
-               "global_step": 1}  # fmt: skip
+    content = {
+        "state_dict": {},
+        "optimizer_states": [],
+        "lr_schedulers": [],
+        "loops": {},
+        "callbacks": {},
+        "global_step": 1,
+    }
     change(content)
     file = io.BytesIO()
     torch.save(content, file)
@@ -199,7 +241,7 @@ def run_files(change: Callable[[str], str | bytes] = str) -> dict[str, Content]:
 
 CONFIGS: dict[str, tuple[Callable[[str], str | bytes], tuple[str, ...]]] = {
     "an empty file": (lambda text: "", ("incomplete",)),
-    "the first half": (lambda text: text[: len(text) // 2], ("incomplete",)),
+    "the first half": (lambda text: text[: len(text) // 2], ("config.yaml", "line")),
     "no last letter": (lambda text: text.rstrip("\n")[:-1], ()),
     "no last line": (lambda text: text[: text.rstrip("\n").rindex("\n") + 1], ("incomplete",)),
     "a line that is no YAML": (lambda text: text + "a: [\n", ("cannot be read",)),
@@ -230,10 +272,22 @@ def hostile_points(path: Path) -> None:
 
     script = "<script>alert(1)</script>"
     metrics = {name: Interval(0.5, 0.4, 0.6) for name in METRICS}
-    common = {"step": 0, "beta": None, "guidance_scale": 1.0, "negative": script, "temperature": 1.0, "lam": None,
-              "seed": 0, "protocol": "full", "scorers": script, "n_prompts": 8, "n_samples": 2, "metrics": metrics,
-              "seconds": 1.0}  # fmt: skip
-    points = [Point(key=f"{n:016x}", run=script, model=f"{script}{n}", series="base", **common) for n in range(2)]
+    common = {
+        "step": 0,
+        "beta": None,
+        "guidance_scale": 1.0,
+        "negative": script,
+        "temperature": 1.0,
+        "lam": None,
+        "seed": 0,
+        "protocol": "full",
+        "scorers": script,
+        "n_prompts": 8,
+        "n_samples": 2,
+        "metrics": metrics,
+        "seconds": 1.0,
+    }
+    points = [Point(key=f"{n:016x}", run=script, model=f"{script}{n}", series="slider", **common) for n in range(2)]
     path.write_text("".join(f"{point.to_json()}\n" for point in points))
 
 
@@ -269,5 +323,5 @@ def faults() -> Iterator[Fault]:
     sample = SAMPLE.replace("--model m", "--model base")
     yield bad("damaged cache", "a cut compiled loop", sample, "damaged", files={"../cache": library_cache}, status=0)
     yield bad("damaged cache", "a file in the way", sample, files={"../cache": "a"}, status=0)
-    yield bad("hostile page", "names that are HTML", "report --points p.jsonl --out out", "&lt;script&gt;",
+    yield bad("hostile page", "names that are HTML", "report --points p.jsonl --out out --only fronts", "&lt;script&gt;",
               files={"p.jsonl": hostile_points}, status=0, absent=("<script>alert",))  # fmt: skip

@@ -38,6 +38,7 @@ MARGIN_SECONDS = 0.02
 HIGHEST_PEAK = 16.0
 """Highest plausible sample of a floating-point file, 24 dB above full scale; 16-bit integers reach 32,768."""
 MP3_LEAD_SECONDS = 0.5
+LFS_MARK = b"version https://git-lfs.github.com/spec/"
 TAIL_SECONDS = 0.5
 UNKNOWN_SIZE = 0x7FFF_0000
 """WAV and AIFF headers with a larger size come from writers that did not know the length yet."""
@@ -127,6 +128,21 @@ def read_all(source: Path | bytes) -> tuple[np.ndarray, int]:
         return _read_mono(file, 0, length, 0), file.samplerate
 
 
+def _reason(error: Exception) -> str:
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+
+
+def _kind_problem(source: Path | bytes) -> str | None:
+    """What a file is that is no audio file, if that is known."""
+    if isinstance(source, bytes) or not os.path.isfile(source):
+        return None
+    with open(source, "rb") as file:
+        begin = file.read(len(LFS_MARK))
+    if begin == LFS_MARK:
+        return "it is a git-lfs pointer; run `git lfs pull` in its folder"
+    return None if begin else "the file is empty"
+
+
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
     try:
@@ -135,7 +151,7 @@ def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
         # As bytes, because a name need not be UTF-8.
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
     except (OSError, soundfile.SoundFileError) as error:
-        raise BadAudioError("unreadable", getattr(error, "error_string", None) or str(error)) from error
+        raise BadAudioError("unreadable", _kind_problem(source) or _reason(error)) from error
     with file:
         yield file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qd.data.audio_files import LFS_MARK
 from qd.models.checkpoints.json_files import read_object
 
 MELODY = (
@@ -13,7 +14,6 @@ MELODY = (
 AUDIOCRAFT = ("state_dict.bin", "compression_state_dict.bin")
 PARTS = ("", "decoder", "text_encoder", "codec")
 """Folders of a checkpoint that hold files; "" is the checkpoint itself."""
-LFS_MARK = b"version https://git-lfs.github.com/spec/"
 LFS_FILES = ("*.safetensors", "*.bin", "*.json", "*.model")
 PICKLED = ("*.bin", "*.pt", "*.pth")
 

@@ -22,6 +22,7 @@ from qd.models.checkpoints.foreign import foreign_format
 from qd.models.checkpoints.json_files import read_object, shard_names
 from qd.models.checkpoints.resolver import HUB_NAME, INDEX, WEIGHTS
 from qd.models.checkpoints.sizes import check_size, stored_shapes
+from qd.schema.paths import home_path
 
 _FILES = ["config.json", WEIGHTS]
 """Files that are read from a hub repository of a model outside the transformers library."""
@@ -84,7 +85,7 @@ def check_source(source: str, model_type: str | None = None) -> str:
     Raises:
         ValueError: the folder does not exist, or holds something else.
     """
-    folder = Path(source).expanduser()
+    folder = home_path(source)
     if not folder.is_dir():
         if HUB_NAME.fullmatch(source) and not folder.parent.is_dir():
             return source
@@ -246,7 +247,11 @@ def _explained(source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the files may be hostile, and the libraries raise errors of any kind for them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines() or [""]
+        # A first line that ends with a colon, and the text of a KeyError, say nothing alone.
+        reason = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+        if not reason or isinstance(error, KeyError):
+            reason = f"a file in it is damaged or incomplete ({type(error).__name__} {reason})"
         if "custom code" in reason or "trust_remote_code" in reason:
             reason = "it needs code that comes with it, which is never run; name a model that the library itself knows"
         hint = "" if Path(source).is_dir() else _NO_NETWORK
