@@ -1,5 +1,6 @@
 """Bad inputs: audio files and folders, names and paths, variables of make and of the environment, and HTML."""
 
+# ruff: noqa: E501 (a bad input and its facts are one line)
 from __future__ import annotations
 
 import io

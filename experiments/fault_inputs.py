@@ -12,14 +12,14 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments import fault_audio, fault_models, fault_tables
+from experiments import fault_audio, fault_models, fault_runs, fault_tables
 from experiments.fault_attempt import read
 from experiments.fault_case import Fault
 
 
 def faults() -> list[Fault]:
     """Returns all bad inputs."""
-    return [*fault_tables.faults(), *fault_audio.faults(), *fault_models.faults()]
+    return [*fault_tables.faults(), *fault_audio.faults(), *fault_models.faults(), *fault_runs.faults()]
 
 
 def main() -> int:

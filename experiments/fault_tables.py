@@ -1,5 +1,6 @@
 """Bad inputs: tables of prompts, ratings and recordings, results files, and settings."""
 
+# ruff: noqa: E501 (a bad input and its facts are one line)
 from __future__ import annotations
 
 import os

@@ -260,4 +260,7 @@ def _explained(source: str) -> Iterator[None]:
 
 def _refuse_missing(keys: Iterable[str], source: str) -> None:
     if missing := sorted(keys):
-        raise ValueError(f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}")
+        raise ValueError(
+            f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}: it is damaged or "
+            "belongs to another config.json; download or save it again"
+        )
