@@ -46,7 +46,7 @@ class Attempt:
         files: Content by path, relative to the working folder; the path of a folder ends with "/".
         facts: Texts that the answer must contain.
         status: Expected exit status; with 0, the command may write files.
-        absent: Texts that no output and no written text file may contain.
+        absent: Texts that no new page may contain.
         environment: Environment variables.
         program: Program that gets the words; None calls the command line in a forked process.
         lines: Largest number of lines of the answer.
@@ -97,6 +97,7 @@ class Attempt:
         answer = error + output
         command = f"qd {self.words[0]}:"
         written = "".join(read(work / name) for name in made if (work / name).is_file())
+        pages = "".join(read(work / name) for name in made if name.endswith(".html"))
         checks = {
             f"code was executed: {CANARY} exists": any(Path(name).name == CANARY for name in made),
             f"exit status {status}; expected {self.status}": status != self.status,
@@ -106,7 +107,7 @@ class Attempt:
             f"left behind: {', '.join(made[:5])}": self.status != 0 and bool(made),
             "control characters": any(ord(letter) < 32 and letter not in "\n\t\r" for letter in answer),
             **{f"no {fact!r} in the answer": fact not in answer + written for fact in self.facts},
-            **{f"{text!r} in the answer or a new file": text in answer + written for text in self.absent},
+            **{f"{text!r} in a new page": text in pages for text in self.absent},
         }
         problems = [problem for problem, found in checks.items() if found]
         return f"{'; '.join(problems)}: {' '.join(answer.split())[:300]}" if problems else None

@@ -4,10 +4,8 @@ libsndfile reads WAV, AIFF, FLAC, OGG (Vorbis, Opus) and MP3, but version 1.2.2 
 files only the first seek after opening is exact (libsndfile issue 885), so each clip reopens its file. After a seek in
 an MP3 file up to 0.35 s are garbage, because a frame can use bits of earlier frames, so decoding begins earlier. With
 both measures, a clip equals the same samples of the whole decoded file.
-
 The length of an MP3 file without a Xing or Info header is only an estimate from the rate of its first frame. If the
 estimate is too long, the end is searched; that such a file was cut cannot be known.
-
 Two limitations remain. If that estimate is too short, the rest of the file is not used. And mpg123 itself prints
 warnings about damaged MP3 files to stderr.
 """
@@ -28,6 +26,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from qd.runs.git_lfs import is_lfs_pointer
+
 ENDINGS = (".aif", ".aifc", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 SILENCE = 1e-3
 """Peak relative to full scale (−60 dB); a clip that stays below is silent."""
@@ -38,7 +38,6 @@ MARGIN_SECONDS = 0.02
 HIGHEST_PEAK = 16.0
 """Highest plausible sample of a floating-point file, 24 dB above full scale; 16-bit integers reach 32,768."""
 MP3_LEAD_SECONDS = 0.5
-LFS_MARK = b"version https://git-lfs.github.com/spec/"
 TAIL_SECONDS = 0.5
 UNKNOWN_SIZE = 0x7FFF_0000
 """WAV and AIFF headers with a larger size come from writers that did not know the length yet."""
@@ -128,19 +127,13 @@ def read_all(source: Path | bytes) -> tuple[np.ndarray, int]:
         return _read_mono(file, 0, length, 0), file.samplerate
 
 
-def _reason(error: Exception) -> str:
+def _reason(source: Path | bytes, error: Exception) -> str:
+    if not isinstance(source, bytes) and os.path.isfile(source):
+        if not os.path.getsize(source):
+            return "the file is empty"
+        if is_lfs_pointer(Path(source)):
+            return "it is a git-lfs pointer; run `git lfs pull` in its folder"
     return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-
-
-def _kind_problem(source: Path | bytes) -> str | None:
-    """What a file is that is no audio file, if that is known."""
-    if isinstance(source, bytes) or not os.path.isfile(source):
-        return None
-    with open(source, "rb") as file:
-        begin = file.read(len(LFS_MARK))
-    if begin == LFS_MARK:
-        return "it is a git-lfs pointer; run `git lfs pull` in its folder"
-    return None if begin else "the file is empty"
 
 
 @contextmanager
@@ -151,7 +144,7 @@ def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
         # As bytes, because a name need not be UTF-8.
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
     except (OSError, soundfile.SoundFileError) as error:
-        raise BadAudioError("unreadable", _kind_problem(source) or _reason(error)) from error
+        raise BadAudioError("unreadable", _reason(source, error)) from error
     with file:
         yield file
 

@@ -24,8 +24,7 @@ from qd.models.checkpoints.resolver import HUB_NAME, INDEX, WEIGHTS
 from qd.models.checkpoints.sizes import check_size, stored_shapes
 from qd.schema.paths import home_path
 
-_FILES = ["config.json", WEIGHTS]
-"""Files that are read from a hub repository of a model outside the transformers library."""
+_FILES = ["config.json", WEIGHTS]  # of a hub model outside the transformers library
 _NO_NETWORK = (
     " — without a network, download it elsewhere with `hf download <owner/name> --local-dir <folder>` and name that "
     "folder instead"
@@ -62,12 +61,6 @@ def parse_name(name: str | Path, shipped: Mapping[str, str], kinds: Mapping[str,
     Example:
         >>> parse_name("builtin", {"builtin": "embedder"}, {})
         ModelName(kind='builtin', source='embedder')
-        >>> parse_name("clap:runs/my-clap", {}, {"clap": "laion/larger_clap_music"})
-        ModelName(kind='clap', source='runs/my-clap')
-        >>> parse_name("clap", {}, {"clap": "laion/larger_clap_music"})
-        ModelName(kind='clap', source='laion/larger_clap_music')
-        >>> parse_name("runs/x", {}, {"clap": "laion/larger_clap_music"})
-        ModelName(kind='folder', source='runs/x')
     """
     if name in shipped:
         return ModelName(str(name), shipped[name])
@@ -169,9 +162,7 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
 
 
 def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
-    """Returns the options of :func:`load_transformers` for all parts of a hub model, so that it is looked up once.
-
-    A folder needs no options.
+    """Returns the options of :func:`load_transformers` for all parts of a hub model, so that it is looked up once; none for a folder.
 
     Raises:
         ValueError: :func:`hub_commit` fails, or the folder does not exist.
@@ -247,20 +238,22 @@ def _explained(source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the files may be hostile, and the libraries raise errors of any kind for them
-        lines = str(error).strip().splitlines() or [""]
-        # A first line that ends with a colon, and the text of a KeyError, say nothing alone.
-        reason = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
-        if not reason or isinstance(error, KeyError):
-            reason = f"a file in it is damaged or incomplete ({type(error).__name__} {reason})"
+        reason = _reason(error)
         if "custom code" in reason or "trust_remote_code" in reason:
             reason = "it needs code that comes with it, which is never run; name a model that the library itself knows"
         hint = "" if Path(source).is_dir() else _NO_NETWORK
         raise ValueError(f"{source!r} cannot be loaded: {reason}{hint}") from error
 
 
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    if not lines or isinstance(error, KeyError):
+        return f"a file in it is damaged or incomplete ({type(error).__name__} {error})"
+    return " ".join(map(str.strip, lines[: 1 + lines[0].endswith(":")]))
+
+
 def _refuse_missing(keys: Iterable[str], source: str) -> None:
     if missing := sorted(keys):
         raise ValueError(
-            f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}: it is damaged or "
-            "belongs to another config.json; download or save it again"
+            f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}; download it again"
         )
