@@ -162,7 +162,7 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
 
 
 def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
-    """Returns the options of :func:`load_transformers` for all parts of a hub model, so that it is looked up once; none for a folder.
+    """Returns the options of :func:`load_transformers` for all parts of a hub model, looked up once; none for a folder.
 
     Raises:
         ValueError: :func:`hub_commit` fails, or the folder does not exist.
