@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,8 @@ class CommandParser(argparse.ArgumentParser):
         namespace, rest = self.parse_known_args([text for word in words for text in self._expanded(word)])
         if unknown := [text for text in rest if text.startswith("-") or not self.command.overrides]:
             self.error("\n".join(map(self._unknown, unknown)))
+        for word in words:
+            self._refuse_other_encoding(word)
         options = Options(words=rest)
         for action in self._actions:
             if hasattr(namespace, action.dest):
@@ -180,6 +183,13 @@ class CommandParser(argparse.ArgumentParser):
         elif value.lower() not in NO:
             self.error(f"{name} is {value!r}; expected {' or '.join((YES[0], NO[0]))}")
 
+    def _refuse_other_encoding(self, word: str) -> None:
+        """Refuses a text that is not UTF-8; the name of a file may have any encoding."""
+        name = word.partition("=")[0]
+        action = self._option_string_actions.get(name)
+        if (action is None or action.type is not expand_home) and not _is_unicode(word) and not os.path.exists(word):
+            self.error(f"{word!r} is not UTF-8 text; set the terminal's character encoding to UTF-8 and type it again")
+
     def _without_overrides(self, values: list[str], overrides: list[str]) -> list[str]:
         """Moves the overrides that follow the values of an option."""
         if not self.command.overrides:
@@ -195,6 +205,14 @@ class CommandParser(argparse.ArgumentParser):
         nearest = get_close_matches(name, self._option_string_actions, n=1)
         hint = f"did you mean {_with_variable(nearest[0])}?" if nearest else f"`{self.prog} --help` lists all"
         return f"unrecognized option {_with_variable(name)}; {hint}"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def add_run_options(parser: CommandParser, kind: str) -> None:

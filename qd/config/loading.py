@@ -92,7 +92,9 @@ def merge_config(
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
     except OmegaConfBaseException as error:  # an interpolation that refers to no setting
-        raise ConfigError([*problems, str(error).splitlines()[0]]) from error
+        where = f"{error.full_key}: " if error.full_key else ""
+        text = str(error).splitlines()[0]
+        raise ConfigError([*problems, f"{where}{text}; expected the name of a setting in ${{…}}"]) from error
 
 
 def stated_settings(schema: type, file: Path) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from qd.data.world.captions import NEGATIVE_PROMPT
 from qd.models.checkpoints.resolver import SHIPPED
 from qd.models.lora import LAYERS
 from qd.runs.extras import install_command
 from qd.schema.checker import Settings
+from qd.schema.paths import home_path
 from qd.schema.setting import setting
 
 DTYPES = ("float32", "bfloat16")
@@ -75,7 +75,7 @@ class ModelConfig(Settings):
                 f"{prefix}dtype is {self.dtype!r} with {prefix}lora; expected float32: the base is the student too, "
                 "and merging would round a small adapter away (trainer.precision=bf16-mixed computes in bfloat16)"
             )
-        if (self.revision or self.offline) and (self.name in SHIPPED or Path(self.name).expanduser().is_dir()):
+        if (self.revision or self.offline) and (self.name in SHIPPED or home_path(self.name).is_dir()):
             key = "revision" if self.revision else "offline"
             yield f"{prefix}{key} is set, but {prefix}name={self.name!r} is not a hub name; remove it"
         elif self.revision and "@" in self.name:

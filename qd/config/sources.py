@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,9 @@ def read_files(folder: Path, name: str | None, problems: list[str]) -> Iterator[
 
 def read_tree(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
     """Yields name and content of one file, or adds the reason why it cannot be read to ``problems``."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe may never end
+        problems.append(f"{path} is a folder, a device or a pipe; expected a YAML file")
+        return
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:

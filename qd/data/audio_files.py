@@ -4,10 +4,8 @@ libsndfile reads WAV, AIFF, FLAC, OGG (Vorbis, Opus) and MP3, but version 1.2.2 
 files only the first seek after opening is exact (libsndfile issue 885), so each clip reopens its file. After a seek in
 an MP3 file up to 0.35 s are garbage, because a frame can use bits of earlier frames, so decoding begins earlier. With
 both measures, a clip equals the same samples of the whole decoded file.
-
 The length of an MP3 file without a Xing or Info header is only an estimate from the rate of its first frame. If the
 estimate is too long, the end is searched; that such a file was cut cannot be known.
-
 Two limitations remain. If that estimate is too short, the rest of the file is not used. And mpg123 itself prints
 warnings about damaged MP3 files to stderr.
 """
@@ -27,6 +25,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import soxr
+
+from qd.runs.git_lfs import is_lfs_pointer
 
 ENDINGS = (".aif", ".aifc", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 SILENCE = 1e-3
@@ -127,6 +127,15 @@ def read_all(source: Path | bytes) -> tuple[np.ndarray, int]:
         return _read_mono(file, 0, length, 0), file.samplerate
 
 
+def _reason(source: Path | bytes, error: Exception) -> str:
+    if not isinstance(source, bytes) and os.path.isfile(source):
+        if not os.path.getsize(source):
+            return "the file is empty"
+        if is_lfs_pointer(Path(source)):
+            return "it is a git-lfs pointer; run `git lfs pull` in its folder"
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+
+
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
     try:
@@ -135,7 +144,7 @@ def _opened(source: Path | bytes) -> Iterator[soundfile.SoundFile]:
         # As bytes, because a name need not be UTF-8.
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
     except (OSError, soundfile.SoundFileError) as error:
-        raise BadAudioError("unreadable", getattr(error, "error_string", None) or str(error)) from error
+        raise BadAudioError("unreadable", _reason(source, error)) from error
     with file:
         yield file
 

@@ -146,8 +146,8 @@ def read_manifest(path: Path) -> list[Entry]:
         same = names.setdefault(entry.name, line)
         if "path" not in row:
             bad.append((line, "the path is missing"))
-        elif not entry.path.is_file():
-            what = "is a folder, a device or a pipe" if entry.path.exists() else "does not exist"
+        elif not os.path.isfile(entry.path):  # unlike Path.is_file, False for a name that is too long
+            what = "is a folder, a device or a pipe" if os.path.exists(entry.path) else "does not exist"
             bad.append((line, f"the file {str(entry.path)!r} {what}"))
         elif first != line:
             bad.append((line, f"the file {row['path']!r} is already in line {first}"))

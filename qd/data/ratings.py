@@ -154,7 +154,7 @@ class _Reader:
 
 
 def _problem(path: Path) -> str | None:
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for a name that is too long
         return "does not exist"
     try:
         check_whole(path)

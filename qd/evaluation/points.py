@@ -232,6 +232,8 @@ class PointsFile:
 
         A last line that lacks only its line break, as some editors leave it, is complete and gets one here.
         """
+        if self.path.exists() and not self.path.is_file():  # reading a pipe may never end
+            raise ValueError(f"{self.path} is a folder, a device or a pipe; expected a .jsonl file: name another one")
         content = self.path.read_bytes() if self.path.is_file() else b""
         end = content.rfind(b"\n") + 1
         try:

@@ -68,7 +68,7 @@ class ReportData:
 
     def __init__(self, file: str | Path, protocol: str | None = None, scorers: str | None = None) -> None:
         self.results = Results(file)
-        points = PointsFile(file).read() if Path(file).is_file() else []
+        points = PointsFile(file).read()
         if not points:
             raise ValueError(f"{file} has no points; measure some with `make sweep` or `make evaluate`")
         self.points = [p for p in points if protocol in (None, p.protocol) and (scorers or "") in p.scorers]

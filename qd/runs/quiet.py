@@ -34,6 +34,8 @@ def quieten_libraries() -> None:
     warnings.formatwarning = _printable_warning
     threading.excepthook = _print_thread_error
     transformers.utils.logging.disable_progress_bar()
+    # Missing weights and foreign types are errors of this program, with one line instead of the library's report.
+    transformers.utils.logging.set_verbosity_error()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

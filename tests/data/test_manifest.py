@@ -132,3 +132,9 @@ def test_bad_manifest_rows_are_listed_by_line(name: str, text: str, message: str
     (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         list_recordings(tmp_path / name)
+
+
+def test_a_name_that_is_too_long_is_refused_by_line(tmp_path):
+    (tmp_path / "m.csv").write_text(f"path\n{'n' * 5000}.wav\n")
+    with pytest.raises(ValueError, match=r"line 2: the file '.*nnn\.wav' does not exist"):
+        list_recordings(tmp_path / "m.csv")

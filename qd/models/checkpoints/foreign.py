@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qd.models.checkpoints.json_files import read_object
+from qd.runs.git_lfs import is_lfs_pointer
 
 MELODY = (
     "MusicGen-melody, which also takes a melody as input and is not supported; use facebook/musicgen-small, -medium, "
@@ -13,7 +14,6 @@ MELODY = (
 AUDIOCRAFT = ("state_dict.bin", "compression_state_dict.bin")
 PARTS = ("", "decoder", "text_encoder", "codec")
 """Folders of a checkpoint that hold files; "" is the checkpoint itself."""
-LFS_MARK = b"version https://git-lfs.github.com/spec/"
 LFS_FILES = ("*.safetensors", "*.bin", "*.json", "*.model")
 PICKLED = ("*.bin", "*.pt", "*.pth")
 
@@ -52,12 +52,6 @@ def foreign_format(folder: Path, pickled: bool = False) -> str | None:
             "download the model's .safetensors files"
         )
     return None
-
-
-def is_lfs_pointer(file: Path) -> bool:
-    """Whether a file is the short text that git stores instead of a large file."""
-    with file.open("rb") as stream:
-        return stream.read(len(LFS_MARK)) == LFS_MARK
 
 
 def _adapter(folder: Path) -> str:

@@ -22,9 +22,9 @@ from qd.models.checkpoints.foreign import foreign_format
 from qd.models.checkpoints.json_files import read_object, shard_names
 from qd.models.checkpoints.resolver import HUB_NAME, INDEX, WEIGHTS
 from qd.models.checkpoints.sizes import check_size, stored_shapes
+from qd.schema.paths import home_path
 
-_FILES = ["config.json", WEIGHTS]
-"""Files that are read from a hub repository of a model outside the transformers library."""
+_FILES = ["config.json", WEIGHTS]  # of a hub model outside the transformers library
 _NO_NETWORK = (
     " — without a network, download it elsewhere with `hf download <owner/name> --local-dir <folder>` and name that "
     "folder instead"
@@ -61,12 +61,6 @@ def parse_name(name: str | Path, shipped: Mapping[str, str], kinds: Mapping[str,
     Example:
         >>> parse_name("builtin", {"builtin": "embedder"}, {})
         ModelName(kind='builtin', source='embedder')
-        >>> parse_name("clap:runs/my-clap", {}, {"clap": "laion/larger_clap_music"})
-        ModelName(kind='clap', source='runs/my-clap')
-        >>> parse_name("clap", {}, {"clap": "laion/larger_clap_music"})
-        ModelName(kind='clap', source='laion/larger_clap_music')
-        >>> parse_name("runs/x", {}, {"clap": "laion/larger_clap_music"})
-        ModelName(kind='folder', source='runs/x')
     """
     if name in shipped:
         return ModelName(str(name), shipped[name])
@@ -84,7 +78,7 @@ def check_source(source: str, model_type: str | None = None) -> str:
     Raises:
         ValueError: the folder does not exist, or holds something else.
     """
-    folder = Path(source).expanduser()
+    folder = home_path(source)
     if not folder.is_dir():
         if HUB_NAME.fullmatch(source) and not folder.parent.is_dir():
             return source
@@ -168,9 +162,7 @@ def hub_commit(source: str, revision: str | None = None, offline: bool = False) 
 
 
 def hub_options(source: str, offline: bool = False) -> dict[str, Any]:
-    """Returns the options of :func:`load_transformers` for all parts of a hub model, so that it is looked up once.
-
-    A folder needs no options.
+    """Returns the options of :func:`load_transformers` for all parts of a hub model, looked up once; none for a folder.
 
     Raises:
         ValueError: :func:`hub_commit` fails, or the folder does not exist.
@@ -246,13 +238,22 @@ def _explained(source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the files may be hostile, and the libraries raise errors of any kind for them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _reason(error)
         if "custom code" in reason or "trust_remote_code" in reason:
             reason = "it needs code that comes with it, which is never run; name a model that the library itself knows"
         hint = "" if Path(source).is_dir() else _NO_NETWORK
         raise ValueError(f"{source!r} cannot be loaded: {reason}{hint}") from error
 
 
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    if not lines or isinstance(error, KeyError):
+        return f"a file in it is damaged or incomplete ({type(error).__name__} {error})"
+    return " ".join(map(str.strip, lines[: 1 + lines[0].endswith(":")]))
+
+
 def _refuse_missing(keys: Iterable[str], source: str) -> None:
     if missing := sorted(keys):
-        raise ValueError(f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}")
+        raise ValueError(
+            f"{source!r} lacks {len(missing)} weights of this model, for example {missing[0]}; download it again"
+        )

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from qd.models.checkpoints.foreign import MELODY, foreign_format
 from qd.models.checkpoints.json_files import read_object, shard_names
 from qd.models.checkpoints.weight_delta import DELTA_FILE, restore_checkpoint
+from qd.schema.paths import home_path
 
 ASSETS = Path(__file__).resolve().parents[2] / "builtin" / "assets"
 ASSET_KINDS = ("embedder", "embedder_heldout", "adherence", "preference")
@@ -53,7 +54,7 @@ def resolve_model(name: str | Path) -> str:
         return str(_checked(ASSETS / "base", "run `make base` to build it"))
     if str(name) in FINETUNED:
         return str(_checked(_restored(str(name)), "remove that folder; it is then created again"))
-    folder = Path(name).expanduser()
+    folder = home_path(str(name))
     if folder.is_file():
         raise ValueError(f"model '{name}' is a file; name its folder: '{folder.parent}'")
     if str(name) and folder.is_dir():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from qd.models.merging.weights import Weighted, interpolation, name_and_weight, soup, weight_problems
+from qd.schema.paths import home_path
 
 
 @dataclass(frozen=True)
@@ -90,4 +90,4 @@ def model_texts(texts: Sequence[str]) -> list[str]:
 
 def split_words(text: str) -> list[str]:
     """Splits a text into words; the name of an existing folder is one word, even if it contains spaces."""
-    return [text] if Path(text).expanduser().is_dir() else text.split()
+    return [text] if home_path(text).is_dir() else text.split()

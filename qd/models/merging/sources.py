@@ -15,6 +15,7 @@ from qd.models.checkpoints.json_files import read_object
 from qd.models.checkpoints.pretrained import hub_folder
 from qd.models.checkpoints.resolver import PARTS, PROJECTION, SHIPPED, hub_name, resolve_model, weight_files
 from qd.models.checkpoints.safetensors_files import Header, StoredTensor, read_header
+from qd.schema.paths import home_path
 
 RECIPE = "recipe.yaml"
 
@@ -46,7 +47,7 @@ class Source:
     @property
     def label(self) -> str:
         """Name for the recipe: the step folder for a run or folder, but the plain name for a shipped or hub model."""
-        own = self.name not in SHIPPED and Path(self.name).expanduser().is_dir()
+        own = self.name not in SHIPPED and home_path(self.name).is_dir()
         return str(self.folder) if own else self.name
 
     @property

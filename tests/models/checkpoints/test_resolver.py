@@ -167,3 +167,8 @@ def test_an_unreachable_hub_gives_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="model 'nobody/nothing' cannot be loaded"):
         MusicGen.load("nobody/nothing")
+
+
+def test_the_home_of_an_unknown_user_is_no_folder():
+    with pytest.raises(ValueError, match="~nobody-of-that-name/x'.*no such folder"):
+        resolve_model("~nobody-of-that-name/x")
