@@ -13,12 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiments.fault_case import Fault
-from experiments.fault_processes import Trap, finish, start
+from experiments.fault_child import Trap
+from experiments.fault_processes import finish, start
 from experiments.fault_run import STEPS, first, half_written, loss, operations, reference
 
 COMMANDS = {
     "sample": ("sample", "--prompt=calm piano", "--n=2", "--seconds=0.5"),
-    "merge": ("merge", "--a=base", "--b=base"),
+    "merge": ("merge", "--a=beta0", "--b=beta15"),
 }
 DISK = 800 * 2**20
 """Size of a disk in memory; the run needs about half of it."""
@@ -29,15 +30,17 @@ def faults(seed: int, count: int) -> list[Fault]:
     listed = []
     for number in range(count):
         check = partial(full_disk, f"{seed} {number}")
-        listed.append(Fault("disk full from a write of `train` on", f"seed {seed}, number {number}", check))
+        listed.append(Fault("full disk: train", f"seed {seed}, number {number}", check))
     for number, command in zip(range(count // 2), cycle(COMMANDS)):
         check = partial(full_disk_of_command, COMMANDS[command], f"{seed} {number}")
-        listed.append(Fault(f"disk full from a write of `{command}` on", f"seed {seed}, number {number}", check))
+        listed.append(Fault("full disk: sample, merge", f"{command}, seed {seed}, number {number}", check))
     if can_mount():
         for phase in ("checkpoint", "folder", "points", "step"):
-            listed.append(Fault("disk full by another program", f"before a {phase} phase", partial(filled_disk, phase)))
-    listed.append(Fault("a folder that cannot be written", "runs", partial(no_permission, False)))
-    listed.append(Fault("a folder that cannot be written", "a run to resume", partial(no_permission, True)))
+            listed.append(
+                Fault("disk filled by another program", f"before a {phase} phase", partial(filled_disk, phase))
+            )
+    listed.append(Fault("folder without permission", "runs", partial(no_permission, False)))
+    listed.append(Fault("folder without permission", "a run to resume", partial(no_permission, True)))
     return listed
 
 

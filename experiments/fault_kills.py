@@ -4,38 +4,45 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 import time
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 from experiments.fault_case import Fault
-from experiments.fault_processes import Running, Trap, start
+from experiments.fault_child import Trap
+from experiments.fault_processes import Running, launch, start
 from experiments.fault_run import first, loss, reference
 
+FRESH_SECONDS = 15.0
+"""Latest kill of a new interpreter, which needs some seconds for its imports."""
 CHAIN = 5
 """Kills of one run: each one hits the process that resumes after the last one."""
 PHASES = {
-    "between two file operations": ("operation",),
-    "in a training step": ("step",),
-    "while a checkpoint is written": ("checkpoint",),
-    "at start-up": ("start-up",),
-    "in a measurement": ("measurement",),
-    "while points and figures are written": ("points",),
-    "in training, then in the start of the resumed run": ("step", "start-up"),
-    "while a step folder is written": ("folder",),
+    "file operation": ("operation",),
+    "training step": ("step",),
+    "checkpoint": ("checkpoint",),
+    "start-up": ("start-up",),
+    "measurement": ("measurement",),
+    "points, figures": ("points",),
+    "step, then resume": ("step", "start-up"),
+    "step folder": ("folder",),
+    "new interpreter": ("python",),
 }
+"""Phases of the kills of one run, in turn. ``operation`` is a kill right before a random file operation,
+``python`` one at a random moment of a new Python."""
 
 
 def faults(seed: int, count: int) -> list[Fault]:
-    """Returns checks that kill ``count`` times in total, every other chain between two file operations."""
+    """Returns checks that kill ``count`` times in total, every third chain at file operations."""
     sizes = [min(CHAIN, count - done) for done in range(0, count, CHAIN)]
     timed = cycle(list(PHASES)[1:])
     kinds = [next(timed) if number % 3 else next(iter(PHASES)) for number in range(len(sizes))]
     listed = []
     for number, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
         check = partial(chain, PHASES[kind], f"{seed} {number}", size)
-        listed.append(Fault(f"kill −9 {kind}", f"seed {seed}, run {number}", check, size))
+        listed.append(Fault(f"kill −9: {kind}", f"seed {seed}, run {number}", check, size))
     return listed
 
 
@@ -65,6 +72,11 @@ def _start(runs: Path, aim: str | None, draw: random.Random) -> Running:
     """Starts or resumes the run, and kills it at the aim; None lets it end."""
     if aim == "operation":
         return start(*first(runs), trap=Trap(runs, draw.randint(1, reference().operations)))
+    if aim == "python":
+        running = launch(sys.executable, "-m", "qd", *first(runs))
+        time.sleep(draw.uniform(0, FRESH_SECONDS))
+        running.send(signal.SIGKILL)
+        return running
     running = start(*first(runs))
     if aim is None:
         return running

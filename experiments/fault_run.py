@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from experiments.fault_processes import Mark, Trap, start
+from experiments.fault_child import Mark, Trap
+from experiments.fault_processes import start
 from qd.evaluation.points import FILE, PointsFile
 from qd.models.checkpoints.resolver import step_folders
 from qd.runs.atomic import OLD, TEMPORARY

@@ -33,16 +33,15 @@ def faults(seed: int, count: int) -> list[Fault]:
     for number, name in zip(range(count), cycle(SIGNALS)):
         phase = PHASES[(number + number // len(SIGNALS)) % len(PHASES)]
         check = partial(stop, name, phase, f"{seed} {number}")
-        listed.append(Fault(name, f"in a {phase} phase, seed {seed}, number {number}", check))
+        listed.append(Fault("stop signal", f"{name} in a {phase} phase, seed {seed}, number {number}", check))
     for phase in ("step", "measurement"):
-        listed.append(Fault("a second writer", f"during a {phase}", partial(second_writer, phase)))
+        listed.append(Fault("second writer", f"during a {phase}", partial(second_writer, phase)))
         listed.append(Fault("closed output", f"from a {phase} on", partial(closed_output, phase)))
     listed.append(Fault("closed output", "from the start", partial(closed_output, "start-up")))
     for launcher in LAUNCHERS:
-        for rank in (0, 1):
-            after = draw.randint(1, STEPS - 2)
-            check = partial(killed_rank, launcher, rank, after)
-            listed.append(Fault("a rank of two killed", f"rank {rank} of {launcher} after step {after}", check))
+        rank, after = draw.randint(0, 1), draw.randint(1, STEPS - 2)
+        check = partial(killed_rank, launcher, rank, after)
+        listed.append(Fault("rank of two killed", f"rank {rank} of {launcher} after step {after}", check))
     return listed
 
 

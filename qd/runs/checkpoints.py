@@ -32,13 +32,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_write(path) as temporary:
-            try:
+        try:
+            with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # torch's writer does not say why a write failed
-                space = os.statvfs(temporary.parent)
-                number = errno.EIO if space.f_bavail else errno.ENOSPC
-                raise OSError(number, f"{os.strerror(number)}; the old file is unchanged", str(path)) from error
+        except RuntimeError as error:  # of torch's writer, which gives no reason, on a disk that shows none any more
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
 
 
 def newest_checkpoint(run: Path) -> Path | None:
