@@ -1,4 +1,4 @@
-"""The process that a fault hits: runs ``qd``, reports its phases, and springs a trap at a file operation."""
+"""The process that a fault hits: runs ``qd``, reports its phases, and can end at a file operation."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _report_phases(report: Callable[[str, bool, int], None]) -> None:
 
 
 def _set(trap: Trap, reports: Connection) -> None:
-    """Counts the operations that change the folder, and springs the trap at its number."""
+    """Counts the operations that change the folder; at the trap's number, kills this process or fills the disk."""
     owner, folder, count = os.getpid(), str(trap.folder), 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -110,7 +110,7 @@ def loss(runs: Path, least: int = -1, finished: bool = False) -> str | None:
     Returns:
         What was lost; None if nothing was.
     """
-    run, right = runs / NAME, reference()
+    run, right, step = runs / NAME, reference(), -1
     if (run / CHECKPOINT).exists():
         try:
             step, state = checkpoint_state(run)

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -31,6 +32,8 @@ from experiments.fault_case import Fault
 from qd.metrics.formatting import markdown_table
 from qd.schema.paths import home_path
 
+INPUT = "bad input"
+"""Row of all bad inputs; each one's own kind is part of its name."""
 BEGIN, END = "<!-- written by make test-faults -->", "<!-- end of what was written -->"
 
 
@@ -38,7 +41,7 @@ def all_faults(seed: int, kills: int) -> list[Fault]:
     """Returns the faults of the campaign; those that need no long run come first."""
     share = -(-kills // 10)
     return [
-        *fault_inputs.faults(),
+        *(replace(fault, kind=INPUT, name=f"{fault.kind}: {fault.name}") for fault in fault_inputs.faults()),
         *fault_kills.faults(seed, kills),
         *fault_disks.faults(seed, share),
         *fault_signals.faults(seed, share),
@@ -93,7 +96,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="decides which faults are tried (default: 0)")
     parser.add_argument("--kills", type=int, default=100, help="number of kills (default: 100)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only kinds that contain this text, such as signal")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only those with this text in kind or name, such as SIGTERM"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="faults at the same time (default: 1)")
     parser.add_argument("--page", type=home_path, help="also update this page, such as docs/reliability.md")
     options = parser.parse_args()
@@ -102,7 +107,9 @@ def main() -> int:
             check_page(options.page, BEGIN, END)
         except ValueError as error:
             parser.error(str(error))
-    faults = [fault for fault in all_faults(options.seed, options.kills) if options.only in fault.kind]
+    faults = [
+        fault for fault in all_faults(options.seed, options.kills) if options.only in f"{fault.kind} {fault.name}"
+    ]
     if not faults or options.kills < 0 or options.jobs < 1:
         parser.error("nothing to try: check --kills, --only and --jobs")
     begin = time.monotonic()

@@ -10,6 +10,8 @@ import pytest
 from experiments import fault_disks, fault_inputs, fault_kills, fault_signals, faults
 from experiments.bench_tools import check_page
 from experiments.fault_case import Fault
+from experiments.fault_processes import finish
+from experiments.fault_run import first, loss
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
@@ -53,9 +55,6 @@ def test_a_loss_is_counted_its_folder_kept_and_the_status_1(
 
 def test_a_difference_is_a_loss(tmp_path: Path) -> None:
     """The comparison itself: a run with another seed has other weights."""
-    from experiments.fault_processes import finish
-    from experiments.fault_run import first, loss
-
     assert loss(tmp_path) is None
     assert "missing" in loss(tmp_path, least=2)
     status, text = finish(*first(tmp_path), "--seed=1", "trainer.max_steps=1")
@@ -72,5 +71,5 @@ def test_the_campaign_has_what_was_promised() -> None:
     assert {fault.kind for fault in listed if "kill −9" in fault.kind} == {
         f"kill −9: {kind}" for kind in fault_kills.PHASES
     }
+    assert sum(fault.kind == faults.INPUT for fault in listed) == len(fault_inputs.faults())
     check_page(PAGE, faults.BEGIN, faults.END)
-    assert isinstance(fault_inputs.faults(), list)
