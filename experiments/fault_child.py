@@ -22,8 +22,6 @@ from qd.modules.distillation import DiversityDistillation
 from qd.runs.checkpoints import AtomicCheckpoints
 
 WRITING = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
-NOBODY = 65534
-"""User without rights."""
 
 
 class Mark(NamedTuple):
@@ -57,16 +55,12 @@ class Trap:
     full: bool = False
 
 
-def run(words: tuple[str, ...], output: Connection, reports: Connection, trap: Trap | None, nobody: bool) -> None:
+def run(words: tuple[str, ...], output: Connection, reports: Connection, trap: Trap | None) -> None:
     """Runs ``qd`` with these words in this process, which ends; see :func:`experiments.fault_processes.start`."""
     os.setsid()
     for number in (1, 2):
         os.dup2(output.fileno(), number)
     output.close()
-    if nobody and os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
     _report_phases(lambda *mark: reports.send(Mark(*mark, time.monotonic())))
     if trap is not None:
         _set(trap, reports)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +27,7 @@ DISK = 800 * 2**20
 
 
 def faults(seed: int, count: int) -> list[Fault]:
-    """Returns ``count`` full disks for training and half as many for other commands, and folders without permission."""
+    """Returns ``count`` full disks for training and half as many for other commands, and read-only folders."""
     listed = []
     for number in range(count):
         check = partial(full_disk, f"{seed} {number}")
@@ -39,8 +40,9 @@ def faults(seed: int, count: int) -> list[Fault]:
             listed.append(
                 Fault("disk filled by another program", f"before a {phase} phase", partial(filled_disk, phase))
             )
-    listed.append(Fault("folder without permission", "runs", partial(no_permission, False)))
-    listed.append(Fault("folder without permission", "a run to resume", partial(no_permission, True)))
+    if can_mount() or os.geteuid() != 0:
+        for resume, name in ((False, "for a new run"), (True, "of a run to resume")):
+            listed.append(Fault("read-only folder", name, partial(read_only, resume)))
     return listed
 
 
@@ -105,27 +107,32 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def no_permission(resume: bool, folder: Path) -> str | None:
-    """A user without permission starts or resumes a run: refused at once, nothing changed."""
-    runs = folder / "runs"
-    if resume:
-        running = start(*first(runs))
-        running.reaches("step", 3)
-        running.send(signal.SIGKILL)
-        running.end()
-    runs.mkdir(exist_ok=True)
-    places = [path for path in (runs, *runs.rglob("*")) if path.is_dir()]
-    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    for place in places:
-        place.chmod(0o555)
-    status, text = finish(*first(runs), nobody=True)
-    for place in places:
-        place.chmod(0o755)
-    if status != 2 or "permission" not in text or "Traceback" in text or str(runs) not in text:
-        return f"exit status {status}: {text[-1000:]}"
-    if {path: path.stat().st_mtime_ns for path in runs.rglob("*")} != before:
-        return "the folder was changed"
-    return _resumed(runs, "afterwards")
+def read_only(resume: bool, folder: Path) -> str | None:
+    """Starts or resumes a run in a folder that cannot be written: refused at once, nothing changed."""
+    root = os.geteuid() == 0  # may write in spite of permissions, but not on a read-only disk
+    with mounted(folder) if root else nullcontext():
+        if resume:
+            running = start(*first(folder))
+            running.reaches("step", 3)
+            running.send(signal.SIGKILL)
+            running.end()
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        places = [path for path in (folder, *before) if path.is_dir()]
+        if root:
+            remount(folder, "ro")
+        for place in [] if root else places:
+            place.chmod(0o555)
+        status, text = finish(*first(folder))
+        if root:
+            remount(folder, "rw")
+        for place in [] if root else places:
+            place.chmod(0o755)
+        reason = "read-only file system" if root else "permission denied"
+        if status != 2 or reason not in text or "Traceback" in text or str(folder) not in text:
+            return f"exit status {status}: {text[-1000:]}"
+        if {path: path.stat().st_mtime_ns for path in folder.rglob("*")} != before:
+            return "the folder was changed"
+        return _resumed(folder, "afterwards")
 
 
 def can_mount() -> bool:
@@ -144,3 +151,8 @@ def mounted(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+def remount(folder: Path, how: str) -> None:
+    """Makes a mounted disk read-only (``ro``) or writable (``rw``)."""
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True)

@@ -114,16 +114,15 @@ class Running:
         return True
 
 
-def start(*words: str, trap: Trap | None = None, nobody: bool = False) -> Running:
+def start(*words: str, trap: Trap | None = None) -> Running:
     """Starts ``qd`` with these words.
 
     Args:
         words: The command and its options.
         trap: What happens at one of its file operations.
-        nobody: Whether the process gives up the rights of root.
     """
     pipes = [_context().Pipe(duplex=False) for _ in range(2)]
-    process = _context().Process(target=run, args=(words, pipes[0][1], pipes[1][1], trap, nobody))
+    process = _context().Process(target=run, args=(words, pipes[0][1], pipes[1][1], trap))
     process.start()
     for _, written in pipes:
         written.close()

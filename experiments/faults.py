@@ -52,7 +52,6 @@ def campaign(faults: Sequence[Fault], jobs: int = 1) -> tuple[Counter[str], Coun
     """Tries the faults; returns the number tried and the number lost by kind."""
     tried, lost = Counter(), Counter()
     place = Path(mkdtemp(prefix="qd-faults-"))
-    place.chmod(0o755)  # another user runs some commands
     folders = [place / f"{number:03d}" for number in range(len(faults))]
     with ThreadPoolExecutor(jobs) as pool:
         each = pool.map if jobs > 1 else map  # bad inputs fork this process, which is safest without other threads
