@@ -62,7 +62,7 @@ ifeq ($(filter-out $(without_options),$(or $(goals),help)),)
 endif
 
 .PHONY: help setup train-embedder train train-preference tensorboard sample merge pick ship evaluate sweep headroom report fad \
-	scorer-ranges embedder-report reproduce reproduce-quick config base bench profile test test-slow lint
+	scorer-ranges embedder-report reproduce reproduce-quick config base bench profile test test-slow test-faults lint
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -151,6 +151,9 @@ test: $(stamp) ## run the tests: ARGS="tests/config/test_loading.py -x"
 
 test-slow: $(stamp) ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(run) $(bin)/python -m pytest -n auto -m slow $(options)
+
+test-faults: $(stamp) ## kill, fill, signal and feed bad input: KILLS=100 SEED PAGE
+	OMP_NUM_THREADS=1 $(run) $(bin)/python -m experiments.faults $(options)
 
 lint: $(stamp) ## check style and formatting
 	$(bin)/ruff check .

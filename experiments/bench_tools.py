@@ -137,19 +137,19 @@ def goals_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["aim", "measured", "met"], goals)
 
 
-def check_page(path: Path) -> None:
+def check_page(path: Path, begin: str = BEGIN, end: str = END) -> None:
     """Raises ``ValueError`` unless the page has both marks, once each and in order."""
     text = path.read_text() if path.is_file() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"page {path}: expected a file with the lines {BEGIN!r} and {END!r}, once each, in this order")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"page {path}: expected a file with the lines {begin!r} and {end!r}, once each, in this order")
 
 
-def update_page(path: Path, measured: str) -> None:
+def update_page(path: Path, measured: str, begin: str = BEGIN, end: str = END) -> None:
     """Replaces the text between the two marks of the page."""
-    check_page(path)
+    check_page(path, begin, end)
     text = path.read_text()
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    path.write_text(f"{before}{BEGIN}\n\n{measured.strip()}\n\n{after}")
+    before, after = text[: text.index(begin)], text[text.index(end) :]
+    path.write_text(f"{before}{begin}\n\n{measured.strip()}\n\n{after}")
 
 
 def _cell(column: str, value: float | None) -> str:

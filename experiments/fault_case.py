@@ -15,8 +15,10 @@ class Fault:
         kind: Row of the table, such as "kill −9 while a checkpoint is written".
         name: What is special about this one, for the report of a loss.
         check: Causes the fault in a new folder; returns None if nothing was lost, else what was.
+        times: How often the check causes the fault; a loss counts for all of them.
     """
 
     kind: str
     name: str
     check: Callable[[Path], str | None]
+    times: int = 1

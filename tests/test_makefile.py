@@ -15,7 +15,8 @@ from qd.cli.options import CommandParser
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = (
-    "setup", "tensorboard", "reproduce", "reproduce-quick", "bench", "profile", "test", "test-slow", "lint", "help",
+    "setup", "tensorboard", "reproduce", "reproduce-quick", "bench", "profile", "test", "test-slow",
+    "test-faults", "lint", "help",
 )  # fmt: skip
 AWKWARD = """it's "50 $HOME" $(shell touch executed) `id` \\ * ;# ü"""
 

@@ -137,7 +137,7 @@ def fit_until_stopped(
     except Exception as error:
         _end_other_ranks(trainer)
         if isinstance(error, OSError) and error.errno is not None:
-            go_on = f"resume from {CHECKPOINT}: {command}" if _saved(trainer) else "start the run again"
+            go_on = f"resume from {CHECKPOINT if _saved(trainer) else 'step 0'}: {command}"
             raise ValueError(disk_problem(error, go_on, trainer.log_dir)) from error
         raise
     if interrupt.requested and trainer.global_step < trainer.max_steps:

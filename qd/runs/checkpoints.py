@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Mapping
@@ -31,8 +32,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except RuntimeError as error:  # of torch's writer, which gives no reason, on a disk that shows none any more
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
 
 
 def newest_checkpoint(run: Path) -> Path | None:

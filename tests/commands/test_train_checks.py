@@ -26,6 +26,7 @@ from tests.commands.train_runs import (
 )
 from tests.locking_process import locked_by_another
 from tests.power_scorer import PowerScorer
+from tests.runs.full_disk import full_disk
 
 pytestmark = pytest.mark.usefixtures("fake_scorers")
 
@@ -67,6 +68,14 @@ def test_a_full_disk_is_an_error_before_the_folder_is_made(
     with pytest.raises(ValueError, match="the run needs .* 0.00 GiB free"):
         train(run_config)
     assert not Path(run_config.trainer.runs).exists()
+
+
+def test_a_disk_that_is_full_before_the_first_checkpoint_leaves_a_run_to_resume(run_config: TrainConfig) -> None:
+    """Its folder exists, so the same command would be refused."""
+    run = Path(run_config.trainer.runs) / "x"
+    with full_disk(2000), pytest.raises(ValueError, match=f"Free some space.*step 0: make train RESUME={run}"):
+        train(run_config)
+    assert (run / "config.yaml").is_file() and not (run / "last.ckpt").exists()
 
 
 def test_missing_scorers_are_an_error_before_the_folder_is_made(

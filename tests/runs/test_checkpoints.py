@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from qd.runs.checkpoints import DamagedCheckpointError, check_checkpoint, checkpoint_step, newest_checkpoint
+from qd.runs.checkpoints import (
+    AtomicCheckpoints,
+    DamagedCheckpointError,
+    check_checkpoint,
+    checkpoint_step,
+    newest_checkpoint,
+)
+from tests.runs.full_disk import full_disk
 
 MODULE = nn.Linear(64, 64)
 
@@ -103,3 +111,11 @@ def test_a_run_without_a_checkpoint_has_none(file: Path) -> None:
     assert newest_checkpoint(file.parent) == file
     file.rmdir()
     assert newest_checkpoint(file.parent) is None
+
+
+def test_a_full_disk_is_called_so_and_leaves_the_old_checkpoint(file: Path) -> None:
+    before = file.read_bytes()
+    with full_disk(1000), pytest.raises(OSError) as caught:
+        AtomicCheckpoints().save_checkpoint(content(), file)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(file))
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
