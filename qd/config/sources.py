@@ -63,8 +63,11 @@ def read_tree(path: Path, problems: list[str]) -> Iterator[tuple[str, dict]]:
     except FileNotFoundError:
         shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         problems.append(f"there is no config {str(path)!r}; name a YAML file or one of: {shipped}")
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, RecursionError) as error:
-        problems.append(f"{path} cannot be read: {' '.join(str(error).split())}")
+    except RecursionError:
+        problems.append(f"{path} is nested too deeply; expected the groups and keys that `qd config` prints")
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        problems.append(f"{path} cannot be read: {reason}; correct the file, or restore it if it was cut")
     else:
         if calls := list(_calls(str(path), tree)):
             problems += calls

@@ -80,9 +80,8 @@ def check_checkpoint(file: Path, module: nn.Module) -> int:
 def _load(file: Path) -> dict[str, Any]:
     """The content; its tensors stay on the disk."""
     if not file.is_file():
-        raise DamagedCheckpointError(
-            f"{str(file)!r} is {'a folder' if file.is_dir() else 'missing'}; expected a checkpoint"
-        )
+        what = "a folder" if file.is_dir() else "a device or a pipe" if file.exists() else "missing"
+        raise DamagedCheckpointError(f"{str(file)!r} is {what}; expected a checkpoint")
     if file.stat().st_size == 0:
         raise DamagedCheckpointError(f"{str(file)!r} is empty; expected a checkpoint")
     try:

@@ -132,7 +132,7 @@ def test_an_overlay_that_extends_itself_or_nothing_is_an_error(configs):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"size: [1", "cannot be read"),
+        (b"size: [1", "restore it if it was cut"),
         (b"- 1\n", "holds a list"),
         (b"label: \xff\n", "cannot be read"),
     ],
@@ -176,4 +176,4 @@ def test_a_setting_may_refer_to_another_one(configs):
 def test_a_deeply_nested_config_is_one_problem(configs):
     (configs / "deep.yaml").write_text("label: " + "[" * 5000 + "]" * 5000)
     (problem,) = problems_of(Toy, "toy", "deep")
-    assert "deep.yaml cannot be read" in problem and "\n" not in problem
+    assert "deep.yaml is nested too deeply" in problem and "\n" not in problem

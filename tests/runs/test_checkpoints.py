@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,11 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 def folder(file: Path) -> None:
     file.unlink()
     file.mkdir()
@@ -71,6 +77,7 @@ DAMAGES = {
     "pickle": (lambda file: file.write_bytes(pickle.dumps({"global_step": 1})), "is cut, or no checkpoint"),
     "missing": (Path.unlink, "is missing"),
     "folder": (folder, "is a folder"),
+    "pipe": (pipe, "is a device or a pipe"),
     "one byte": (flip, "checksum"),
     "a tensor": (lambda file: torch.save(torch.ones(2), file), "Tensor"),
     "no step": (changed(lambda saved: saved.pop("global_step")), "global_step"),
